@@ -1,0 +1,276 @@
+//! The checked configuration: no invalid state can exist here, so nothing downstream checks again.
+//!
+//! Built only by [`super::load`]. Everything is resolved: defaults filled in, references turned into indexes,
+//! secrets read, relative paths made absolute.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::pattern::PathPattern;
+use crate::http_cache::Policy;
+
+/// The whole of one file, checked.
+#[derive(Debug)]
+pub struct Config {
+    /// The file that it came from; `None` for the built-in demo.
+    pub source: Option<PathBuf>,
+    /// First 16 hex digits of the SHA-256 of the file's text: tells two loads apart.
+    pub hash: String,
+    /// Worker threads, at least 1.
+    pub threads: usize,
+    /// Longest wait for requests in flight at TERM or upgrade.
+    pub drain: Duration,
+    pub pid_file: Option<PathBuf>,
+    pub upgrade_socket: Option<PathBuf>,
+    /// Peers whose X-Forwarded-* and Forwarded are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// At least one.
+    pub listeners: Vec<Listener>,
+    pub admin: Option<Admin>,
+    pub access_log: Option<AccessLog>,
+    pub memory: MemoryTier,
+    pub limits: Limits,
+    pub origins: Vec<Arc<Origin>>,
+    pub sites: Vec<Site>,
+    /// Non-fatal remarks of the checks (an unused origin, …), each with its place, ready to print.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub address: SocketAddr,
+    /// HTTP/2 with prior knowledge is spoken beside HTTP/1.1.
+    pub h2c: bool,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct Admin {
+    pub address: AdminAddress,
+    /// `None` only where every listening address is loopback or a Unix socket.
+    pub token: Option<Secret>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminAddress {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// A secret's bytes: never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub Vec<u8>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin")
+            .field("address", &self.address)
+            .field("token", &self.token.as_ref().map(|_| "…"))
+            .finish()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    pub path: LogPath,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogPath {
+    Stdout,
+    File(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Json,
+    Combined,
+}
+
+/// The memory tier's bounds, in bytes. `max_object` never exceeds `size`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryTier {
+    pub size: u64,
+    pub max_object: u64,
+}
+
+/// What a client may send, and how slowly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Header fields in a request.
+    pub header_count: usize,
+    /// Bytes of a request's header section, request line included.
+    pub header_size: usize,
+    /// Bytes of a request's target.
+    pub uri_length: usize,
+    /// Bytes of a request's body; `None`: unlimited.
+    pub body_size: Option<u64>,
+    /// A keepalive connection without a request.
+    pub idle_timeout: Duration,
+    /// From the first byte of a request to the end of its header section.
+    pub header_timeout: Duration,
+    /// Between two reads of a request's body.
+    pub body_timeout: Duration,
+    /// A write to the client that makes no progress.
+    pub write_timeout: Duration,
+    /// Client connections at once, over all listeners.
+    pub connections: usize,
+}
+
+/// A pool of servers that answer alike.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub name: String,
+    /// At least one, and at least one with a weight above 0.
+    pub servers: Vec<Server>,
+    pub balance: Balance,
+    pub health_check: Option<HealthCheck>,
+    /// What the servers see as Host.
+    pub host: HostHeader,
+    pub connect_timeout: Duration,
+    pub read_timeout: Duration,
+    pub write_timeout: Duration,
+    /// How long an unused connection to a server is kept.
+    pub idle_timeout: Duration,
+    /// Further tries on other servers after a failed connection.
+    pub retries: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    pub address: ServerAddress,
+    /// 0 to 256; 0 takes no new requests.
+    pub weight: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ServerAddress {
+    Socket(SocketAddr),
+    /// A name to be resolved, again and again.
+    Name { host: String, port: u16 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    RoundRobin,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    pub kind: HealthCheckKind,
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// Successes in a row that make a server healthy, at least 1.
+    pub healthy_after: usize,
+    /// Failures in a row that make a server unhealthy, at least 1.
+    pub unhealthy_after: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthCheckKind {
+    /// The connection is accepted.
+    Tcp,
+    /// A GET of `path` (with Host `host`, or the server's own address) is answered 200–299.
+    Http { path: String, host: Option<String> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostHeader {
+    /// As the client sent it.
+    Client,
+    /// The server's own name and port.
+    Server,
+    Fixed(String),
+}
+
+#[derive(Debug)]
+pub struct Site {
+    /// How this site is called in logs and metrics: its `name`, else its first host.
+    pub name: Arc<str>,
+    pub hosts: Vec<HostPattern>,
+    /// What governs a request that no route matches.
+    pub policy: Arc<RequestPolicy>,
+    /// First match wins.
+    pub routes: Vec<Route>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostPattern {
+    /// Normalised: lower case, no port.
+    Exact(String),
+    /// `*.example.com` as `.example.com`: any name below, not the name itself.
+    Wildcard(String),
+    Any,
+}
+
+#[derive(Debug)]
+pub struct Route {
+    /// How this route is called in logs, metrics and explanations: its `name`, else `routes[N]`.
+    pub name: Arc<str>,
+    pub matcher: Matcher,
+    /// The site's settings, refined by this route's.
+    pub policy: Arc<RequestPolicy>,
+}
+
+/// All that governs a request once its site and route are known.
+#[derive(Debug)]
+pub struct RequestPolicy {
+    /// Index into [`Config::origins`].
+    pub origin: usize,
+    /// `None`: the cache is off.
+    pub cache: Option<Policy>,
+    pub key: KeyPolicy,
+}
+
+/// Every condition that is present must hold; in a list, one of its members.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Matcher {
+    pub path: Vec<PathPattern>,
+    /// Lower case, without the dot.
+    pub extensions: Vec<String>,
+    /// Upper case.
+    pub methods: Vec<String>,
+    /// Field names in lower case.
+    pub headers: Vec<(String, ValueMatch)>,
+    pub query: Vec<(String, ValueMatch)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ValueMatch {
+    Present,
+    Absent,
+    Equals(String),
+}
+
+/// What beside host and path distinguishes two cached resources.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyPolicy {
+    pub query: QueryKey,
+    /// Order of the parameters does not matter.
+    pub sort: bool,
+    /// Request fields that are part of the key: lower case, sorted.
+    pub headers: Vec<String>,
+    /// Cookies that are part of the key: sorted.
+    pub cookies: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum QueryKey {
+    #[default]
+    All,
+    None,
+    /// Only these parameters.
+    Only(Vec<String>),
+    /// All but these; a trailing `*` matches any rest.
+    Ignore(Vec<String>),
+}

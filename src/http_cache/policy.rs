@@ -1,0 +1,45 @@
+//! What the operator says about caching on a route: the input of every rule that is a matter of policy.
+
+use std::time::Duration;
+
+/// The cache policy in force for one request. Made by `config`, read by the rules.
+///
+/// A site whose cache is `off` has no `Policy` at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Freshness lifetime for responses that state none themselves (or for all, with [`Policy::override_origin`]).
+    pub ttl: Option<Duration>,
+    /// The origin's own freshness (Cache-Control, Expires, targeted fields, `no-store` and `private` included) is
+    /// ignored and [`Policy::ttl`] used instead. Only ever true together with a `ttl`.
+    pub override_origin: bool,
+    /// Upper bound of any freshness lifetime.
+    pub max_ttl: Option<Duration>,
+    /// RFC 5861 §3 window where the origin states none and does not forbid it.
+    pub stale_while_revalidate: Option<Duration>,
+    /// RFC 5861 §4 window where the origin states none and does not forbid it.
+    pub stale_if_error: Option<Duration>,
+    /// RFC 9111 §4.2.2 heuristic freshness. Default on.
+    pub heuristics: bool,
+    /// Store responses that carry Set-Cookie (the field is stripped from what is stored). Default off.
+    pub store_set_cookie: bool,
+    /// Freshness by status for responses that state none themselves (negative caching), sorted by status.
+    pub ttl_by_status: Vec<(u16, Duration)>,
+    /// Request directives (`no-cache`, `max-age`, Pragma …) are not obeyed. Default off.
+    pub ignore_client_cache_control: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            ttl: None,
+            override_origin: false,
+            max_ttl: None,
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            heuristics: true,
+            store_set_cookie: false,
+            ttl_by_status: Vec::new(),
+            ignore_client_cache_control: false,
+        }
+    }
+}
