@@ -1,1 +1,34 @@
-//! The room `edge`.
+//! The proxy and the process around it.
+//!
+//! `proxy` is the table of contents: each hook of Pingora's in calling order, a line or two into the file that does
+//! the work.
+
+mod admit;
+mod body;
+mod caching;
+mod client;
+mod connection;
+mod context;
+mod control;
+mod drain;
+mod finish;
+mod forward;
+mod hit;
+mod invalidate;
+mod link;
+mod listener;
+mod notify;
+mod preface;
+mod proxy;
+mod reload;
+mod request_id;
+mod respond;
+mod sample;
+mod server;
+mod state;
+mod trace;
+mod upgrade;
+mod upstream;
+mod watch;
+
+pub use server::{Launch, run};

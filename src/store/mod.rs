@@ -1,1 +1,15 @@
-//! The room `store`.
+//! The store: a memory tier, the fills that are on their way into it, and the `Storage` of Pingora over both.
+
+mod fill;
+mod key;
+mod memory;
+mod object;
+mod storage;
+mod uncacheable;
+
+pub use fill::{Fill, MAX_LAG};
+pub use key::ObjectKey;
+pub use memory::{MemoryTier, MemoryUsage};
+pub use object::{Head, Object, Record, meta_of};
+pub use storage::{Followed, Store};
+pub use uncacheable::Uncacheable;

@@ -1,0 +1,199 @@
+//! The first checks of a request: is it well-formed, within limits, and for whom.
+
+use std::borrow::Cow;
+
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{Method, StatusCode};
+use pingora::http::RequestHeader;
+use pingora_proxy::Session;
+
+use super::client::Client;
+use super::context::{Context, Request};
+use super::request_id::RequestId;
+use super::respond::Answer;
+use super::state::Shared;
+use super::{forward, link};
+use crate::config::model::Limits;
+use crate::http_cache::RequestDirectives;
+use crate::site::{self, KeyParts, KeyText};
+
+/// Finds out what governs the request.
+///
+/// # Errors
+/// The answer to a request that goes no further.
+pub fn admit(shared: &Shared, session: &Session, ctx: &mut Context) -> Result<(), Answer> {
+    let snapshot = shared.snapshot();
+    let header = session.req_header();
+    ctx.id = RequestId::of(&header.headers);
+    ctx.reply.version = Some(header.version);
+    if let Some(peer) = link::peer(session) {
+        ctx.client = Some(Client::of(peer, &header.headers, &snapshot.config.trusted_proxies));
+    }
+    within_limits(header, &snapshot.config.limits)?;
+    if forward::loops(&header.headers, &shared.cdn_id) {
+        return Err(Answer::new(
+            StatusCode::LOOP_DETECTED,
+            "The request has passed through this server before.",
+            "loop: CDN-Loop names this server",
+        ));
+    }
+    if header.method == Method::TRACE {
+        return Err(Answer::new(StatusCode::METHOD_NOT_ALLOWED, "TRACE is not served.", "TRACE is not served"));
+    }
+    let host = host(header)?;
+    let (path, query) = target(header)?;
+    let Some(site) = snapshot.directory.find(&host) else {
+        return Err(Answer::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "No site of this name is served here.",
+            format!("no site for host {host:?}"),
+        ));
+    };
+    let facts = site::Facts {
+        method: header.method.as_str(),
+        path: &path,
+        query: query.as_deref(),
+        headers: &header.headers,
+    };
+    let route = site::route(&snapshot.config.sites[site], &facts);
+    let mut request = Request {
+        snapshot,
+        site,
+        route,
+        host: Box::from(&*host),
+        key: None,
+        directives: RequestDirectives::default(),
+    };
+    if let Some(policy) = request.cache_policy() {
+        request.directives = RequestDirectives::parse(&header.headers, policy);
+        request.key = Some(key(&request, header, &host, &path, query.as_deref()));
+    }
+    ctx.request = Some(request);
+    Ok(())
+}
+
+fn key(request: &Request, header: &RequestHeader, host: &str, path: &str, query: Option<&str>) -> (site::Key, KeyText) {
+    let mut text = KeyText::new();
+    let parts = KeyParts {
+        zone: &request.site().name,
+        host,
+        path,
+        query,
+        headers: &header.headers,
+        policy: &request.policy().key,
+    };
+    (site::key(&parts, &mut text), text)
+}
+
+/// The key under which a GET for another target on this request's host would be stored; `None` if it would not.
+///
+/// The fields of this request stand for those of the other, which is as near as one can come.
+pub fn key_of_get(request: &Request, header: &RequestHeader, target: &str) -> Option<site::Key> {
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(site::normalise_query(query))),
+        None => (target, None),
+    };
+    let path = site::normalise_path(path);
+    let facts =
+        site::Facts { method: Method::GET.as_str(), path: &path, query: query.as_deref(), headers: &header.headers };
+    let site = request.site();
+    let route = site::route(site, &facts);
+    let policy = route.map_or(&site.policy, |route| &site.routes[route].policy);
+    policy.cache.as_ref()?;
+    let mut text = KeyText::new();
+    let parts = KeyParts {
+        zone: &site.name,
+        host: &request.host,
+        path: &path,
+        query: query.as_deref(),
+        headers: &header.headers,
+        policy: &policy.key,
+    };
+    Some(site::key(&parts, &mut text))
+}
+
+fn within_limits(header: &RequestHeader, limits: &Limits) -> Result<(), Answer> {
+    let target = header.raw_path().len();
+    if target > limits.uri_length {
+        return Err(Answer::new(
+            StatusCode::URI_TOO_LONG,
+            "The request's target is too long.",
+            format!("target of {target} bytes, limits.uri_length is {}", limits.uri_length),
+        )
+        .closing());
+    }
+    let count = header.headers.len();
+    let size = header.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>()
+        + target
+        + header.method.as_str().len();
+    if count > limits.header_count || size > limits.header_size {
+        return Err(Answer::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "The request's header section is too large.",
+            format!(
+                "header section of {count} fields and {size} bytes, limits are {} and {}",
+                limits.header_count, limits.header_size
+            ),
+        )
+        .closing());
+    }
+    let announced = header.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.trim().parse::<u64>().ok());
+    if let (Some(announced), Some(limit)) = (announced, limits.body_size)
+        && announced > limit
+    {
+        return Err(too_large(announced, limit));
+    }
+    Ok(())
+}
+
+/// The answer to a request whose body is larger than it may be.
+pub fn too_large(size: u64, limit: u64) -> Answer {
+    Answer::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "The request's body is too large.",
+        format!("request body of {size} bytes, limits.body_size is {limit}"),
+    )
+    .closing()
+}
+
+/// The normalised host. An absolute target and :authority name it; else Host does (RFC 9112 §3.2.2).
+fn host(header: &RequestHeader) -> Result<Cow<'_, str>, Answer> {
+    let bad = |reason: String| Answer::new(StatusCode::BAD_REQUEST, "The request names no valid host.", reason);
+    let mut lines = header.headers.get_all(HOST).iter();
+    let line = lines.next();
+    if lines.next().is_some() {
+        return Err(bad("several Host fields".into()));
+    }
+    let host = match header.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => line.and_then(|v| v.to_str().ok()).ok_or_else(|| bad("no Host field, or not a name".into()))?,
+    };
+    site::normalise_host(host).map_err(|e| bad(e.as_str().to_owned()))
+}
+
+/// The normalised path and query.
+fn target(header: &RequestHeader) -> Result<(Cow<'_, str>, Option<Cow<'_, str>>), Answer> {
+    if header.raw_path_is_utf8() && header.uri.path().is_ascii() && header.uri.query().is_none_or(str::is_ascii) {
+        return Ok((site::normalise_path(header.uri.path()), header.uri.query().map(site::normalise_query)));
+    }
+    if !header.raw_path().starts_with(b"/") {
+        let (text, reason) = ("The request's target is not valid.", "an absolute target with bytes beyond ASCII");
+        return Err(Answer::new(StatusCode::BAD_REQUEST, text, reason));
+    }
+    // Bytes that are no ASCII mean what their percent-encoding means (RFC 3986 §2.5).
+    let mut text = String::with_capacity(header.raw_path().len() * 2);
+    for &byte in header.raw_path() {
+        match byte.is_ascii() {
+            true => text.push(char::from(byte)),
+            false => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    let (path, query) = match text.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (text.as_str(), None),
+    };
+    Ok((
+        Cow::Owned(site::normalise_path(path).into_owned()),
+        query.map(|query| Cow::Owned(site::normalise_query(query).into_owned())),
+    ))
+}

@@ -1,0 +1,51 @@
+//! Bodies on their way through: limits, pace, and none where none belongs.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora_proxy::Session;
+
+use super::context::Context;
+use super::link;
+use crate::config::model::Limits;
+
+/// Sets the connection's timeouts for this request.
+pub fn prepare(session: &mut Session, limits: &Limits) {
+    if let Some(connection) = link::connection(session) {
+        connection.watched().request_began();
+    }
+    session.set_read_timeout(Some(limits.body_timeout));
+}
+
+/// Some of the request's body has come.
+///
+/// # Errors
+/// It is longer than it may be: the status is 413.
+pub fn received(data: Option<&Bytes>, ctx: &mut Context) -> Result<()> {
+    let Some(data) = data else { return Ok(()) };
+    ctx.request_bytes += data.len() as u64;
+    let limit = ctx.request.as_ref().and_then(|r| r.snapshot.config.limits.body_size);
+    match limit {
+        Some(limit) if ctx.request_bytes > limit => {
+            let context = format!("request body of more than limits.body_size, {limit} bytes");
+            Err(Error::create(ErrorType::HTTPStatus(413), ErrorSource::Downstream, Some(context.into()), None))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Some of the origin's body has come; how long to wait before more is taken.
+pub fn came(data: Option<&Bytes>, ctx: &mut Context) -> Option<Duration> {
+    let data = data?;
+    ctx.upstream.body_bytes += data.len() as u64;
+    ctx.cache.fill.as_ref()?.pause()
+}
+
+/// Some of the response's body is about to leave.
+pub fn leaves(data: &mut Option<Bytes>, ctx: &mut Context) {
+    if ctx.reply.no_body {
+        // Pingora would send the body of a response to HEAD, or of one that has become a 304, over HTTP/2.
+        *data = None;
+    }
+}

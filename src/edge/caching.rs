@@ -1,0 +1,302 @@
+//! Between Pingora's cache and the caching rules: what may be reused, what may be stored.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, VARY};
+use http::{HeaderMap, Method, StatusCode, Version};
+use log::debug;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{Error, ErrorType, Result};
+use pingora_cache::key::HashBinary;
+use pingora_cache::{
+    CacheKey, CacheMeta, CacheOptionOverrides, ForcedFreshness, HitHandler, NoCacheReason, RespCacheable,
+};
+use pingora_proxy::Session;
+
+use super::context::{Context, Request};
+use super::link;
+use super::state::Shared;
+use crate::http_cache::{
+    self, Facts, FwdReason, NotStored, RequestFacts, RevalidateReason, Reuse, Stored, Timestamp, Variance,
+};
+use crate::store::{Followed, Record, meta_of};
+
+/// A waiter looks again as often as it takes: giving up would send it to the origin beside the others, and lose it a
+/// stale object it could have had.
+const LOCK_RETRIES: usize = 64;
+
+/// Whether the request may be answered from the store at all, or its response be stored.
+pub fn eligible(method: &Method) -> bool {
+    method == Method::GET || method == Method::HEAD
+}
+
+/// Puts the cache in the request's way, unless there is nothing in it to win.
+pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
+    let Some(request) = &ctx.request else { return };
+    let Some((key, _)) = &request.key else {
+        ctx.cache.forwarded = Some(FwdReason::Bypass);
+        return;
+    };
+    let method = &session.req_header().method;
+    if !eligible(method) {
+        ctx.cache.forwarded = Some(FwdReason::Method);
+        return;
+    }
+    if session.is_upgrade_req() {
+        ctx.cache.forwarded = Some(FwdReason::Bypass);
+        return;
+    }
+    ctx.cache.forwarded = Some(FwdReason::UriMiss);
+    // An object that is stored is to be used, or kept for the day the origin fails, whatever was marked later.
+    if shared.store.uncacheable().contains(&key.hash, shared.uptime())
+        && shared.store.memory().peek(&crate::store::ObjectKey::primary(key.hash)).is_none()
+    {
+        return;
+    }
+    let mut overrides = CacheOptionOverrides::default();
+    overrides.max_lock_retries = Some(LOCK_RETRIES);
+    overrides.wait_timeout = Some(shared.lock_wait(request.policy().origin, &request.snapshot));
+    session.cache.enable(shared.store, None, None, Some(shared.lock), Some(overrides));
+    // What is read from the store must not wait for a slow client, since others follow the same fill.
+    session.set_proxy_tasks_enabled(true);
+}
+
+/// The key in Pingora's terms.
+pub fn key(ctx: &Context) -> Result<CacheKey> {
+    let Some((key, _)) = ctx.request.as_ref().and_then(|r| r.key.as_ref()) else {
+        return Error::e_explain(ErrorType::InternalError, "a cached request without a key");
+    };
+    let mut cache_key = CacheKey::new(Vec::new(), "");
+    cache_key.set_primary_bin_override(key.hash);
+    Ok(cache_key)
+}
+
+/// What the rules make of a stored response that was found.
+pub fn on_hit(
+    session: &mut Session,
+    ctx: &mut Context,
+    meta: &CacheMeta,
+    handler: &HitHandler,
+    is_fresh: bool,
+) -> Option<ForcedFreshness> {
+    let record = meta.extensions().get::<Record>()?;
+    let facts = record.facts;
+    let directives = ctx.request.as_ref().map(|r| r.directives).unwrap_or_default();
+    let now = Timestamp::from(SystemTime::now());
+    ctx.cache.ttl = Some(facts.ttl(now));
+    ctx.cache.tier = "memory";
+    if handler.as_any().is::<Followed>() {
+        ctx.cache.collapsed = true;
+        if let Some(connection) = link::connection(session) {
+            connection.release_heads();
+        }
+    }
+    let reuse = http_cache::reuse(&facts, &directives, now);
+    ctx.cache.stale_while_revalidate = reuse == Reuse::StaleWhileRevalidate;
+    ctx.cache.forwarded = Some(match reuse {
+        Reuse::Revalidate(reason) => reason.fwd(),
+        _ => FwdReason::Stale,
+    });
+    match reuse {
+        Reuse::Fresh | Reuse::Stale => (!is_fresh).then_some(ForcedFreshness::ForceFresh),
+        // A response answers all requests that were waiting when it came, even if it must be validated the next time
+        // (RFC 9111 §4); else they would ask the origin one after the other.
+        Reuse::Revalidate(RevalidateReason::ResponseNoCache | RevalidateReason::Stale)
+            if ctx.cache.collapsed && ctx.now <= facts.received =>
+        {
+            Some(ForcedFreshness::ForceFresh)
+        }
+        Reuse::StaleWhileRevalidate => {
+            prepare_background_fetch(session.req_header_mut());
+            Some(ForcedFreshness::ForceExpiredServeStale { expired_at: None })
+        }
+        Reuse::Revalidate(_) | Reuse::OnlyIfCached => {
+            Some(ForcedFreshness::ForceExpiredServeStale { expired_at: None })
+        }
+    }
+}
+
+/// Pingora's background fetch reads the request again as HTTP/1.1, where the authority of HTTP/2 is a Host field.
+fn prepare_background_fetch(header: &mut RequestHeader) {
+    if header.version != Version::HTTP_2 {
+        return;
+    }
+    let authority = header.uri.authority().map(|a| a.as_str().to_owned());
+    if let Some(authority) = authority
+        && !header.headers.contains_key(HOST)
+    {
+        let _ = header.insert_header(HOST, authority);
+    }
+    header.set_version(Version::HTTP_11);
+}
+
+/// The hash of the request fields that select a variant.
+pub fn variance(meta: &CacheMeta, request: &RequestHeader) -> Option<HashBinary> {
+    variance_of(meta.headers(), &request.headers)
+}
+
+/// As [`variance`], of the fields alone.
+pub fn variance_of(stored: &HeaderMap, request: &HeaderMap) -> Option<HashBinary> {
+    if !stored.contains_key(VARY) {
+        return None;
+    }
+    match http_cache::variance(stored, request) {
+        Variance::Key(hash) => Some(hash),
+        Variance::None | Variance::Any => None,
+    }
+}
+
+/// Whether the origin's response may be stored, and as what.
+pub fn on_response(shared: &Shared, session: &Session, response: &ResponseHeader, ctx: &mut Context) -> RespCacheable {
+    let verdict = match ctx.cache.not_modified.take() {
+        Some(update) => freshened(session, ctx, &update),
+        None => judged(shared, session, ctx, response),
+    };
+    let Some(request) = ctx.request.as_ref() else {
+        return RespCacheable::Uncacheable(NoCacheReason::InternalError);
+    };
+    match verdict {
+        Ok((stored, response)) => {
+            ctx.cache.stored = true;
+            let now = Timestamp::from(SystemTime::now());
+            ctx.cache.ttl = Some(stored.facts.ttl(now));
+            RespCacheable::Cacheable(meta(request, &stored, response))
+        }
+        Err(why) => {
+            debug!("not stored: {}", why.word());
+            ctx.cache.not_stored = Some(why.word());
+            if let Some((key, _)) = &request.key
+                && !response.status.is_server_error()
+            {
+                shared.store.uncacheable().mark(&key.hash, shared.uptime());
+            }
+            RespCacheable::Uncacheable(why.reason())
+        }
+    }
+}
+
+/// Why a response is not stored.
+enum Verdict {
+    Rule(NotStored),
+    TooLarge,
+    OtherResource,
+}
+
+impl Verdict {
+    fn word(&self) -> &'static str {
+        match self {
+            Verdict::Rule(rule) => rule.as_str(),
+            Verdict::TooLarge => "too-large",
+            Verdict::OtherResource => "other-validator",
+        }
+    }
+
+    fn reason(&self) -> NoCacheReason {
+        match self {
+            Verdict::Rule(_) | Verdict::OtherResource => NoCacheReason::OriginNotCache,
+            Verdict::TooLarge => NoCacheReason::ResponseTooLarge,
+        }
+    }
+}
+
+/// A response in full.
+fn judged(
+    shared: &Shared,
+    session: &Session,
+    ctx: &mut Context,
+    response: &ResponseHeader,
+) -> Result<(Stored, ResponseHeader), Verdict> {
+    let length = response.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let stored = judge(session, ctx, response.status, &response.headers).map_err(Verdict::Rule)?;
+    if length.is_some_and(|length| length > shared.store.memory().max_object()) {
+        return Err(Verdict::TooLarge);
+    }
+    let mut shareable = response.clone();
+    shareable.remove_header(&TRANSFER_ENCODING);
+    for name in &stored.strip {
+        for value in response.headers.get_all(name) {
+            ctx.cache.unshared.push((name.clone(), value.clone()));
+        }
+        shareable.remove_header(name);
+    }
+    Ok((stored, shareable))
+}
+
+/// A stored response that a 304 has confirmed, with the fields of the 304 (RFC 9111 §4.3.4).
+fn freshened(
+    session: &Session,
+    ctx: &mut Context,
+    update: &ResponseHeader,
+) -> Result<(Stored, ResponseHeader), Verdict> {
+    let Some(old) = session.cache.maybe_cache_meta() else { return Err(Verdict::OtherResource) };
+    let old = old.response_header();
+    if !http_cache::update_applies(&old.headers, &update.headers) {
+        return Err(Verdict::OtherResource);
+    }
+    let merged = http_cache::merge_304(&old.headers, &update.headers);
+    let stored = judge(session, ctx, old.status, &merged).map_err(Verdict::Rule)?;
+    let mut response =
+        ResponseHeader::build_no_case(old.status, Some(merged.len())).map_err(|_| Verdict::OtherResource)?;
+    for (name, value) in merged.iter().filter(|(name, _)| !stored.strip.contains(name)) {
+        let _ = response.append_header(name.clone(), value.clone());
+    }
+    Ok((stored, response))
+}
+
+fn judge(session: &Session, ctx: &Context, status: StatusCode, headers: &HeaderMap) -> Result<Stored, NotStored> {
+    let (Some(request), header) = (ctx.request.as_ref(), session.req_header()) else {
+        return Err(NotStored::Method);
+    };
+    let Some(policy) = request.cache_policy() else { return Err(NotStored::Method) };
+    let received = Timestamp::from(SystemTime::now());
+    // The origin was asked by GET even for a HEAD, so that the answer can be stored.
+    let facts =
+        RequestFacts::new(&Method::GET, &header.headers, &request.directives, ctx.upstream.sent.unwrap_or(received));
+    http_cache::storability(&facts, status, headers, policy, received)
+}
+
+fn meta(request: &Request, stored: &Stored, response: ResponseHeader) -> CacheMeta {
+    let mut meta = meta_of(&stored.facts, SystemTime::now(), response);
+    let key = request.key.as_ref().map(|(_, text)| Bytes::copy_from_slice(text.as_bytes())).unwrap_or_default();
+    meta.extensions_mut().insert(Record { facts: stored.facts, key });
+    meta
+}
+
+/// The facts of what is about to be served.
+pub fn facts(session: &Session) -> Option<Facts> {
+    Some(session.cache.maybe_cache_meta()?.extensions().get::<Record>()?.facts)
+}
+
+/// Whether a stale response may be served: for a background refresh (`None`) or because the origin failed.
+pub fn may_serve_stale(session: &Session, ctx: &mut Context, failure: Option<&Error>) -> bool {
+    let Some(facts) = facts(session) else { return false };
+    let directives = ctx.request.as_ref().map(|r| r.directives).unwrap_or_default();
+    match failure {
+        None => ctx.cache.stale_while_revalidate,
+        Some(e) => {
+            let upstream = matches!(e.esource(), pingora::ErrorSource::Upstream);
+            let may = upstream && facts.stale_if_error_allowed(&directives, Timestamp::from(SystemTime::now()));
+            ctx.cache.stale_if_error |= may;
+            may
+        }
+    }
+}
+
+/// Whether the condition of the client's own request is met (RFC 9110 §13.2).
+pub fn not_modified(session: &Session, head: &ResponseHeader, ctx: &mut Context) -> bool {
+    let Some(facts) = facts(session) else { return false };
+    let request = session.req_header();
+    let (status, stored, modified) = (head.status, &head.headers, facts.last_modified);
+    let met = http_cache::not_modified(&request.method, &request.headers, status, stored, modified, ctx.now);
+    ctx.reply.no_body |= met;
+    met
+}
+
+/// Whether a Range is to be obeyed (RFC 9110 §14.2): in a GET, of a 200, if If-Range allows.
+pub fn range_applies(session: &Session, head: &ResponseHeader, ctx: &Context) -> bool {
+    let request = session.req_header();
+    request.method == Method::GET
+        && head.status == StatusCode::OK
+        && http_cache::if_range_matches(&request.headers, &head.headers, ctx.now)
+}

@@ -1,0 +1,321 @@
+//! A client's connection, as the HTTP sessions of Pingora see it.
+//!
+//! Pingora's own stream holds a read and a write buffer for as long as the connection lives (64 KiB and more for an
+//! idle client) and sends the head and the body of a small response by two system calls. This one reads straight
+//! into the caller's buffer, holds the head of a response back until its first body bytes are there so that both
+//! leave by one `writev`, takes a ready-made response through a shared reference (see [`Connection::reply`]), and
+//! lets the [`Watch`] end it when the client is too slow.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::watch::{Watch, Watched};
+
+/// The largest write that is held back to leave together with the next one: the head of any ordinary response.
+const HOLD_MAX: usize = 16 * 1024;
+
+/// What of a connection's buffer is kept from one response to the next; more is given back, so that an idle
+/// connection costs little.
+const KEEP_CAPACITY: usize = 2 * 1024;
+
+/// One accepted TCP connection.
+pub struct Connection {
+    io: TcpStream,
+    /// Behind a lock because [`Connection::reply`] has only a shared reference; it is never contended, since one
+    /// task serves a connection.
+    outbox: Mutex<Outbox>,
+    /// The next write is the first after a flush: the head of a response, which waits for its body.
+    hold: bool,
+    /// Set where a head must not wait (see [`Connection::release_heads`]).
+    release: AtomicBool,
+    digest: Arc<SocketDigest>,
+    peer: SocketAddr,
+    local: SocketAddr,
+    /// HTTP/2 with prior knowledge is looked for.
+    h2c: bool,
+    watched: Watched,
+}
+
+/// Bytes that have been accepted for the client but not been given to the kernel yet.
+#[derive(Default)]
+struct Outbox {
+    head: Vec<u8>,
+    body: Bytes,
+    /// How much of head and body together has been sent.
+    sent: usize,
+}
+
+impl Connection {
+    /// Takes over an accepted socket and puts it under the watch.
+    pub fn new(io: TcpStream, peer: SocketAddr, local: SocketAddr, h2c: bool, watch: &Arc<Watch>) -> Connection {
+        let digest = SocketDigest::from_raw_fd(io.as_raw_fd());
+        // Known already: saves a getpeername and a getsockname for each connection.
+        let _ = digest.peer_addr.set(Some(PeerAddr::Inet(peer)));
+        let _ = digest.local_addr.set(Some(PeerAddr::Inet(local)));
+        Connection {
+            io,
+            outbox: Mutex::default(),
+            hold: true,
+            release: AtomicBool::new(false),
+            digest: Arc::new(digest),
+            peer,
+            local,
+            h2c,
+            watched: watch.add(),
+        }
+    }
+
+    /// The client's socket address.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The address the client connected to.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// What the watch knows of this connection.
+    pub fn watched(&self) -> &Watched {
+        &self.watched
+    }
+
+    /// Puts a whole response into the outbox: `head` writes the status line and fields (with the empty line) into
+    /// the given buffer, `body` follows it without being copied. It leaves with the next flush.
+    pub fn reply(&self, head: impl FnOnce(&mut Vec<u8>), body: Bytes) {
+        let mut outbox = lock(&self.outbox);
+        debug_assert!(outbox.is_empty());
+        outbox.head.reserve(512);
+        head(&mut outbox.head);
+        outbox.body = body;
+    }
+
+    /// From now on heads leave at once: for responses whose body may take long to come.
+    pub fn release_heads(&self) {
+        self.release.store(true, Ordering::Relaxed);
+    }
+
+    /// Sends what is in the outbox, followed by `more`; says how many bytes of `more` have been taken.
+    fn poll_send(&mut self, cx: &mut Context<'_>, more: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        const SLICES: usize = 16;
+        let outbox = self.outbox.get_mut().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let (head, body) = outbox.rest();
+            let waiting = head.len() + body.len();
+            if waiting == 0 && more.iter().all(|s| s.is_empty()) {
+                outbox.reset();
+                return Poll::Ready(Ok(0));
+            }
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            slices[0] = IoSlice::new(head);
+            slices[1] = IoSlice::new(body);
+            let n_more = more.len().min(SLICES - 2);
+            slices[2..2 + n_more].copy_from_slice(&more[..n_more]);
+            let slices = &slices[..2 + n_more];
+            let sent = match Pin::new(&mut self.io).poll_write_vectored(cx, slices) {
+                Poll::Ready(sent) => sent?,
+                Poll::Pending => return self.watched.write_blocked(cx),
+            };
+            self.watched.write_moved();
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            if sent < waiting {
+                outbox.sent += sent;
+                continue;
+            }
+            outbox.reset();
+            if sent > waiting {
+                return Poll::Ready(Ok(sent - waiting));
+            }
+        }
+    }
+
+    /// Whether a write of `len` bytes is to wait for the next one.
+    fn holds(&mut self, len: usize) -> bool {
+        self.hold
+            && len <= HOLD_MAX
+            && !*self.release.get_mut()
+            && self.outbox.get_mut().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}
+
+impl Outbox {
+    fn is_empty(&self) -> bool {
+        self.sent == self.head.len() + self.body.len()
+    }
+
+    fn rest(&self) -> (&[u8], &[u8]) {
+        let in_head = self.sent.min(self.head.len());
+        (&self.head[in_head..], &self.body[self.sent - in_head..])
+    }
+
+    fn reset(&mut self) {
+        self.head.clear();
+        self.head.shrink_to(KEEP_CAPACITY);
+        self.body = Bytes::new();
+        self.sent = 0;
+    }
+}
+
+fn lock(outbox: &Mutex<Outbox>) -> MutexGuard<'_, Outbox> {
+    outbox.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        // Whoever reads is waiting for something: do not let a head that is held back wait with it.
+        if !this.outbox.get_mut().unwrap_or_else(PoisonError::into_inner).is_empty()
+            && let Poll::Ready(Err(e)) = this.poll_send(cx, &[])
+        {
+            return Poll::Ready(Err(e));
+        }
+        let before = buf.filled().len();
+        match Pin::new(&mut this.io).poll_read(cx, buf) {
+            Poll::Ready(read) => {
+                if buf.filled().len() > before {
+                    this.watched.read_some();
+                }
+                Poll::Ready(read)
+            }
+            Poll::Pending => this.watched.read_blocked(cx),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.holds(buf.len()) {
+            let this = &mut *self;
+            this.hold = false;
+            this.outbox.get_mut().unwrap_or_else(PoisonError::into_inner).head.extend_from_slice(buf);
+            return Poll::Ready(Ok(buf.len()));
+        }
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        loop {
+            // 0 means that only what was in the outbox before has left.
+            match ready!(self.poll_send(cx, &[IoSlice::new(buf)]))? {
+                0 => continue,
+                n => return Poll::Ready(Ok(n)),
+            }
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let len: usize = bufs.iter().map(|b| b.len()).sum();
+        if self.holds(len) {
+            let this = &mut *self;
+            this.hold = false;
+            let head = &mut this.outbox.get_mut().unwrap_or_else(PoisonError::into_inner).head;
+            bufs.iter().for_each(|b| head.extend_from_slice(b));
+            return Poll::Ready(Ok(len));
+        }
+        if len == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        loop {
+            match ready!(self.poll_send(cx, bufs))? {
+                0 => continue,
+                n => return Poll::Ready(Ok(n)),
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx, &[]))?;
+        self.hold = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx, &[]))?;
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Shutdown for Connection {
+    async fn shutdown(&mut self) {
+        let _ = tokio::io::AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for Connection {
+    fn id(&self) -> UniqueIDType {
+        self.io.as_raw_fd()
+    }
+}
+
+impl Ssl for Connection {}
+
+impl GetTimingDigest for Connection {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Connection {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for Connection {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(self.digest.clone())
+    }
+}
+
+#[async_trait]
+impl Peek for Connection {
+    /// Fills `buf` without consuming it; `false` at the first byte that shows that the rest need not be awaited,
+    /// or at the end of the stream.
+    ///
+    /// Used to tell HTTP/2 with prior knowledge from HTTP/1.1: a client of the latter may send fewer bytes than
+    /// the HTTP/2 preface has and then wait, so it must not be waited for.
+    async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
+        if !self.h2c {
+            return Ok(false);
+        }
+        let http2 = super::preface::peek(&self.io, &self.watched, buf).await?;
+        if http2 {
+            // From here on many requests share the connection, and HTTP/2 has an idle timeout of its own.
+            self.watched.request_began();
+        }
+        Ok(http2)
+    }
+}

@@ -1,0 +1,154 @@
+//! What the edge knows of one request, from its first hook to its last.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderName, HeaderValue, Method, Version};
+use pingora::http::ResponseHeader;
+
+use super::client::Client;
+use super::request_id::RequestId;
+use super::state::Snapshot;
+use crate::config::model::{RequestPolicy, Site};
+use crate::http_cache::{FwdReason, Outcome, Policy, RequestDirectives, Timestamp};
+use crate::origin::Chosen;
+use crate::site::{Key, KeyText};
+use crate::store::Fill;
+
+/// One request's context.
+pub struct Context {
+    pub started: Instant,
+    /// When the request arrived, by the wall clock.
+    pub now: Timestamp,
+    /// `None` until the request has passed the first checks.
+    pub request: Option<Request>,
+    pub client: Option<Client>,
+    pub id: RequestId,
+    /// Bytes of the request's body so far.
+    pub request_bytes: u64,
+    pub cache: CacheTrace,
+    pub upstream: Upstream,
+    pub reply: Reply,
+}
+
+/// A request whose site and route are known.
+pub struct Request {
+    /// One snapshot for the whole of the request: a reload never changes it half-way.
+    pub snapshot: Arc<Snapshot>,
+    pub site: usize,
+    pub route: Option<usize>,
+    /// Normalised.
+    pub host: Box<str>,
+    pub key: Option<(Key, KeyText)>,
+    pub directives: RequestDirectives,
+}
+
+/// What happened to the request in the cache.
+#[derive(Default)]
+pub struct CacheTrace {
+    pub outcome: Outcome,
+    /// Why the request went to the origin.
+    pub forwarded: Option<FwdReason>,
+    /// The status that the origin answered.
+    pub forward_status: Option<u16>,
+    /// The response of the origin was stored.
+    pub stored: bool,
+    /// Why it was not, in a word.
+    pub not_stored: Option<&'static str>,
+    /// Another request's fill was followed.
+    pub collapsed: bool,
+    /// Seconds of freshness left in what was served.
+    pub ttl: Option<i64>,
+    pub tier: &'static str,
+    /// Stale may be served while the object is refreshed in the background.
+    pub stale_while_revalidate: bool,
+    /// Stale was served because the origin failed.
+    pub stale_if_error: bool,
+    /// The 304 that a revalidation was answered with.
+    pub not_modified: Option<Box<ResponseHeader>>,
+    /// Fields that are not stored, but that the client whose request this is gets all the same.
+    /// Room for the value of Cache-Status.
+    pub line: Vec<u8>,
+    pub unshared: Vec<(HeaderName, HeaderValue)>,
+    /// The fill that this request feeds.
+    pub fill: Option<Arc<Fill>>,
+}
+
+/// What happened between here and the origin.
+#[derive(Default)]
+pub struct Upstream {
+    pub tries: usize,
+    pub chosen: Option<Chosen>,
+    /// Servers that have failed this request.
+    pub tried: Vec<std::net::SocketAddr>,
+    /// When the latest try began.
+    pub began: Option<Instant>,
+    /// The latest request left at this time, by the wall clock.
+    pub sent: Option<Timestamp>,
+    /// From the latest try's begin to the response's header section.
+    pub time: Option<Duration>,
+    /// Bytes of the response's body so far.
+    pub body_bytes: u64,
+    /// A final response has begun: no other try is possible.
+    pub answered: bool,
+}
+
+/// What the client got.
+#[derive(Default)]
+pub struct Reply {
+    pub status: u16,
+    /// Set where the response went past Pingora's own counter.
+    pub body_bytes: Option<u64>,
+    pub first_byte: Option<Duration>,
+    /// No body may follow the head, whatever the upstream sends.
+    pub no_body: bool,
+    /// Why this is an error, for the log.
+    pub reason: Option<String>,
+    /// What of the request is still known after its session is over.
+    pub version: Option<Version>,
+    pub method: Option<Method>,
+}
+
+impl Context {
+    pub fn new() -> Context {
+        Context {
+            started: Instant::now(),
+            now: std::time::SystemTime::now().into(),
+            request: None,
+            client: None,
+            id: RequestId::default(),
+            request_bytes: 0,
+            cache: CacheTrace::default(),
+            upstream: Upstream::default(),
+            reply: Reply::default(),
+        }
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Option<&RequestPolicy> {
+        self.request.as_ref().map(Request::policy)
+    }
+}
+
+impl Request {
+    pub fn site(&self) -> &Site {
+        &self.snapshot.config.sites[self.site]
+    }
+
+    pub fn policy(&self) -> &RequestPolicy {
+        let site = self.site();
+        match self.route {
+            Some(route) => &site.routes[route].policy,
+            None => &site.policy,
+        }
+    }
+
+    /// `None`: the cache is off.
+    pub fn cache_policy(&self) -> Option<&Policy> {
+        self.policy().cache.as_ref()
+    }
+
+    pub fn route_name(&self) -> Option<&str> {
+        self.route.map(|route| &*self.site().routes[route].name)
+    }
+}

@@ -1,0 +1,114 @@
+//! The end of a request: the answer to one that failed, the access log, the figures.
+
+use std::time::SystemTime;
+
+use http::header::{HOST, REFERER, USER_AGENT};
+use http::Version;
+use pingora::{Error, ErrorSource};
+use pingora_proxy::{FailToProxy, Session};
+
+use super::context::{Context, Request};
+use super::respond::respond;
+use super::state::Shared;
+use super::{caching, invalidate, trace, upstream};
+use crate::http_cache::Outcome;
+use crate::observe::{Finished, Record};
+
+/// Tells the client of a failure, if it is still there and has heard nothing yet.
+pub async fn fail(session: &mut Session, e: &Error, ctx: &mut Context) -> FailToProxy {
+    let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
+    let Some(answer) = upstream::answer(session, e) else {
+        return gone;
+    };
+    let status = answer.status.as_u16();
+    // What could have been read of the request's body may not have been: only a request without one leaves the
+    // connection in a known state.
+    let reusable = *e.esource() == ErrorSource::Upstream && session.is_body_done() && !answer.close;
+    ctx.cache.outcome = Outcome::Local;
+    ctx.cache.stored = false;
+    match respond(session, ctx, answer).await {
+        Ok(()) => FailToProxy { error_code: status, can_reuse_downstream: reusable },
+        Err(_) => gone,
+    }
+}
+
+/// Writes down what became of the request.
+pub fn finish(shared: &Shared, session: &mut Session, e: Option<&Error>, ctx: &mut Context) {
+    if session.subrequest_ctx.is_some() {
+        return;
+    }
+    let duration = ctx.started.elapsed();
+    let sent = ctx.reply.body_bytes.unwrap_or(session.body_bytes_sent() as u64);
+    let outcome = if ctx.reply.status == 0 { Outcome::Local } else { ctx.cache.outcome };
+    let cache = outcome.as_str();
+    let metrics = match &ctx.request {
+        Some(request) => request.snapshot.site_metrics(request.site),
+        None => shared.no_site(),
+    };
+    metrics.record(&Finished {
+        status: ctx.reply.status,
+        cache,
+        bytes_sent: sent,
+        bytes_received: ctx.request_bytes,
+        duration,
+        first_byte: ctx.reply.first_byte,
+    });
+    if let Some(request) = &ctx.request
+        && ctx.upstream.body_bytes > 0
+    {
+        request.snapshot.towards(request.policy().origin).metrics.received(ctx.upstream.body_bytes);
+    }
+    if !caching::eligible(&session.req_header().method) {
+        invalidate::after(shared, session, ctx);
+    }
+    let Some(log) = &shared.access_log else { return };
+    let failure = e.map(|e| e.to_string());
+    let detail = ctx.reply.reason.as_deref().or(failure.as_deref());
+    let mut line = std::mem::take(&mut ctx.cache.line);
+    trace::status(ctx).write(&mut line);
+    let header = session.req_header();
+    let field = |name| header.headers.get(name).map(|v: &http::HeaderValue| v.as_bytes());
+    let authority = header.uri.authority().map(|a| a.as_str().as_bytes());
+    let request = ctx.request.as_ref();
+    let asked = (ctx.upstream.tries > 0).then_some(request).flatten();
+    log.log(&Record {
+        time: SystemTime::from(ctx.now),
+        client: ctx.client.map(|c| c.address),
+        method: header.method.as_str().as_bytes(),
+        host: field(HOST).or(authority),
+        uri: header.raw_path(),
+        protocol: protocol(ctx.reply.version.unwrap_or(header.version)),
+        status: ctx.reply.status,
+        bytes: sent,
+        bytes_received: ctx.request_bytes,
+        duration,
+        first_byte: ctx.reply.first_byte,
+        cache,
+        cache_status: Some(&line),
+        tier: Some(ctx.cache.tier).filter(|tier| !tier.is_empty() && served_from_store(outcome)),
+        site: request.map(|r| &*r.site().name),
+        route: request.and_then(Request::route_name),
+        origin: asked.map(|r| r.snapshot.config.origins[r.policy().origin].name.as_str()),
+        server: ctx.upstream.chosen.as_ref().map(|c| c.server()),
+        origin_duration: ctx.upstream.time,
+        retries: u32::try_from(ctx.upstream.tries.saturating_sub(1)).unwrap_or(u32::MAX),
+        request_id: Some(ctx.id.as_str()).filter(|id| !id.is_empty()),
+        referer: field(REFERER),
+        user_agent: field(USER_AGENT),
+        detail,
+    });
+}
+
+fn served_from_store(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Hit | Outcome::Stale | Outcome::Updating | Outcome::Revalidated)
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_09 => "HTTP/0.9",
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        Version::HTTP_3 => "HTTP/3.0",
+        _ => "HTTP/1.1",
+    }
+}

@@ -1,0 +1,212 @@
+//! The request as the origin gets it: who asks for whom, by which way, and nothing that a client may not decide.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use http::header::{self, HOST, HeaderName, VIA};
+use http::{HeaderMap, HeaderValue};
+use pingora::Result;
+use pingora::http::RequestHeader;
+
+use super::client::Client;
+use crate::config::model::HostHeader;
+
+/// How this program calls itself in Via.
+pub const PSEUDONYM: &str = "foreland";
+
+static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+static FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Fields by which a client could make an origin answer another question than the one in the cache key. They do not
+/// pass unless a trusted proxy has set them.
+static UNKEYED: [HeaderName; 15] = [
+    HeaderName::from_static("forwarded"),
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-prefix"),
+    HeaderName::from_static("x-forwarded-scheme"),
+    HeaderName::from_static("x-forwarded-server"),
+    HeaderName::from_static("x-host"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-method-override"),
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-rewrite-url"),
+];
+
+/// What the origin is told of the request's way.
+pub struct Way<'a> {
+    pub client: Client,
+    /// The version of HTTP that the client speaks.
+    pub received: http::Version,
+    /// Host as the client sent it.
+    pub host: &'a str,
+    /// `http` or `https`: how the client came.
+    pub scheme: &'static str,
+    pub request_id: &'a str,
+    /// How this process calls itself in CDN-Loop.
+    pub cdn_id: &'a str,
+    /// Host for the origin.
+    pub host_header: &'a HostHeader,
+    /// The server that has been chosen, as configured.
+    pub server: &'a str,
+}
+
+/// Whether a request has been here before (RFC 8586 §2).
+pub fn loops(headers: &HeaderMap, cdn_id: &str) -> bool {
+    let mut members = headers.get_all(&CDN_LOOP).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
+    members.any(|member| {
+        let id = member.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+        id.eq_ignore_ascii_case(cdn_id.as_bytes())
+    })
+}
+
+/// Writes the forwarding fields. Hop-by-hop fields are removed by Pingora's own policy before.
+///
+/// # Errors
+/// A value that is no valid field value, which only a client's own odd Host can lead to.
+pub fn prepare(req: &mut RequestHeader, way: &Way<'_>) -> Result<()> {
+    if !way.client.trusted {
+        for name in &UNKEYED {
+            req.remove_header(name);
+        }
+    }
+    req.remove_header(&header::PROXY_AUTHORIZATION);
+    let peer = way.client.peer;
+    append_to_list(req, &X_FORWARDED_FOR, &peer.to_string())?;
+    if !req.headers.contains_key(&X_FORWARDED_PROTO) {
+        req.insert_header(X_FORWARDED_PROTO.clone(), way.scheme)?;
+    }
+    if !req.headers.contains_key(&X_FORWARDED_HOST) {
+        req.insert_header(X_FORWARDED_HOST.clone(), way.host)?;
+    }
+    append_to_list(req, &FORWARDED, &forwarded(peer, way))?;
+    let received_by = match way.received {
+        http::Version::HTTP_10 => "1.0 ",
+        http::Version::HTTP_2 => "2 ",
+        _ => "1.1 ",
+    };
+    append_to_list(req, &VIA, &format!("{received_by}{PSEUDONYM}"))?;
+    append_to_list(req, &CDN_LOOP, way.cdn_id)?;
+    if req.headers.get(&X_REQUEST_ID).is_none_or(|id| id.as_bytes() != way.request_id.as_bytes()) {
+        req.insert_header(X_REQUEST_ID.clone(), way.request_id)?;
+    }
+    match way.host_header {
+        HostHeader::Client => {}
+        HostHeader::Server => req.insert_header(HOST, way.server)?,
+        HostHeader::Fixed(host) => req.insert_header(HOST, host.as_str())?,
+    }
+    Ok(())
+}
+
+/// One element of Forwarded (RFC 7239 §4).
+fn forwarded(peer: IpAddr, way: &Way<'_>) -> String {
+    let mut element = String::with_capacity(64);
+    // Writing to a String cannot fail.
+    let _ = match peer {
+        IpAddr::V4(v4) => write!(element, "for={v4}"),
+        IpAddr::V6(v6) => write!(element, "for=\"[{v6}]\""),
+    };
+    // A host is a token unless it has a port or brackets.
+    let token = way.host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+    let quote = if token { "" } else { "\"" };
+    let _ = write!(element, ";host={quote}{}{quote};proto={}", way.host, way.scheme);
+    element
+}
+
+/// Appends a member to a list field, joining several lines into one so that an origin cannot read only the first.
+fn append_to_list(req: &mut RequestHeader, name: &'static HeaderName, member: &str) -> Result<()> {
+    let mut line = Vec::with_capacity(64);
+    for value in req.headers.get_all(name) {
+        line.extend_from_slice(value.as_bytes());
+        line.extend_from_slice(b", ");
+    }
+    line.extend_from_slice(member.as_bytes());
+    let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(line)).map_err(|e| {
+        pingora::Error::because(pingora::ErrorType::InvalidHTTPHeader, "a forwarding field", e)
+    })?;
+    req.insert_header(name.clone(), value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn way(trusted: bool) -> Way<'static> {
+        Way {
+            client: Client { peer: "203.0.113.9".parse().unwrap(), address: "203.0.113.9".parse().unwrap(), trusted },
+            received: http::Version::HTTP_11,
+            host: "a.example:8080",
+            scheme: "http",
+            request_id: "id1",
+            cdn_id: "foreland-1",
+            host_header: &HostHeader::Client,
+            server: "10.0.0.1:80",
+        }
+    }
+
+    fn request(fields: &[(&'static str, &str)]) -> RequestHeader {
+        let mut req = RequestHeader::build("GET", b"/", None).unwrap();
+        for (name, value) in fields {
+            req.append_header(*name, *value).unwrap();
+        }
+        req
+    }
+
+    #[test]
+    fn an_untrusted_clients_fields_do_not_pass() {
+        let mut req = request(&[
+            ("X-Forwarded-For", "1.1.1.1"),
+            ("X-Forwarded-Host", "evil"),
+            ("X-Original-URL", "/admin"),
+            ("X-HTTP-Method-Override", "DELETE"),
+            ("Forwarded", "for=1.1.1.1"),
+        ]);
+        prepare(&mut req, &way(false)).unwrap();
+        assert_eq!(req.headers["x-forwarded-for"], "203.0.113.9");
+        assert_eq!(req.headers["x-forwarded-host"], "a.example:8080");
+        assert_eq!(req.headers["forwarded"], "for=203.0.113.9;host=\"a.example:8080\";proto=http");
+        assert!(!req.headers.contains_key("x-original-url") && !req.headers.contains_key("x-http-method-override"));
+    }
+
+    #[test]
+    fn a_trusted_proxys_fields_are_continued() {
+        let mut req = request(&[
+            ("X-Forwarded-For", "1.1.1.1"),
+            ("X-Forwarded-For", "2.2.2.2"),
+            ("X-Forwarded-Proto", "https"),
+            ("Via", "1.1 other"),
+            ("CDN-Loop", "other"),
+        ]);
+        prepare(&mut req, &way(true)).unwrap();
+        assert_eq!(req.headers["x-forwarded-for"], "1.1.1.1, 2.2.2.2, 203.0.113.9");
+        assert_eq!(req.headers["x-forwarded-proto"], "https");
+        assert_eq!(req.headers["via"], "1.1 other, 1.1 foreland");
+        assert_eq!(req.headers["cdn-loop"], "other, foreland-1");
+    }
+
+    #[test]
+    fn a_loop_is_seen_in_any_member_with_parameters() {
+        let map = request(&[("CDN-Loop", "x, Foreland-1; v=2"), ("CDN-Loop", "y")]).headers.clone();
+        assert!(loops(&map, "foreland-1"));
+        assert!(!loops(&map, "foreland") && !loops(&HeaderMap::new(), "foreland-1"));
+    }
+
+    #[test]
+    fn the_host_for_the_origin() {
+        for (policy, expected) in
+            [(HostHeader::Client, "a"), (HostHeader::Server, "10.0.0.1:80"), (HostHeader::Fixed("b".into()), "b")]
+        {
+            let mut req = request(&[("Host", "a")]);
+            prepare(&mut req, &Way { host_header: &policy, ..way(false) }).unwrap();
+            assert_eq!(req.headers["host"], expected);
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! From a session of Pingora's to the connection below it.
+
+use std::net::SocketAddr;
+
+use pingora::protocols::http::ServerSession;
+use pingora_proxy::Session;
+
+use super::connection::Connection;
+
+/// The connection of an HTTP/1 session. Those of HTTP/2 are behind its framing and out of reach.
+pub fn connection(session: &Session) -> Option<&Connection> {
+    match &*session.downstream_session {
+        ServerSession::H1(session) => (**session.stream()).as_any().downcast_ref(),
+        _ => None,
+    }
+}
+
+/// The client's socket address.
+pub fn peer(session: &Session) -> Option<SocketAddr> {
+    match connection(session) {
+        Some(connection) => Some(connection.peer()),
+        None => session.client_addr()?.as_inet().copied(),
+    }
+}
+
+/// The connection outlives this response.
+pub fn is_kept(session: &Session) -> bool {
+    match &*session.downstream_session {
+        ServerSession::H1(session) => session.will_keepalive(),
+        _ => true,
+    }
+}

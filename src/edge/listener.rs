@@ -1,0 +1,126 @@
+//! Listening sockets: bound before anything else starts, so that a failure ends the process with a clear message.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::{info, warn};
+use pingora::apps::ServerApp;
+use rustix::net::{self as unix, AddressFamily, SocketFlags, SocketType, sockopt};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::connection::Connection;
+use super::drain::Drain;
+use super::state::Shared;
+use crate::config::model;
+
+/// Connections that the kernel keeps for us while we are busy.
+const BACKLOG: i32 = 4096;
+
+/// How long to wait after an accept that failed for want of file descriptors or memory: the next would too.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A listening socket that nothing serves yet.
+pub struct Bound {
+    pub address: SocketAddr,
+    pub h2c: bool,
+    socket: OwnedFd,
+}
+
+impl Bound {
+    /// Binds and listens.
+    pub fn new(listener: &model::Listener) -> io::Result<Bound> {
+        let family = if listener.address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket =
+            unix::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        unix::bind(&socket, &listener.address)?;
+        unix::listen(&socket, BACKLOG)?;
+        Ok(Bound { address: listener.address, h2c: listener.h2c, socket })
+    }
+
+    /// A socket that another process has bound and hands over.
+    pub fn adopt(listener: &model::Listener, socket: OwnedFd) -> io::Result<Bound> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        Ok(Bound { address: listener.address, h2c: listener.h2c, socket })
+    }
+
+    /// To be handed over to another process.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// A second handle of the same socket, for the accept loop.
+    pub fn share(&self) -> io::Result<Bound> {
+        Ok(Bound { address: self.address, h2c: self.h2c, socket: self.socket.try_clone()? })
+    }
+}
+
+/// Accepts connections and serves each with `app` until `shutdown` turns true; then takes what the kernel has queued
+/// and stops.
+pub async fn serve<A: ServerApp + Send + Sync + 'static>(
+    bound: Bound,
+    app: Arc<A>,
+    shared: Arc<Shared>,
+    drain: Drain,
+    mut shutdown: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let (address, h2c) = (bound.address, bound.h2c);
+    let listener = TcpListener::from_std(std::net::TcpListener::from(bound.socket))?;
+    let accept = |accepted: io::Result<(tokio::net::TcpStream, SocketAddr)>| match accepted {
+        Ok((io, peer)) => {
+            if !shared.watch.has_room() {
+                shared.metrics.connection_refused();
+                return true;
+            }
+            let counted = shared.metrics.connection_accepted();
+            // Heads and bodies leave by one write, so nothing is gained by waiting for more.
+            let _ = io.set_nodelay(true);
+            let local = io.local_addr().unwrap_or(address);
+            let connection = Connection::new(io, peer, local, h2c, &shared.watch);
+            let (app, shutdown, busy) = (app.clone(), shutdown.clone(), drain.connection());
+            tokio::spawn(async move {
+                let _alive = (busy, counted);
+                app.process_new(Box::new(connection), &shutdown).await;
+            });
+            true
+        }
+        Err(e) => {
+            if !matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
+                warn!("accepting on {address}: {e}");
+            }
+            false
+        }
+    };
+    let mut stop = shutdown.clone();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        if !accept(accepted) {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    shutdown.mark_unchanged();
+    // The handshakes that the kernel has completed are ours: closing the socket would reset them.
+    while let Some(accepted) = futures_now(listener.accept()) {
+        if !accept(accepted) {
+            break;
+        }
+    }
+    info!("no longer listening on {address}");
+    Ok(())
+}
+
+/// The future's value if it is there at the first poll.
+fn futures_now<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    match future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+        std::task::Poll::Ready(value) => Some(value),
+        std::task::Poll::Pending => None,
+    }
+}

@@ -1,0 +1,230 @@
+//! The proxy, hook by hook, in the order in which Pingora calls them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::protocols::Digest;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, Result};
+use pingora_cache::key::HashBinary;
+use pingora_cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, RespCacheable};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, RangeType, Session, range_header_filter};
+
+use super::context::Context;
+use super::state::Shared;
+use super::{admit, body, caching, finish, hit, link, respond, trace, upstream};
+
+/// The edge.
+pub struct Edge {
+    pub shared: Arc<Shared>,
+}
+
+#[async_trait]
+impl ProxyHttp for Edge {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::new()
+    }
+
+    /// None: each would cost every request.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    // ---- the request
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        body::prepare(session, &self.shared.snapshot().config.limits);
+        if let Err(answer) = admit::admit(&self.shared, session, ctx) {
+            respond::respond(session, ctx, answer).await?;
+            return Ok(true);
+        }
+        if session.subrequest_ctx.is_some() {
+            return Ok(false);
+        }
+        hit::answer(&self.shared, session, ctx).await
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        data: &mut Option<Bytes>,
+        _: bool,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        body::received(data.as_ref(), ctx)
+    }
+
+    // ---- the cache
+
+    fn request_cache_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+        caching::enable(&self.shared, session, ctx);
+        Ok(())
+    }
+
+    fn cache_key_callback(&self, _: &Session, ctx: &mut Context) -> Result<CacheKey> {
+        caching::key(ctx)
+    }
+
+    fn cache_vary_filter(&self, meta: &CacheMeta, _: &mut Context, request: &RequestHeader) -> Option<HashBinary> {
+        caching::variance(meta, request)
+    }
+
+    async fn cache_hit_filter(
+        &self,
+        session: &mut Session,
+        meta: &CacheMeta,
+        handler: &mut HitHandler,
+        is_fresh: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<ForcedFreshness>> {
+        Ok(caching::on_hit(session, ctx, meta, handler, is_fresh))
+    }
+
+    /// Whether the client's condition is met, so that it gets a 304.
+    fn cache_not_modified_filter(&self, session: &Session, head: &ResponseHeader, ctx: &mut Context) -> Result<bool> {
+        Ok(caching::not_modified(session, head, ctx))
+    }
+
+    fn range_header_filter(&self, session: &mut Session, head: &mut ResponseHeader, ctx: &mut Context) -> RangeType {
+        match caching::range_applies(session, head, ctx) {
+            true => range_header_filter(session.req_header(), head, Some(crate::http_cache::MAX_RANGES)),
+            false => RangeType::None,
+        }
+    }
+
+    // ---- towards the origin
+
+    async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        if ctx.request.as_ref().is_some_and(|r| r.key.is_some() && r.directives.only_if_cached) {
+            hit::only_if_cached(session, ctx).await?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+        upstream::choose(ctx)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        reused: bool,
+        _: &HttpPeer,
+        _: std::os::unix::io::RawFd,
+        _: Option<&Digest>,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        upstream::connected(ctx, reused);
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        upstream::request(&self.shared, session, request, ctx)
+    }
+
+    // ---- the origin's answer
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        upstream::response(session, response, ctx);
+        Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _: &mut Session,
+        data: &mut Option<Bytes>,
+        _: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        Ok(body::came(data.as_ref(), ctx))
+    }
+
+    fn response_cache_filter(
+        &self,
+        session: &Session,
+        response: &ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<RespCacheable> {
+        Ok(caching::on_response(&self.shared, session, response, ctx))
+    }
+
+    fn should_serve_stale(&self, session: &mut Session, ctx: &mut Context, failure: Option<&Error>) -> bool {
+        caching::may_serve_stale(session, ctx, failure)
+    }
+
+    // ---- the answer to the client
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        trace::complete(session, response, ctx)
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        data: &mut Option<Bytes>,
+        _: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        body::leaves(data, ctx);
+        Ok(None)
+    }
+
+    // ---- failures
+
+    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Context, e: Box<Error>) -> Box<Error> {
+        upstream::connect_failed(ctx, e)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        e: Box<Error>,
+        ctx: &mut Context,
+        _: bool,
+    ) -> Box<Error> {
+        upstream::exchange_failed(session, ctx, e)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Context) -> FailToProxy {
+        finish::fail(session, e, ctx).await
+    }
+
+    // ---- the end
+
+    async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Context) {
+        finish::finish(&self.shared, session, e, ctx);
+        if let Some(connection) = link::connection(session) {
+            connection.watched().request_ended();
+        }
+    }
+
+    /// The access log has the reason of each failure; beside it, Pingora would write each twice more.
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true
+    }
+}

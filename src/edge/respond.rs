@@ -1,0 +1,62 @@
+//! Answers that the edge itself gives: short, plain, and never cached.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{Method, StatusCode};
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::context::Context;
+use super::trace;
+
+/// An answer of the edge's own.
+pub struct Answer {
+    pub status: StatusCode,
+    /// For the client: what is wrong, without telling of the inside.
+    pub text: &'static str,
+    /// For the log: what exactly.
+    pub reason: String,
+    /// The request cannot have been read to its end: the connection ends with the answer.
+    pub close: bool,
+}
+
+impl Answer {
+    pub fn new(status: StatusCode, text: &'static str, reason: impl Into<String>) -> Answer {
+        Answer { status, text, reason: reason.into(), close: false }
+    }
+
+    /// The same, and the connection ends with it.
+    pub fn closing(self) -> Answer {
+        Answer { close: true, ..self }
+    }
+}
+
+/// Sends an answer.
+pub async fn respond(session: &mut Session, ctx: &mut Context, answer: Answer) -> Result<()> {
+    let reason = answer.status.canonical_reason().unwrap_or("");
+    let body = format!("{} {reason}\n{}\nrequest {}\n", answer.status.as_str(), answer.text, ctx.id);
+    ctx.reply.status = answer.status.as_u16();
+    ctx.reply.reason = Some(answer.reason);
+    let mut head = ResponseHeader::build(answer.status, Some(8))?;
+    head.insert_header(CONTENT_TYPE, "text/plain; charset=utf-8")?;
+    head.insert_header(CONTENT_LENGTH, body.len())?;
+    head.insert_header(CACHE_CONTROL, "no-store")?;
+    if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+        head.insert_header(RETRY_AFTER, "5")?;
+    }
+    if answer.status == StatusCode::METHOD_NOT_ALLOWED {
+        head.insert_header(ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")?;
+    }
+    trace::add_cache_status(&mut head, ctx)?;
+    if answer.close {
+        session.set_keepalive(None);
+    }
+    let bodiless = session.req_header().method == Method::HEAD;
+    session.write_response_header(Box::new(head), bodiless).await?;
+    if !bodiless {
+        session.write_response_body(Some(Bytes::from(body)), true).await?;
+    }
+    ctx.reply.first_byte.get_or_insert_with(|| ctx.started.elapsed());
+    Ok(())
+}

@@ -1,0 +1,347 @@
+//! The process: from the configuration to listening, through signals, to the last response.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::{error, info, warn};
+use pingora::apps::HttpServerOptions;
+use pingora::protocols::http::v2::server::H2Options;
+use pingora::server::configuration::ServerConf;
+use pingora_proxy::{HttpProxy, http_proxy};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use super::control::EdgeControl;
+use super::drain::{Drained, drain};
+use super::listener::{self, Bound};
+use super::proxy::Edge;
+use super::state::{Life, Shared};
+use super::{notify, reload, sample, upgrade};
+use crate::admin;
+use crate::config::model::Config;
+use crate::observe::AccessLog;
+
+/// The name under which the admin listener is handed over.
+const ADMIN: &str = "admin";
+
+/// An idle client connection of a draining process ends after this: sooner, and a client that is about to send its
+/// next request on it would lose it.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
+
+/// How often a draining process looks for idle connections.
+const DRAIN_TICK: Duration = Duration::from_millis(100);
+
+/// How long the last lines of the access log may take.
+const LOG_GRACE: Duration = Duration::from_secs(5);
+
+/// Connections to origins that are kept unused, over all of them.
+const UPSTREAM_POOL: usize = 1024;
+
+/// Tries of one request as far as Pingora is concerned; how many it gets is up to the origin's `retries`.
+const MAX_TRIES: usize = 64;
+
+/// HTTP/2: requests at once on a connection, and bytes of a header section.
+const H2_STREAMS: u32 = 128;
+const H2_HEADER_LIST: u32 = 64 * 1024;
+
+/// What to run.
+pub struct Launch {
+    pub config: Config,
+    /// Take the listening sockets of the running process over.
+    pub upgrade: bool,
+    /// Called once the traffic is served.
+    pub ready: Box<dyn FnOnce() + Send>,
+}
+
+/// Runs the edge until a signal ends it. The exit code is 1 if it could not start, else 0.
+pub fn run(launch: Launch) -> ExitCode {
+    raise_file_limit();
+    // Installed by whoever comes first; ours before Pingora's.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(launch.config.threads)
+        .thread_name("edge")
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(e) => return failed(&format!("starting the worker threads: {e}")),
+    };
+    match runtime.block_on(serve(launch)) {
+        Ok(()) => {
+            // What still runs is what the drain did not wait for.
+            runtime.shutdown_background();
+            ExitCode::SUCCESS
+        }
+        Err(why) => failed(&why),
+    }
+}
+
+fn failed(why: &str) -> ExitCode {
+    error!("{why}");
+    eprintln!("foreland: {why}");
+    ExitCode::FAILURE
+}
+
+async fn serve(launch: Launch) -> Result<(), String> {
+    let Launch { config, upgrade, ready } = launch;
+    config.warnings.iter().for_each(|warning| warn!("{warning}"));
+    let mut signals = Signals::new().map_err(|e| format!("listening for signals: {e}"))?;
+    let mut handover = match (upgrade, &config.upgrade_socket) {
+        (false, _) => None,
+        (true, Some(path)) => {
+            info!("waiting on {} for the running process to hand its sockets over", path.display());
+            Some(upgrade::take(path).await.map_err(|e| format!("upgrade by {}: {e}", path.display()))?)
+        }
+        (true, None) => return Err("--upgrade needs upgrade_socket in the configuration".to_owned()),
+    };
+    let mut inherited = handover.as_mut().map(|h| std::mem::take(&mut h.sockets)).unwrap_or_default();
+    let mut sockets = Vec::new();
+    for listener in &config.listeners {
+        let name = listener.address.to_string();
+        let bound = match take(&mut inherited, &name) {
+            Some(socket) => Bound::adopt(listener, socket),
+            None => Bound::new(listener),
+        };
+        sockets.push((name, bound.map_err(|e| format!("listening on {}: {e}", listener.address))?));
+    }
+    let admin = match &config.admin {
+        Some(admin) => Some(bind_admin(admin, take(&mut inherited, ADMIN))?),
+        None => None,
+    };
+    drop(inherited);
+    let access_log = match &config.access_log {
+        Some(settings) => Some(AccessLog::start(settings).map_err(|e| format!("access log: {e}"))?),
+        None => None,
+    };
+    let (drain_limit, pid_file) = (config.drain, config.pid_file.clone());
+    let upgrade_socket = config.upgrade_socket.clone();
+
+    let shared = Shared::new(config, access_log);
+    shared.snapshot().pools.ready().await;
+    sample::register(&shared);
+    let app = Arc::new(proxy(&shared));
+    let (stop, stopped) = watch::channel(false);
+    let (drain, mut drained) = drain();
+    tokio::spawn(shared.watch.clone().run());
+    for (name, bound) in &sockets {
+        let bound = bound.share().map_err(|e| format!("listening on {name}: {e}"))?;
+        let serving = listener::serve(bound, app.clone(), shared.clone(), drain.clone(), stopped.clone());
+        let name = name.clone();
+        tokio::spawn(async move {
+            if let Err(e) = serving.await {
+                error!("serving {name}: {e}");
+            }
+        });
+    }
+    drop(drain);
+    let admin_socket = match admin {
+        Some((bound, socket)) => {
+            bound.serve(Arc::new(EdgeControl::new(shared.clone())), stopped.clone());
+            Some(socket)
+        }
+        None => None,
+    };
+    if let Some(path) = &pid_file {
+        std::fs::write(path, format!("{}\n", std::process::id()))
+            .map_err(|e| format!("writing {}: {e}", path.display()))?;
+    }
+    shared.enter(Life::Serving);
+    notify::ready();
+    if let Some(handover) = handover
+        && let Err(e) = handover.ready().await
+    {
+        warn!("telling the old process that this one serves: {e}");
+    }
+    for (name, _) in &sockets {
+        info!("listening on {name}");
+    }
+    ready();
+
+    let mut to_give: Vec<(String, BorrowedFd<'_>)> = sockets.iter().map(|(n, b)| (n.clone(), b.as_fd())).collect();
+    if let Some(socket) = &admin_socket {
+        to_give.push((ADMIN.to_owned(), socket.as_fd()));
+    }
+    until_stopped(&mut signals, &shared, upgrade_socket.as_deref(), &to_give).await;
+
+    shared.enter(Life::Draining);
+    notify::stopping();
+    drop(to_give);
+    drop((sockets, admin_socket));
+    let _ = stop.send(true);
+    drain_connections(&shared, &mut drained, drain_limit, &mut signals).await;
+    if let Some(log) = &shared.access_log {
+        let log = log.clone();
+        let _ = tokio::task::spawn_blocking(move || log.shutdown(LOG_GRACE)).await;
+    }
+    if let Some(path) = &pid_file {
+        remove_own_pid_file(path);
+    }
+    info!("bye");
+    Ok(())
+}
+
+/// Serves signals until one of them ends the service.
+async fn until_stopped(
+    signals: &mut Signals,
+    shared: &Arc<Shared>,
+    upgrade_socket: Option<&Path>,
+    sockets: &[(String, BorrowedFd<'_>)],
+) {
+    loop {
+        match signals.next().await {
+            What::Reload => {
+                let shared = shared.clone();
+                let _ = tokio::task::spawn_blocking(move || reload::reload(&shared).is_ok()).await;
+            }
+            What::Reopen => {
+                if let Some(log) = &shared.access_log {
+                    log.reopen();
+                }
+                info!("logs reopened");
+            }
+            What::Upgrade => match upgrade_socket {
+                None => error!("QUIT: no upgrade_socket in the configuration, so there is nowhere to hand over to"),
+                Some(path) => match hand_over(path, sockets).await {
+                    Ok(()) => {
+                        info!("the new process serves; finishing what is in flight");
+                        return;
+                    }
+                    Err(e) => error!("upgrade by {}: {e}; this process goes on", path.display()),
+                },
+            },
+            What::Stop => {
+                info!("stopping");
+                return;
+            }
+        }
+    }
+}
+
+fn hand_over<'a>(
+    path: &'a Path,
+    sockets: &'a [(String, BorrowedFd<'a>)],
+) -> impl Future<Output = io::Result<()>> + 'a {
+    info!("handing {} sockets over by {}", sockets.len(), path.display());
+    upgrade::give(path, sockets)
+}
+
+/// Waits for the requests in flight, at most `limit`, or until a second signal to stop.
+async fn drain_connections(shared: &Shared, drained: &mut Drained, limit: Duration, signals: &mut Signals) {
+    let mut tick = tokio::time::interval(DRAIN_TICK);
+    let end = tokio::time::sleep(limit);
+    tokio::pin!(end);
+    loop {
+        tokio::select! {
+            () = drained.wait() => return,
+            () = &mut end => {
+                warn!("{} client connections are still open after {limit:?}; ending them", shared.watch.open());
+                return;
+            }
+            what = signals.next() => if matches!(what, What::Stop) {
+                warn!("asked again to stop: ending {} client connections", shared.watch.open());
+                return;
+            },
+            _ = tick.tick() => shared.watch.end_idle(IDLE_GRACE.min(limit)),
+        }
+    }
+}
+
+fn proxy(shared: &Arc<Shared>) -> HttpProxy<Edge> {
+    let config = &shared.snapshot().config;
+    let conf = ServerConf {
+        threads: config.threads,
+        upstream_keepalive_pool_size: UPSTREAM_POOL,
+        max_retries: MAX_TRIES,
+        ..ServerConf::default()
+    };
+    let mut proxy = http_proxy(&Arc::new(conf), Edge { shared: shared.clone() });
+    let mut options = HttpServerOptions::default();
+    // Which listeners speak it is decided by the connection.
+    options.h2c = true;
+    options.h2_idle_timeout = Some(config.limits.idle_timeout);
+    proxy.server_options = Some(options);
+    let mut h2 = H2Options::new();
+    h2.max_concurrent_streams(H2_STREAMS).max_header_list_size(H2_HEADER_LIST);
+    proxy.h2_options = Some(h2);
+    proxy
+}
+
+fn bind_admin(
+    settings: &crate::config::model::Admin,
+    inherited: Option<OwnedFd>,
+) -> Result<(admin::Bound, OwnedFd), String> {
+    let failed = |e: io::Error| format!("admin listener: {e}");
+    let bound = match inherited {
+        Some(socket) => admin::Bound::adopt(settings, socket).map_err(failed)?,
+        None => admin::bind(settings).map_err(failed)?,
+    };
+    let socket = bound.as_fd().try_clone_to_owned().map_err(failed)?;
+    Ok((bound, socket))
+}
+
+fn take(sockets: &mut Vec<(String, OwnedFd)>, name: &str) -> Option<OwnedFd> {
+    let at = sockets.iter().position(|(n, _)| n == name)?;
+    Some(sockets.swap_remove(at).1)
+}
+
+/// As many files as the kernel lets this process have: each connection is one.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(e) = setrlimit(Resource::Nofile, limit) {
+        warn!("raising the limit of open files: {e}");
+    }
+}
+
+/// Unless another process has taken the file over.
+fn remove_own_pid_file(path: &PathBuf) {
+    let own = std::fs::read_to_string(path).is_ok_and(|text| text.trim() == std::process::id().to_string());
+    if own && let Err(e) = std::fs::remove_file(path) {
+        warn!("removing {}: {e}", path.display());
+    }
+}
+
+/// What the signals ask for.
+enum What {
+    Reload,
+    Reopen,
+    Upgrade,
+    Stop,
+}
+
+struct Signals {
+    hup: Signal,
+    usr1: Signal,
+    quit: Signal,
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            hup: signal(SignalKind::hangup())?,
+            usr1: signal(SignalKind::user_defined1())?,
+            quit: signal(SignalKind::quit())?,
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> What {
+        tokio::select! {
+            _ = self.hup.recv() => What::Reload,
+            _ = self.usr1.recv() => What::Reopen,
+            _ = self.quit.recv() => What::Upgrade,
+            _ = self.term.recv() => What::Stop,
+            _ = self.int.recv() => What::Stop,
+        }
+    }
+}

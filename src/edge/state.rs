@@ -1,0 +1,167 @@
+//! What all requests share: the store and the figures for the life of the process, and the configuration until the
+//! next reload.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use pingora_cache::lock::{CacheKeyLockImpl, CacheLock};
+use tokio::runtime::Handle;
+
+use super::watch::Watch;
+use crate::config::model::Config;
+use crate::observe::{AccessLog, Metrics, NO_SITE, OriginMetrics, SiteMetrics};
+use crate::origin::{Pool, Pools};
+use crate::site::Directory;
+use crate::store::Store;
+
+/// A fill whose header section takes longer than this is not waited for any more, whatever the origin's timeouts.
+const LOCK_AGE: Duration = Duration::from_secs(120);
+
+/// For the life of the process.
+pub struct Shared {
+    snapshot: ArcSwap<Snapshot>,
+    pub store: &'static Store,
+    pub lock: &'static CacheKeyLockImpl,
+    pub metrics: Arc<Metrics>,
+    pub access_log: Option<Arc<AccessLog>>,
+    pub watch: Arc<Watch>,
+    no_site: Arc<SiteMetrics>,
+    /// How this process calls itself in CDN-Loop. Not the same for all: two edges may well stand one behind the
+    /// other, and only the same one twice is a loop.
+    pub cdn_id: String,
+    pub file: Option<PathBuf>,
+    started: Instant,
+    phase: AtomicU8,
+    runtime: Handle,
+}
+
+/// One configuration and what belongs to it. A request keeps the one that it began with.
+pub struct Snapshot {
+    pub config: Config,
+    pub directory: Directory,
+    pub pools: Pools,
+    sites: Vec<Arc<SiteMetrics>>,
+    towards: Vec<Towards>,
+}
+
+/// An origin as the requests see it.
+pub struct Towards {
+    pub pool: Arc<Pool>,
+    pub metrics: Arc<OriginMetrics>,
+}
+
+/// Where the process is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Life {
+    Starting = 0,
+    Serving = 1,
+    Draining = 2,
+}
+
+impl Shared {
+    /// Puts the first configuration in force. Call it on the runtime that will serve.
+    pub fn new(config: Config, access_log: Option<AccessLog>) -> Arc<Shared> {
+        let metrics = Arc::new(Metrics::new());
+        let metrics_of_none = metrics.site(NO_SITE);
+        metrics.config_loaded(&config.hash, SystemTime::now());
+        let runtime = Handle::current();
+        let (store, limits, file) = (Store::leak(config.memory), config.limits, config.source.clone());
+        let snapshot = Snapshot::new(config, &metrics, None);
+        snapshot.pools.start(&runtime, None);
+        let lock: Box<CacheKeyLockImpl> = CacheLock::new_boxed(LOCK_AGE);
+        Arc::new(Shared {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            store,
+            lock: Box::leak(lock),
+            metrics,
+            access_log: access_log.map(Arc::new),
+            no_site: metrics_of_none,
+            watch: Watch::new(limits),
+            cdn_id: cdn_id(),
+            file,
+            started: Instant::now(),
+            phase: AtomicU8::new(Life::Starting as u8),
+            runtime,
+        })
+    }
+
+    /// The configuration in force.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Puts another configuration in force, for the requests that begin from now on.
+    pub fn replace(&self, config: Config) {
+        let old = self.snapshot();
+        let new = Snapshot::new(config, &self.metrics, Some(&old.pools));
+        new.pools.start(&self.runtime, Some(&old.pools));
+        self.watch.set_limits(new.config.limits);
+        self.metrics.config_loaded(&new.config.hash, SystemTime::now());
+        self.snapshot.store(Arc::new(new));
+    }
+
+    /// The figures of requests that belong to no site.
+    pub fn no_site(&self) -> &SiteMetrics {
+        &self.no_site
+    }
+
+    /// Seconds since the process began.
+    pub fn uptime(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+
+    /// How long a request waits for another one that fetches the same: as long as that may take, retries included.
+    pub fn lock_wait(&self, origin: usize, snapshot: &Snapshot) -> Duration {
+        let origin = &snapshot.config.origins[origin];
+        let tries = u32::try_from(origin.retries).unwrap_or(u32::MAX).saturating_add(1);
+        origin.connect_timeout.saturating_mul(tries).saturating_add(origin.read_timeout).min(LOCK_AGE)
+    }
+
+    pub fn life(&self) -> Life {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Life::Starting,
+            1 => Life::Serving,
+            _ => Life::Draining,
+        }
+    }
+
+    pub fn enter(&self, life: Life) {
+        self.phase.store(life as u8, Ordering::Release);
+    }
+}
+
+impl Snapshot {
+    fn new(config: Config, metrics: &Metrics, previous: Option<&Pools>) -> Snapshot {
+        let pools = Pools::new(&config, previous);
+        let towards = pools
+            .iter()
+            .map(|pool| Towards { pool: pool.clone(), metrics: metrics.origin(&pool.origin().name) })
+            .collect();
+        Snapshot {
+            directory: Directory::new(&config.sites),
+            sites: config.sites.iter().map(|site| metrics.site(&site.name)).collect(),
+            towards,
+            pools,
+            config,
+        }
+    }
+
+    /// By index into the configuration's origins.
+    pub fn towards(&self, origin: usize) -> &Towards {
+        &self.towards[origin]
+    }
+
+    /// By index into the configuration's sites.
+    pub fn site_metrics(&self, site: usize) -> &Arc<SiteMetrics> {
+        &self.sites[site]
+    }
+}
+
+fn cdn_id() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    format!("foreland-{:08x}", RandomState::new().hash_one(std::process::id()) as u32)
+}

@@ -1,0 +1,197 @@
+//! Towards the origin: choosing a server, trying again, telling what failed.
+
+use std::time::{Instant, SystemTime};
+
+use http::StatusCode;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora_proxy::Session;
+
+use super::context::Context;
+use super::forward::{self, Way};
+use super::respond::Answer;
+use super::state::{Shared, Towards};
+use crate::http_cache;
+use crate::observe::Failure;
+use crate::origin::{self, FailureKind};
+
+/// No server was there to be asked.
+pub const NO_SERVER: ErrorType = ErrorType::Custom("NoServer");
+
+/// Chooses a server that this request has not tried yet.
+pub fn choose(ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    let Some(request) = &ctx.request else {
+        return Error::e_explain(ErrorType::InternalError, "a request without a site");
+    };
+    let Towards { pool, metrics } = request.snapshot.towards(request.policy().origin);
+    ctx.upstream.chosen = None;
+    let Some(chosen) = pool.select(&ctx.upstream.tried) else {
+        metrics.failed(Failure::Unavailable);
+        // As if the origin had failed: what is stale may be served.
+        return Err(Error::create(
+            NO_SERVER,
+            ErrorSource::Upstream,
+            Some(format!("no server of origin {:?} is available", pool.origin().name).into()),
+            None,
+        ));
+    };
+    if ctx.upstream.tries > 0 {
+        metrics.retried();
+    }
+    ctx.upstream.tries += 1;
+    ctx.upstream.began = Some(Instant::now());
+    let peer = pool.peer(&chosen);
+    ctx.upstream.chosen = Some(chosen);
+    Ok(peer)
+}
+
+/// The connection stands.
+pub fn connected(ctx: &mut Context, reused: bool) {
+    let (Some(request), Some(began)) = (&ctx.request, ctx.upstream.began) else { return };
+    let metrics = &request.snapshot.towards(request.policy().origin).metrics;
+    match reused {
+        true => metrics.reused(),
+        false => metrics.opened(began.elapsed()),
+    }
+}
+
+/// Writes the request for the origin.
+pub fn request(shared: &Shared, session: &Session, header: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
+    let (Some(request), Some(client), Some(chosen)) = (&ctx.request, ctx.client, &ctx.upstream.chosen) else {
+        return Error::e_explain(ErrorType::InternalError, "a request without a site, a client or a server");
+    };
+    let asked = session.req_header();
+    // What the client asked for, in origin form (RFC 9112 §3.2.1).
+    if !asked.raw_path().starts_with(b"/") && asked.raw_path() != b"*" {
+        let target = asked.uri.path_and_query().map_or("/", |target| target.as_str());
+        header.set_raw_path(target.as_bytes())?;
+    }
+    let host = asked
+        .headers
+        .get(http::header::HOST)
+        .and_then(|v| v.to_str().ok())
+        .or_else(|| asked.uri.authority().map(|a| a.as_str()))
+        .unwrap_or(&request.host);
+    let origin = &request.snapshot.config.origins[request.policy().origin];
+    let way = Way {
+        client,
+        received: ctx.reply.version.unwrap_or(http::Version::HTTP_11),
+        host,
+        scheme: "http",
+        request_id: ctx.id.as_str(),
+        cdn_id: &shared.cdn_id,
+        host_header: &origin.host,
+        server: chosen.server(),
+    };
+    forward::prepare(header, &way)?;
+    ctx.upstream.sent = Some(SystemTime::now().into());
+    Ok(())
+}
+
+/// Looks at the origin's response before anybody else does.
+pub fn response(session: &Session, header: &mut ResponseHeader, ctx: &mut Context) {
+    if header.status == StatusCode::SWITCHING_PROTOCOLS {
+        answered(header.status, ctx);
+        return;
+    }
+    if header.status.is_informational() {
+        return;
+    }
+    answered(header.status, ctx);
+    for name in http_cache::hop_by_hop(&header.headers) {
+        // Pingora frames the response by it.
+        if name != http::header::TRANSFER_ENCODING {
+            header.remove_header(&name);
+        }
+    }
+    if header.status == StatusCode::NOT_MODIFIED && session.cache.maybe_cache_meta().is_some() {
+        ctx.cache.not_modified = Some(Box::new(header.clone()));
+    }
+}
+
+fn answered(status: StatusCode, ctx: &mut Context) {
+    ctx.upstream.answered = true;
+    ctx.cache.forward_status = Some(status.as_u16());
+    let time = ctx.upstream.began.map(|began| began.elapsed()).unwrap_or_default();
+    ctx.upstream.time = Some(time);
+    if let Some(request) = &ctx.request {
+        request.snapshot.towards(request.policy().origin).metrics.answered(status.as_u16(), time);
+    }
+}
+
+/// A connection could not be made: another server is tried, since nothing of the request has been sent.
+pub fn connect_failed(ctx: &mut Context, mut e: Box<Error>) -> Box<Error> {
+    let again = failed(ctx, &e);
+    e.set_retry(again);
+    e
+}
+
+/// A connection failed that was made. The request is tried again where it may be sent twice and nothing has come back.
+pub fn exchange_failed(session: &Session, ctx: &mut Context, mut e: Box<Error>) -> Box<Error> {
+    if *e.esource() == ErrorSource::Downstream {
+        e.set_retry(false);
+        return e;
+    }
+    let again = failed(ctx, &e);
+    let method = &session.req_header().method;
+    let repeatable = method.is_idempotent();
+    let silent = !ctx.upstream.answered && session.response_written().is_none();
+    let lost = matches!(origin::kind(&e), FailureKind::Reset);
+    e.set_retry(again && repeatable && silent && lost && !session.as_ref().retry_buffer_truncated());
+    e
+}
+
+/// Notes a failed try; whether the origin's settings allow another.
+fn failed(ctx: &mut Context, e: &Error) -> bool {
+    let Some(request) = &ctx.request else { return false };
+    let origin = request.policy().origin;
+    let metrics = &request.snapshot.towards(origin).metrics;
+    metrics.failed(match origin::kind(e) {
+        FailureKind::Connect if matches!(e.etype(), ErrorType::ConnectTimedout) => Failure::ConnectTimeout,
+        FailureKind::Connect => Failure::Connect,
+        FailureKind::Timeout => Failure::Timeout,
+        FailureKind::Reset => Failure::Reset,
+        FailureKind::Invalid => Failure::Protocol,
+        FailureKind::Other => Failure::Other,
+    });
+    if let Some(chosen) = &ctx.upstream.chosen {
+        ctx.upstream.tried.push(chosen.addr());
+    }
+    ctx.upstream.tries <= request.snapshot.config.origins[origin].retries
+}
+
+/// What the client is told of a request that has failed; `None` where it is gone.
+pub fn answer(session: &Session, e: &Error) -> Option<Answer> {
+    use ErrorType::*;
+    let text = |status: StatusCode, text: &'static str| Some(Answer::new(status, text, e.to_string()));
+    match (e.esource(), e.etype()) {
+        (_, HTTPStatus(code)) => {
+            text(StatusCode::from_u16(*code).unwrap_or(StatusCode::BAD_GATEWAY), "The request could not be served.")
+        }
+        (ErrorSource::Upstream, kind) if *kind == NO_SERVER => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "No server of the origin is available.")
+        }
+        (ErrorSource::Upstream, ConnectTimedout | ReadTimedout | WriteTimedout) => {
+            text(StatusCode::GATEWAY_TIMEOUT, "The origin did not answer in time.")
+        }
+        (ErrorSource::Upstream, ConnectRefused | ConnectNoRoute | ConnectError) => {
+            text(StatusCode::BAD_GATEWAY, "The origin could not be reached.")
+        }
+        (ErrorSource::Upstream, InvalidHTTPHeader) => {
+            text(StatusCode::BAD_GATEWAY, "The origin's answer is not valid HTTP.")
+        }
+        (ErrorSource::Upstream, _) => {
+            text(StatusCode::BAD_GATEWAY, "The origin ended the connection before its answer was complete.")
+        }
+        (ErrorSource::Downstream, ReadTimedout) => {
+            text(StatusCode::REQUEST_TIMEOUT, "The request's body did not come in time.").map(Answer::closing)
+        }
+        (ErrorSource::Downstream, WriteError | WriteTimedout | ReadError | ConnectionClosed) => None,
+        (ErrorSource::Downstream, _) => {
+            text(StatusCode::BAD_REQUEST, "The request is not valid HTTP.").map(Answer::closing)
+        }
+        _ => text(StatusCode::INTERNAL_SERVER_ERROR, "The request could not be served."),
+    }
+    .filter(|_| session.response_written().is_none_or(|head| head.status.is_informational()))
+}

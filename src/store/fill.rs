@@ -1,0 +1,282 @@
+//! A response that is still coming: one writer, any number of readers that follow it from its first byte.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use pingora::{Error, ErrorType, Result};
+use tokio::sync::Notify;
+
+use super::key::ObjectKey;
+use super::object::Head;
+
+/// How far, in bytes, a reader of a response too large to keep may be behind the fastest one. Beyond, it is dropped:
+/// what it has not read yet would have to be kept for it alone.
+pub const MAX_LAG: u64 = 4 * 1024 * 1024;
+
+/// How far, in bytes, the writer of such a response may be ahead of its fastest reader before it is slowed down.
+const WINDOW: u64 = 1024 * 1024;
+
+/// The longest pause of a writer that is far ahead.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// Chunks below this size are copied: a few bytes can be a slice of a read buffer of 64 KiB.
+const COPY_BELOW: usize = 16 * 1024;
+
+/// A fill in progress.
+pub struct Fill {
+    pub id: u64,
+    pub key: ObjectKey,
+    pub head: Arc<Head>,
+    /// What Content-Length announced.
+    expected: Option<u64>,
+    /// A body above this size is passed on but not kept.
+    max: u64,
+    state: Mutex<State>,
+    changed: Notify,
+    /// Bytes that all fills hold together.
+    held: Arc<AtomicU64>,
+}
+
+struct State {
+    chunks: VecDeque<Bytes>,
+    /// How many chunks have been let go at the front.
+    gone: usize,
+    /// Bytes received so far.
+    len: u64,
+    held: u64,
+    phase: Phase,
+    /// Too large to keep: chunks go as soon as every reader has them.
+    oversize: bool,
+    readers: Vec<Position>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Complete,
+    Failed,
+}
+
+struct Position {
+    reader: u64,
+    chunk: usize,
+    offset: u64,
+    dropped: bool,
+}
+
+/// One who follows a fill.
+pub struct Reader {
+    fill: Arc<Fill>,
+    id: u64,
+}
+
+/// How a write went.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Kept, so far.
+    Kept,
+    /// This write has made the response too large to keep.
+    Outgrown,
+    /// It was too large before.
+    Passed,
+}
+
+impl Fill {
+    /// A fill that nobody reads yet. `max`: the largest body that is kept.
+    pub fn new(id: u64, key: ObjectKey, head: Arc<Head>, expected: Option<u64>, max: u64, held: Arc<AtomicU64>) -> Fill {
+        Fill {
+            id,
+            key,
+            head,
+            expected,
+            max,
+            state: Mutex::new(State {
+                chunks: VecDeque::new(),
+                gone: 0,
+                len: 0,
+                held: 0,
+                phase: Phase::Running,
+                oversize: false,
+                readers: Vec::new(),
+            }),
+            changed: Notify::new(),
+            held,
+        }
+    }
+
+    /// Takes the next bytes of the body.
+    ///
+    /// # Errors
+    /// The body is longer than announced, or it cannot be kept and nobody reads it any more.
+    pub fn write(&self, data: Bytes) -> Result<Written> {
+        if data.is_empty() {
+            return Ok(Written::Kept);
+        }
+        let data = if data.len() < COPY_BELOW { Bytes::copy_from_slice(&data) } else { data };
+        let written = {
+            let mut state = self.lock();
+            let len = state.len + data.len() as u64;
+            if self.expected.is_some_and(|expected| len > expected) {
+                return fail("the origin sent more than its Content-Length");
+            }
+            state.len = len;
+            state.held += data.len() as u64;
+            self.held.fetch_add(data.len() as u64, Ordering::Relaxed);
+            state.chunks.push_back(data);
+            let outgrown = len > self.max && !state.oversize;
+            state.oversize |= outgrown;
+            if state.oversize {
+                state.drop_laggards();
+                if state.readers.is_empty() {
+                    return fail("nobody reads a response that is too large to keep");
+                }
+                self.let_go(&mut state);
+            }
+            match (outgrown, state.oversize) {
+                (true, _) => Written::Outgrown,
+                (false, true) => Written::Passed,
+                (false, false) => Written::Kept,
+            }
+        };
+        self.changed.notify_waiters();
+        Ok(written)
+    }
+
+    /// The whole body, in one piece of its own, if it is to be kept. Readers find its end after [`Fill::end`].
+    ///
+    /// # Errors
+    /// The body is shorter than announced.
+    pub fn body(&self) -> Result<Option<Bytes>> {
+        let state = self.lock();
+        if self.expected.is_some_and(|expected| state.len != expected) {
+            return fail("the origin sent less than its Content-Length");
+        }
+        if state.oversize {
+            return Ok(None);
+        }
+        let mut body = BytesMut::with_capacity(state.len as usize);
+        state.chunks.iter().for_each(|chunk| body.extend_from_slice(chunk));
+        Ok(Some(body.freeze()))
+    }
+
+    /// Nothing more will come: because the body is `complete`, or because the writer has failed.
+    pub fn end(&self, complete: bool) {
+        {
+            let mut state = self.lock();
+            if state.phase == Phase::Running {
+                state.phase = if complete { Phase::Complete } else { Phase::Failed };
+            }
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Whether one who comes now gets the body from its first byte.
+    pub fn can_be_followed(&self) -> bool {
+        let state = self.lock();
+        state.phase != Phase::Failed && !state.oversize
+    }
+
+    /// How long the writer should pause so as not to run away from its readers. Never, for what is kept anyway.
+    pub fn pause(&self) -> Option<Duration> {
+        let state = self.lock();
+        let fastest = state.readers.iter().map(|r| r.offset).max().unwrap_or(state.len);
+        let ahead = (state.len - fastest).saturating_sub(WINDOW);
+        (state.oversize && ahead > 0).then(|| Duration::from_millis(1 + ahead / (16 * 1024)).min(MAX_PAUSE))
+    }
+
+    /// A new reader, at the first byte that is still there.
+    pub fn follow(self: &Arc<Fill>, id: u64) -> Reader {
+        let mut state = self.lock();
+        let chunk = state.gone;
+        let offset = state.len - state.chunks.iter().map(|c| c.len() as u64).sum::<u64>();
+        state.readers.push(Position { reader: id, chunk, offset, dropped: false });
+        drop(state);
+        Reader { fill: self.clone(), id }
+    }
+
+    /// Lets go of the chunks that every reader has had.
+    fn let_go(&self, state: &mut State) {
+        let needed = state.readers.iter().map(|r| r.chunk).min().unwrap_or(usize::MAX);
+        while state.gone < needed
+            && let Some(chunk) = state.chunks.pop_front()
+        {
+            state.gone += 1;
+            state.held -= chunk.len() as u64;
+            self.held.fetch_sub(chunk.len() as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Fill {
+    fn drop(&mut self) {
+        let held = self.lock().held;
+        self.held.fetch_sub(held, Ordering::Relaxed);
+    }
+}
+
+impl State {
+    fn drop_laggards(&mut self) {
+        let fastest = self.readers.iter().map(|r| r.offset).max().unwrap_or(0);
+        self.readers.retain(|reader| fastest - reader.offset <= MAX_LAG && !reader.dropped);
+    }
+}
+
+impl Reader {
+    /// The next bytes; `None` at the end of a whole body.
+    ///
+    /// # Errors
+    /// The writer has failed, or this reader was dropped for being too slow: what it has had is not the whole body.
+    pub async fn read(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            // Before the look: a change in between wakes it.
+            let changed = self.fill.changed.notified();
+            {
+                let mut state = self.fill.lock();
+                let State { chunks, gone, phase, readers, oversize, .. } = &mut *state;
+                let Some(position) = readers.iter_mut().find(|r| r.reader == self.id) else {
+                    return fail("too slow a reader of a response that is too large to keep");
+                };
+                if let Some(chunk) = position.chunk.checked_sub(*gone).and_then(|i| chunks.get(i)).cloned() {
+                    position.chunk += 1;
+                    position.offset += chunk.len() as u64;
+                    if *oversize {
+                        self.fill.let_go(&mut state);
+                    }
+                    return Ok(Some(chunk));
+                }
+                match phase {
+                    Phase::Complete => return Ok(None),
+                    Phase::Failed => return fail("the fill that this response follows has failed"),
+                    Phase::Running => {}
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// What is being read.
+    pub fn fill(&self) -> &Arc<Fill> {
+        &self.fill
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut state = self.fill.lock();
+        state.readers.retain(|r| r.reader != self.id);
+        if state.oversize {
+            self.fill.let_go(&mut state);
+        }
+    }
+}
+
+fn fail<T>(why: &'static str) -> Result<T> {
+    Error::e_explain(ErrorType::InternalError, why)
+}

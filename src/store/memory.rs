@@ -1,0 +1,112 @@
+//! The memory tier: whole objects, bounded in bytes, found without decoding anything.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use quick_cache::sync::Cache;
+use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
+
+use super::key::{AlreadyHashed, ObjectKey};
+use super::object::Object;
+use crate::config::model;
+
+/// An object size for which the policy's own tables are dimensioned; wrong by a factor of ten costs nothing.
+const TYPICAL_OBJECT: u64 = 8 * 1024;
+
+/// A shard must hold several of the largest objects, else they would throw each other out.
+const LARGEST_PER_SHARD: u64 = 8;
+
+const MAX_SHARDS: u64 = 64;
+
+/// Objects in memory. A lookup takes one shard's lock for reading; the policy (Clock-PRO with a ghost list, of the
+/// S3-FIFO family) keeps what is asked for again when a scan passes through.
+pub struct MemoryTier {
+    cache: Cache<ObjectKey, Arc<Object>, Weight, AlreadyHashed, Evictions>,
+    evictions: Arc<AtomicU64>,
+    max_object: u64,
+}
+
+/// The figures of the memory tier.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryUsage {
+    pub objects: u64,
+    pub bytes: u64,
+    pub capacity: u64,
+    pub evictions: u64,
+}
+
+impl MemoryTier {
+    /// An empty tier.
+    pub fn new(config: model::MemoryTier) -> MemoryTier {
+        let fit = (config.size / (config.max_object.max(1) * LARGEST_PER_SHARD)).clamp(1, MAX_SHARDS);
+        // Rounded down: the crate rounds up.
+        let shards = 1 << fit.ilog2();
+        let options = OptionsBuilder::new()
+            .weight_capacity(config.size)
+            .estimated_items_capacity(usize::try_from(config.size / TYPICAL_OBJECT).unwrap_or(usize::MAX).max(16))
+            .shards(shards)
+            .build();
+        let evictions = Arc::new(AtomicU64::new(0));
+        let lifecycle = Evictions(evictions.clone());
+        let cache = match options {
+            Ok(options) => Cache::with_options(options, Weight, AlreadyHashed::default(), lifecycle),
+            // Only a missing capacity is an error, and both are given.
+            Err(_) => Cache::with(16, config.size, Weight, AlreadyHashed::default(), lifecycle),
+        };
+        MemoryTier { cache, evictions, max_object: config.max_object }
+    }
+
+    /// The object under a key, and note that it was asked for.
+    pub fn get(&self, key: &ObjectKey) -> Option<Arc<Object>> {
+        self.cache.get(key)
+    }
+
+    /// The object under a key, without a trace.
+    pub fn peek(&self, key: &ObjectKey) -> Option<Arc<Object>> {
+        self.cache.peek(key)
+    }
+
+    /// Stores an object in place of what was there.
+    pub fn insert(&self, key: ObjectKey, object: Arc<Object>) {
+        self.cache.insert(key, object);
+    }
+
+    /// Whether there was one.
+    pub fn remove(&self, key: &ObjectKey) -> bool {
+        self.cache.remove(key).is_some()
+    }
+
+    /// The largest body that is kept, in bytes.
+    pub fn max_object(&self) -> u64 {
+        self.max_object
+    }
+
+    pub fn usage(&self) -> MemoryUsage {
+        MemoryUsage {
+            objects: self.cache.len() as u64,
+            bytes: self.cache.weight(),
+            capacity: self.cache.capacity(),
+            evictions: self.evictions.load(Ordering::Relaxed),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Weight;
+
+impl Weighter<ObjectKey, Arc<Object>> for Weight {
+    fn weight(&self, _: &ObjectKey, object: &Arc<Object>) -> u64 {
+        object.weight()
+    }
+}
+
+#[derive(Clone)]
+struct Evictions(Arc<AtomicU64>);
+
+impl Lifecycle<ObjectKey, Arc<Object>> for Evictions {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), _: ObjectKey, _: Arc<Object>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}

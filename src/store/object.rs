@@ -1,0 +1,163 @@
+//! What is stored: a response, ready to be sent.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::header::{AGE, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderValue, StatusCode};
+use pingora::http::ResponseHeader;
+use pingora_cache::CacheMeta;
+use pingora_cache::key::HashBinary;
+
+use crate::http_cache::Facts;
+
+/// What goes to the store with a response and comes back with it, in the extensions of Pingora's `CacheMeta`.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// What decides over the response's reuse.
+    pub facts: Facts,
+    /// The cache key in full.
+    pub key: Bytes,
+}
+
+/// A stored response without its body.
+#[derive(Debug)]
+pub struct Head {
+    /// Status and fields, as stored: without hop-by-hop fields, and with values of their own (those that come from
+    /// an HTTP/1 origin are slices of its whole read buffer).
+    pub response: ResponseHeader,
+    pub record: Record,
+    /// Which variant this is, where the response varies.
+    pub variance: Option<HashBinary>,
+    /// When the family of variants that this response belongs to began: a secondary variant from before the primary's
+    /// is of an older `Vary` and not used.
+    pub provenance: SystemTime,
+    /// Bytes that the fields take in memory.
+    size: usize,
+}
+
+/// A whole response in memory.
+#[derive(Debug)]
+pub struct Object {
+    pub head: Arc<Head>,
+    pub body: Bytes,
+    /// The HTTP/1.1 status line and fields, each with its line end; without Age and whatever else differs from one
+    /// response to the next, and without the empty line.
+    pub wire: Bytes,
+}
+
+impl Head {
+    /// A copy of what is to be stored. `None` where the metadata does not come from this program's own rules.
+    pub fn of(meta: &CacheMeta) -> Option<Head> {
+        let record = meta.extensions().get::<Record>()?.clone();
+        let (response, fields) = compact(meta.response_header());
+        let size = fields + record.key.len();
+        Some(Head { response, record, variance: meta.variance(), provenance: meta.provenance(), size })
+    }
+
+    /// The same head for a body whose length is known now.
+    pub fn with_length(&self, len: usize) -> Head {
+        let mut response = self.response.clone();
+        if response.status != StatusCode::NO_CONTENT && !response.headers.contains_key(CONTENT_LENGTH) {
+            let _ = response.insert_header(CONTENT_LENGTH, len);
+        }
+        Head { response, record: self.record.clone(), ..*self }
+    }
+
+    /// What Pingora's cache wants to know.
+    pub fn meta(&self) -> CacheMeta {
+        let mut meta = meta_of(&self.record.facts, self.provenance, self.response.clone());
+        if let Some(variance) = self.variance {
+            meta.set_variance(variance);
+        }
+        meta.extensions_mut().insert(self.record.clone());
+        meta
+    }
+}
+
+impl Object {
+    /// A whole response; `body` should not share memory with anything larger.
+    pub fn new(head: Arc<Head>, body: Bytes) -> Object {
+        let wire = wire(&head.response, body.len());
+        Object { head, body, wire }
+    }
+
+    /// The bytes that this object takes, all told.
+    pub fn weight(&self) -> u64 {
+        /// Cost of the tier's own entry, of allocations' headers and rounding.
+        const ENTRY: usize = 256;
+        (size_of::<Object>() + size_of::<Head>() + self.head.size + self.wire.len() + self.body.len() + ENTRY) as u64
+    }
+}
+
+/// Pingora's view of a response's freshness. It rounds to seconds; the exact decisions are made from the facts.
+pub fn meta_of(facts: &Facts, created: SystemTime, response: ResponseHeader) -> CacheMeta {
+    let seconds = |ms: i64| u32::try_from(ms.max(0) / 1000 + i64::from(ms > 0)).unwrap_or(u32::MAX);
+    let swr = seconds(facts.stale_while_revalidate_ms);
+    CacheMeta::new(facts.fresh_until.into(), created, swr, seconds(facts.stale_if_error_ms), response)
+}
+
+/// The response with fields that share one allocation of their own, and the bytes they take.
+fn compact(response: &ResponseHeader) -> (ResponseHeader, usize) {
+    /// A bucket of `HeaderMap` with its share of the index.
+    const BUCKET: usize = 112;
+    let values: usize = response.headers.values().map(HeaderValue::len).sum();
+    let mut shared = bytes::BytesMut::with_capacity(values);
+    response.headers.values().for_each(|value| shared.extend_from_slice(value.as_bytes()));
+    let mut shared = shared.freeze();
+    let count = response.headers.len();
+    let mut compact = match ResponseHeader::build_no_case(response.status, Some(count)) {
+        Ok(compact) => compact,
+        // A status that was valid is valid; keep the original in case it ever is not.
+        Err(_) => return (response.clone(), values + count * BUCKET),
+    };
+    for (name, value) in &response.headers {
+        let bytes = shared.split_to(value.len());
+        if name == TRANSFER_ENCODING {
+            continue;
+        }
+        // The bytes are those of a valid value; should they ever not be, the value is kept as it is.
+        let own = HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| value.clone());
+        let _ = compact.append_header(name.clone(), own);
+    }
+    (compact, values + count.next_power_of_two().max(8) * BUCKET)
+}
+
+/// Fields that are written anew for each response, or that a stored response has no use for.
+fn is_written_apart(name: &http::HeaderName) -> bool {
+    name == AGE || name == TRANSFER_ENCODING || name == CONTENT_LENGTH
+}
+
+fn wire(response: &ResponseHeader, body_len: usize) -> Bytes {
+    let status = response.status;
+    let mut wire = Vec::with_capacity(64 + response.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum::<usize>());
+    wire.extend_from_slice(b"HTTP/1.1 ");
+    wire.extend_from_slice(status.as_str().as_bytes());
+    wire.push(b' ');
+    wire.extend_from_slice(status.canonical_reason().unwrap_or("").as_bytes());
+    wire.extend_from_slice(b"\r\n");
+    for (name, value) in response.headers.iter().filter(|(name, _)| !is_written_apart(name)) {
+        title_case(name.as_str(), &mut wire);
+        wire.extend_from_slice(b": ");
+        wire.extend_from_slice(value.as_bytes());
+        wire.extend_from_slice(b"\r\n");
+    }
+    // RFC 9110 §8.6: no Content-Length in a 204.
+    if status != StatusCode::NO_CONTENT {
+        let mut digits = itoa::Buffer::new();
+        wire.extend_from_slice(b"Content-Length: ");
+        wire.extend_from_slice(digits.format(body_len).as_bytes());
+        wire.extend_from_slice(b"\r\n");
+    }
+    Bytes::from(wire.into_boxed_slice())
+}
+
+/// `content-type` as `Content-Type`: field names are case-insensitive, but some old clients do not know.
+fn title_case(name: &str, out: &mut Vec<u8>) {
+    let mut start = true;
+    for byte in name.bytes() {
+        out.push(if start { byte.to_ascii_uppercase() } else { byte });
+        start = byte == b'-';
+    }
+}
