@@ -7,6 +7,14 @@ pub struct PathPattern {
 }
 
 impl PathPattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// A sentence for the operator where the text is no pattern.
+    pub fn parse(text: &str) -> Result<PathPattern, String> {
+        Ok(PathPattern { text: text.to_owned() })
+    }
+
     /// Whether a normalised path matches.
     pub fn matches(&self, path: &str) -> bool {
         self.text == path

@@ -1,1 +1,19 @@
-//! The room `origin`.
+//! Where responses come from: pools of servers, balancing, health, and the resolving of their names.
+//!
+//! The pool is our own and not pingora-load-balancing's, which keeps health out of its rotation (the shares skew while
+//! a server is down), resets a server's health with its weight, counts no requests and rediscovers on one fixed
+//! interval. Here a server's state outlives reloads and DNS answers, and every name follows its own TTL.
+
+mod balance;
+mod failure;
+mod health;
+mod member;
+mod peer;
+mod pool;
+mod pools;
+mod resolve;
+
+pub use failure::{FailureKind, kind};
+pub use member::ServerStatus;
+pub use pool::{Chosen, Pool};
+pub use pools::Pools;

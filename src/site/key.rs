@@ -1,0 +1,458 @@
+//! The cache key: which requests are for the same stored response.
+//!
+//! The key's text is a sequence of parts, each framed by its kind and its length, so that no two different requests
+//! can share a text. Its SHA-256 is cut to 128 bits; the text is stored with the object, so a collision of those bits
+//! is a miss and never a mix-up. The method is no part: only GET and HEAD are looked up, and HEAD shares GET's key.
+
+use std::fmt::Write;
+
+use http::HeaderMap;
+use http::header::COOKIE;
+use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
+
+use super::normal::decoded;
+use crate::config::model::{KeyPolicy, QueryKey};
+
+/// Changed with every change of the text's layout or of what goes into it: older objects are then not found.
+const VERSION: u8 = 1;
+/// A typical text stays on the stack.
+const INLINE_TEXT: usize = 256;
+/// So do the parameters of a typical query while they are sorted.
+const INLINE_PARAMETERS: usize = 16;
+
+/// What a key is made of. Host, path and query are in normal form.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyParts<'a> {
+    /// Sites do not share objects: the name of the site.
+    pub zone: &'a str,
+    pub host: &'a str,
+    pub path: &'a str,
+    /// Without the `?`; `None` where the target has none.
+    pub query: Option<&'a str>,
+    pub headers: &'a HeaderMap,
+    pub policy: &'a KeyPolicy,
+}
+
+/// The first 128 bits of the SHA-256 of a key's text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub hash: [u8; 16],
+}
+
+/// A key's text: to be stored with the object and compared on a disk hit. Reusable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyText(SmallVec<[u8; INLINE_TEXT]>);
+
+impl KeyText {
+    pub fn new() -> KeyText {
+        KeyText::default()
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn part(&mut self, kind: Kind, value: &[u8]) {
+        self.frame(kind, value.len());
+        self.0.extend_from_slice(value);
+    }
+
+    /// The length as a LEB128 varint: one byte for nearly every part.
+    fn frame(&mut self, kind: Kind, mut length: usize) {
+        self.0.push(kind as u8);
+        while length >= 0x80 {
+            self.0.push((length & 0x7f) as u8 | 0x80);
+            length >>= 7;
+        }
+        self.0.push(length as u8);
+    }
+}
+
+/// Makes the key of a request. What `text` held before is replaced.
+pub fn key(parts: &KeyParts<'_>, text: &mut KeyText) -> Key {
+    text.0.clear();
+    text.0.push(VERSION);
+    text.part(Kind::Zone, parts.zone.as_bytes());
+    text.part(Kind::Host, parts.host.as_bytes());
+    text.part(Kind::Path, parts.path.as_bytes());
+    write_query(parts.query, parts.policy, text);
+    for name in &parts.policy.headers {
+        // A name without a value says "absent", which differs from an empty value.
+        text.part(Kind::Header, name.as_bytes());
+        for line in parts.headers.get_all(name.as_str()) {
+            text.part(Kind::Value, line.as_bytes());
+        }
+    }
+    for name in &parts.policy.cookies {
+        text.part(Kind::Cookie, name.as_bytes());
+        for value in cookie_values(parts.headers, name) {
+            text.part(Kind::Value, value);
+        }
+    }
+    let digest: [u8; 32] = Sha256::digest(&text.0).into();
+    let mut hash = [0; 16];
+    hash.copy_from_slice(&digest[..16]);
+    Key { hash }
+}
+
+/// A key's text for people: one line, safe to print whatever the client sent.
+///
+/// `site=shop host=example.com path=/a query=b=1 accept-language="en" x-absent=- cookie.theme="dark"`
+pub fn describe(text: &[u8]) -> String {
+    let mut line = String::new();
+    let mut valueless = false;
+    for frame in Frames::new(text) {
+        let Some((kind, value)) = frame else {
+            return format!("unreadable key {}", text.escape_ascii());
+        };
+        if valueless && kind != Kind::Value {
+            line.push('-');
+        }
+        let value = value.escape_ascii();
+        // Writing to a String cannot fail.
+        let _ = match kind {
+            Kind::Zone => write!(line, "site={value}"),
+            Kind::Host => write!(line, " host={value}"),
+            Kind::Path => write!(line, " path={value}"),
+            Kind::Query => write!(line, " query={value}"),
+            Kind::Header => write!(line, " {value}="),
+            Kind::Cookie => write!(line, " cookie.{value}="),
+            Kind::Value if valueless => write!(line, "\"{value}\""),
+            Kind::Value => write!(line, ",\"{value}\""),
+        };
+        valueless = matches!(kind, Kind::Header | Kind::Cookie);
+    }
+    if valueless {
+        line.push('-');
+    }
+    line
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    Zone = b'z',
+    Host = b'h',
+    Path = b'p',
+    Query = b'q',
+    Header = b'f',
+    Cookie = b'c',
+    /// Of the header or cookie before it.
+    Value = b'v',
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Kind> {
+        [Kind::Zone, Kind::Host, Kind::Path, Kind::Query, Kind::Header, Kind::Cookie, Kind::Value]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// The parts of a text; `Some(None)` and then the end where it is none of ours.
+struct Frames<'a> {
+    rest: &'a [u8],
+    broken: bool,
+}
+
+impl<'a> Frames<'a> {
+    fn new(text: &'a [u8]) -> Frames<'a> {
+        match text.split_first() {
+            Some((&VERSION, rest)) => Frames { rest, broken: false },
+            _ => Frames { rest: text, broken: true },
+        }
+    }
+
+    fn frame(&mut self) -> Option<(Kind, &'a [u8])> {
+        let (&kind, mut rest) = self.rest.split_first()?;
+        let (mut length, mut shift) = (0usize, 0);
+        loop {
+            let (&byte, after) = rest.split_first()?;
+            rest = after;
+            // Lengths fit in 32 bits by far.
+            if shift > 28 {
+                return None;
+            }
+            length |= usize::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        let (value, rest) = rest.split_at_checked(length)?;
+        self.rest = rest;
+        Some((Kind::from_byte(kind)?, value))
+    }
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Option<(Kind, &'a [u8])>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() && !self.broken {
+            return None;
+        }
+        if self.broken {
+            // Said once, then the end.
+            self.broken = false;
+            self.rest = &[];
+            return Some(None);
+        }
+        let frame = self.frame();
+        if frame.is_none() {
+            self.rest = &[];
+        }
+        Some(frame)
+    }
+}
+
+/// Writes the query's part. Where parameters are chosen or sorted, a query of which nothing is left counts as absent;
+/// otherwise `/a` and `/a?` stay two resources, as they are to the origin.
+fn write_query(query: Option<&str>, policy: &KeyPolicy, text: &mut KeyText) {
+    let Some(query) = query else { return };
+    if policy.query == QueryKey::All && !policy.sort {
+        return text.part(Kind::Query, query.as_bytes());
+    }
+    let mut kept: SmallVec<[&str; INLINE_PARAMETERS]> =
+        query.split('&').filter(|parameter| !parameter.is_empty() && is_kept(parameter, &policy.query)).collect();
+    if kept.is_empty() {
+        return;
+    }
+    if policy.sort {
+        // By name and stable: among parameters of one name the order may well matter to the origin.
+        kept.sort_by_key(|parameter| name_of(parameter));
+    }
+    text.frame(Kind::Query, kept.iter().map(|parameter| parameter.len()).sum::<usize>() + kept.len() - 1);
+    for (index, parameter) in kept.iter().enumerate() {
+        if index > 0 {
+            text.0.push(b'&');
+        }
+        text.0.extend_from_slice(parameter.as_bytes());
+    }
+}
+
+fn is_kept(parameter: &str, query: &QueryKey) -> bool {
+    let listed = |names: &[String]| names.iter().any(|name| name_matches(name, name_of(parameter)));
+    match query {
+        QueryKey::All => true,
+        QueryKey::None => false,
+        QueryKey::Only(names) => listed(names),
+        QueryKey::Ignore(names) => !listed(names),
+    }
+}
+
+fn name_of(parameter: &str) -> &str {
+    parameter.split_once('=').map_or(parameter, |(name, _)| name)
+}
+
+/// Compared decoded; a trailing `*` in the policy's name stands for any rest.
+fn name_matches(listed: &str, name: &str) -> bool {
+    match listed.strip_suffix('*') {
+        Some(prefix) => {
+            let mut name = decoded(name);
+            prefix.bytes().all(|byte| name.next() == Some(byte))
+        }
+        None => decoded(name).eq(listed.bytes()),
+    }
+}
+
+/// The values of one cookie over all Cookie lines (HTTP/2 may split them, RFC 9113 §8.2.3), in order.
+fn cookie_values<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    headers
+        .get_all(COOKIE)
+        .into_iter()
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b';'))
+        .map(|pair| pair.trim_ascii())
+        .filter_map(move |pair| match pair.strip_prefix(name.as_bytes())? {
+            [b'=', value @ ..] => Some(value),
+            _ => None,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        lines
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
+            .collect()
+    }
+
+    fn text_of(target: &str, lines: &[(&'static str, &str)], policy: &KeyPolicy) -> KeyText {
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
+        let mut text = KeyText::new();
+        let headers = headers(lines);
+        key(&KeyParts { zone: "shop", host: "example.com", path, query, headers: &headers, policy }, &mut text);
+        text
+    }
+
+    fn shown(target: &str, lines: &[(&'static str, &str)], policy: &KeyPolicy) -> String {
+        describe(text_of(target, lines, policy).as_bytes())
+    }
+
+    fn by_query(query: QueryKey, sort: bool) -> KeyPolicy {
+        KeyPolicy { query, sort, ..KeyPolicy::default() }
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn the_layout_and_the_hash_are_fixed() {
+        // These bytes name files on disk: they change only together with VERSION.
+        let mut text = KeyText::new();
+        let headers = HeaderMap::new();
+        let policy = KeyPolicy::default();
+        let parts = KeyParts { zone: "s", host: "h", path: "/", query: Some("q"), headers: &headers, policy: &policy };
+        let key = key(&parts, &mut text);
+        assert_eq!(text.as_bytes(), b"\x01z\x01sh\x01hp\x01/q\x01q");
+        assert_eq!(key.hash[..], Sha256::digest(b"\x01z\x01sh\x01hp\x01/q\x01q")[..16]);
+        assert!(!text.0.spilled());
+    }
+
+    #[test]
+    fn a_text_is_replaced_and_not_added_to() {
+        let (headers, policy) = (HeaderMap::new(), KeyPolicy::default());
+        let parts = |path| KeyParts { zone: "s", host: "h", path, query: None, headers: &headers, policy: &policy };
+        let (mut used, mut fresh) = (KeyText::new(), KeyText::new());
+        key(&parts("/other"), &mut used);
+        assert_eq!(key(&parts("/a"), &mut used), key(&parts("/a"), &mut fresh));
+        assert_eq!(used, fresh);
+    }
+
+    #[test]
+    fn zone_and_host_tell_resources_apart() {
+        let (headers, policy) = (HeaderMap::new(), KeyPolicy::default());
+        let hash = |zone, host| {
+            key(
+                &KeyParts { zone, host, path: "/", query: None, headers: &headers, policy: &policy },
+                &mut KeyText::new(),
+            )
+        };
+        assert_ne!(hash("a", "h"), hash("b", "h"));
+        assert_ne!(hash("a", "h"), hash("a", "g"));
+        assert_ne!(hash("ab", "c"), hash("a", "bc"));
+    }
+
+    #[test]
+    fn the_query_follows_its_policy() {
+        let cases: &[(QueryKey, bool, &str, &str)] = &[
+            (QueryKey::All, false, "/?b=2&a=1", " query=b=2&a=1"),
+            (QueryKey::All, false, "/?", " query="),
+            (QueryKey::All, false, "/", ""),
+            (QueryKey::All, true, "/?b=2&a=1&&b=1", " query=a=1&b=2&b=1"),
+            (QueryKey::All, true, "/?", ""),
+            (QueryKey::None, false, "/?b=2", ""),
+            (QueryKey::Only(names(&["q", "page"])), false, "/?x=1&page=2&q=a&qq=1", " query=page=2&q=a"),
+            (QueryKey::Only(names(&["q"])), false, "/?%71=a", " query=%71=a"),
+            (QueryKey::Only(names(&["q"])), false, "/?x=1", ""),
+            (QueryKey::Ignore(names(&["utm_*", "fbclid"])), false, "/?utm_a=1&b=2&fbclid&utm=3", " query=b=2&utm=3"),
+            (QueryKey::Ignore(names(&["*"])), false, "/?a=1&b", ""),
+            (QueryKey::Ignore(names(&["x"])), true, "/?b&x=1&a", " query=a&b"),
+        ];
+        for (query, sort, target, expected) in cases {
+            let line = shown(target, &[], &by_query(query.clone(), *sort));
+            assert_eq!(line, format!("site=shop host=example.com path=/{expected}"), "{query:?} {target}");
+        }
+    }
+
+    #[test]
+    fn sorting_does_not_confuse_names_that_share_a_beginning() {
+        let sorted = by_query(QueryKey::All, true);
+        assert_eq!(text_of("/?a=1&a-b=2&ab=3", &[], &sorted), text_of("/?ab=3&a-b=2&a=1", &[], &sorted));
+    }
+
+    #[test]
+    fn listed_headers_distinguish_absent_empty_and_present() {
+        let policy = KeyPolicy { headers: names(&["accept-language", "x-a"]), ..KeyPolicy::default() };
+        let base = "site=shop host=example.com path=/";
+        let en_de = [("accept-language", "en"), ("accept-language", "de")];
+        assert_eq!(shown("/", &[], &policy), format!("{base} accept-language=- x-a=-"));
+        assert_eq!(shown("/", &[("x-a", "")], &policy), format!(r#"{base} accept-language=- x-a="""#));
+        assert_eq!(shown("/", &en_de, &policy), format!(r#"{base} accept-language="en","de" x-a=-"#));
+        assert_eq!(shown("/", &[("unlisted", "1")], &policy), shown("/", &[], &policy));
+        assert_ne!(text_of("/", &en_de, &policy), text_of("/", &[("accept-language", "en,de")], &policy));
+    }
+
+    #[test]
+    fn listed_cookies_distinguish_absent_empty_and_present() {
+        let policy = KeyPolicy { cookies: names(&["theme"]), ..KeyPolicy::default() };
+        let base = "site=shop host=example.com path=/ cookie.theme=";
+        let cookie = |value: &str| shown("/", &[("cookie", value)], &policy);
+        assert_eq!(cookie("id=1;  theme=dark ; x=y"), format!(r#"{base}"dark""#));
+        assert_eq!(cookie("theme="), format!(r#"{base}"""#));
+        assert_eq!(cookie("theme2=a; xtheme=b; theme"), format!("{base}-"));
+        assert_eq!(shown("/", &[("cookie", "a=1"), ("cookie", "theme=b=c")], &policy), format!(r#"{base}"b=c""#));
+    }
+
+    #[test]
+    fn what_is_no_key_is_described_without_harm() {
+        for text in [&b""[..], b"\x02", b"\x01z", b"\x01z\x05ab", b"\x01?\x00", b"\x01z\xff\xff\xff\xff\xff\xff\x01"] {
+            assert!(describe(text).starts_with("unreadable key"), "{text:?}");
+        }
+        assert_eq!(shown("/\u{1b}[0m", &[], &KeyPolicy::default()), r"site=shop host=example.com path=/\x1b[0m");
+    }
+
+    proptest! {
+        /// A text reads back as the parts that made it: so no two sequences of parts share one.
+        #[test]
+        fn the_framing_is_injective(parts in proptest::collection::vec((0usize..7, proptest::collection::vec(any::<u8>(), 0..300)), 0..8)) {
+            let kinds = [Kind::Zone, Kind::Host, Kind::Path, Kind::Query, Kind::Header, Kind::Cookie, Kind::Value];
+            let mut text = KeyText::new();
+            text.0.push(VERSION);
+            for (kind, value) in &parts {
+                text.part(kinds[*kind], value);
+            }
+            let read: Option<Vec<_>> = Frames::new(text.as_bytes()).collect();
+            let written: Vec<_> = parts.iter().map(|(kind, value)| (kinds[*kind], &value[..])).collect();
+            prop_assert_eq!(read, Some(written));
+        }
+
+        #[test]
+        fn different_requests_have_different_texts(a in request(), b in request()) {
+            let policy = KeyPolicy { headers: names(&["x-a"]), cookies: names(&["c"]), ..KeyPolicy::default() };
+            let text = |request: &Request| {
+                let mut map = HeaderMap::new();
+                for line in &request.4 {
+                    map.append("x-a", HeaderValue::from_str(line).unwrap());
+                }
+                for value in &request.5 {
+                    map.append("cookie", HeaderValue::from_str(&format!("c={value}")).unwrap());
+                }
+                let (zone, host, path, query, ..) = request;
+                let mut text = KeyText::new();
+                let hash = key(
+                    &KeyParts { zone, host, path, query: query.as_deref(), headers: &map, policy: &policy },
+                    &mut text,
+                );
+                (text, hash)
+            };
+            prop_assert_eq!(a == b, text(&a) == text(&b));
+            prop_assert_eq!(a == b, text(&a).1 == text(&b).1);
+        }
+
+        #[test]
+        fn describing_never_fails(text in proptest::collection::vec(any::<u8>(), 0..64)) {
+            prop_assert!(!describe(&text).is_empty() || text == [VERSION]);
+        }
+    }
+
+    type Request = (String, String, String, Option<String>, Vec<String>, Vec<String>);
+
+    /// Few letters, so that parts often differ only in where one ends and the next begins.
+    fn request() -> impl Strategy<Value = Request> {
+        let word = || "[ab]{0,2}";
+        let words = || proptest::collection::vec("[ab]{0,2}", 0..3);
+        (word(), word(), word(), proptest::option::of(word()), words(), words())
+    }
+}

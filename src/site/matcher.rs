@@ -1,0 +1,178 @@
+//! Which of a site's routes governs a request.
+
+use http::HeaderMap;
+
+use super::normal::decoded;
+use crate::config::model::{Matcher, Site, ValueMatch};
+
+/// What a matcher looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    pub method: &'a str,
+    /// In normal form ([`super::normalise_path`]).
+    pub path: &'a str,
+    /// Without the `?`; `None` where the target has none.
+    pub query: Option<&'a str>,
+    pub headers: &'a HeaderMap,
+}
+
+/// The index of the first route that matches; `None`: the site's own policy governs.
+pub fn route(site: &Site, facts: &Facts<'_>) -> Option<usize> {
+    site.routes.iter().position(|route| matches(&route.matcher, facts))
+}
+
+/// Whether every condition that is present holds.
+pub fn matches(matcher: &Matcher, facts: &Facts<'_>) -> bool {
+    method_matches(&matcher.methods, facts.method)
+        && (matcher.path.is_empty() || matcher.path.iter().any(|pattern| pattern.matches(facts.path)))
+        && extension_matches(&matcher.extensions, facts.path)
+        && matcher.headers.iter().all(|(name, value)| header_matches(facts.headers, name, value))
+        && matcher.query.iter().all(|(name, value)| query_matches(facts.query, name, value))
+}
+
+/// GET stands for HEAD too: the two share a cache key, so one route must govern both.
+fn method_matches(methods: &[String], method: &str) -> bool {
+    let listed = |method: &str| methods.iter().any(|listed| listed == method);
+    methods.is_empty() || listed(method) || (method == "HEAD" && listed("GET"))
+}
+
+/// The extension is what follows the last dot of the last segment.
+fn extension_matches(extensions: &[String], path: &str) -> bool {
+    if extensions.is_empty() {
+        return true;
+    }
+    let segment = path.rsplit('/').next().unwrap_or(path);
+    let Some((_, extension)) = segment.rsplit_once('.') else { return false };
+    extensions.iter().any(|listed| listed.eq_ignore_ascii_case(extension))
+}
+
+/// A field may come in several lines: one that equals is enough.
+fn header_matches(headers: &HeaderMap, name: &str, value: &ValueMatch) -> bool {
+    match value {
+        ValueMatch::Present => headers.contains_key(name),
+        ValueMatch::Absent => !headers.contains_key(name),
+        ValueMatch::Equals(value) => headers.get_all(name).iter().any(|line| line.as_bytes() == value.as_bytes()),
+    }
+}
+
+/// Names and values are compared decoded. `+` is no space here: that is a rule of forms, not of URLs. A parameter
+/// without `=` has the empty value; one that comes several times matches if one of its values does.
+fn query_matches(query: Option<&str>, name: &str, value: &ValueMatch) -> bool {
+    let mut values = query
+        .unwrap_or_default()
+        .split('&')
+        .filter(|parameter| !parameter.is_empty())
+        .map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
+        .filter(|(found, _)| decoded(found).eq(name.bytes()))
+        .map(|(_, value)| value);
+    match value {
+        ValueMatch::Present => values.next().is_some(),
+        ValueMatch::Absent => values.next().is_none(),
+        ValueMatch::Equals(value) => values.any(|found| decoded(found).eq(value.bytes())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::header::{HeaderName, HeaderValue};
+
+    use super::*;
+    use crate::config::model::{KeyPolicy, RequestPolicy, Route};
+    use crate::config::pattern::PathPattern;
+
+    fn ask(matcher: &Matcher, method: &str, target: &str, headers: &[(&'static str, &'static str)]) -> bool {
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
+        let headers: HeaderMap = headers
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect();
+        matches(matcher, &Facts { method, path, query, headers: &headers })
+    }
+
+    fn query(name: &str, value: ValueMatch) -> Matcher {
+        Matcher { query: vec![(name.to_owned(), value)], ..Matcher::default() }
+    }
+
+    fn header(value: ValueMatch) -> Matcher {
+        Matcher { headers: vec![("x-kind".to_owned(), value)], ..Matcher::default() }
+    }
+
+    #[test]
+    fn no_condition_matches_everything() {
+        assert!(ask(&Matcher::default(), "BREW", "/any?thing", &[]));
+    }
+
+    #[test]
+    fn get_stands_for_head() {
+        let get = Matcher { methods: vec!["GET".to_owned()], ..Matcher::default() };
+        assert!(ask(&get, "GET", "/", &[]) && ask(&get, "HEAD", "/", &[]));
+        assert!(!ask(&get, "POST", "/", &[]) && !ask(&get, "get", "/", &[]));
+        let head = Matcher { methods: vec!["HEAD".to_owned()], ..Matcher::default() };
+        assert!(ask(&head, "HEAD", "/", &[]) && !ask(&head, "GET", "/", &[]));
+    }
+
+    #[test]
+    fn the_extension_is_that_of_the_last_segment() {
+        let images = Matcher { extensions: vec!["png".to_owned(), "jpg".to_owned()], ..Matcher::default() };
+        for path in ["/a.png", "/a.b.PNG", "/x.y/b.jpg", "/.png"] {
+            assert!(ask(&images, "GET", path, &[]), "{path}");
+        }
+        for path in ["/a.png/b", "/apng", "/a.pngx", "/a.", "/", "/b.html?x=a.png"] {
+            assert!(!ask(&images, "GET", path, &[]), "{path}");
+        }
+    }
+
+    #[test]
+    fn any_line_of_a_field_may_equal() {
+        let video = header(ValueMatch::Equals("video".to_owned()));
+        assert!(ask(&video, "GET", "/", &[("x-kind", "audio"), ("x-kind", "video")]));
+        assert!(!ask(&video, "GET", "/", &[("x-kind", "Video")]) && !ask(&video, "GET", "/", &[]));
+        assert!(ask(&header(ValueMatch::Present), "GET", "/", &[("x-kind", "")]));
+        assert!(!ask(&header(ValueMatch::Present), "GET", "/", &[]));
+        assert!(ask(&header(ValueMatch::Absent), "GET", "/", &[]));
+        assert!(!ask(&header(ValueMatch::Absent), "GET", "/", &[("x-kind", "a")]));
+    }
+
+    #[test]
+    fn parameters_are_compared_decoded() {
+        let equals = query("q", ValueMatch::Equals("a b".to_owned()));
+        assert!(ask(&equals, "GET", "/?x=1&q=a%20b", &[]) && ask(&equals, "GET", "/?q=1&q=a%20b", &[]));
+        assert!(!ask(&equals, "GET", "/?q=a", &[]) && !ask(&equals, "GET", "/?q=a+b", &[]));
+        assert!(ask(&query("a b", ValueMatch::Present), "GET", "/?a%20b", &[]));
+        assert!(!ask(&query("q", ValueMatch::Present), "GET", "/?qq=1&x=q", &[]));
+        assert!(ask(&query("q", ValueMatch::Absent), "GET", "/", &[]));
+        assert!(!ask(&query("q", ValueMatch::Absent), "GET", "/?q", &[]));
+        let empty = query("q", ValueMatch::Equals(String::new()));
+        assert!(ask(&empty, "GET", "/?q", &[]) && ask(&empty, "GET", "/?q=", &[]) && !ask(&empty, "GET", "/?&", &[]));
+    }
+
+    #[test]
+    fn every_condition_must_hold() {
+        let both = Matcher { path: vec![PathPattern::parse("/a").unwrap()], ..query("q", ValueMatch::Present) };
+        assert!(ask(&both, "GET", "/a?q", &[]));
+        assert!(!ask(&both, "GET", "/a", &[]) && !ask(&both, "GET", "/b?q", &[]));
+    }
+
+    #[test]
+    fn the_first_route_wins() {
+        let policy = Arc::new(RequestPolicy { origin: 0, cache: None, key: KeyPolicy::default() });
+        let route_for = |path: &[&str]| Route {
+            name: "route".into(),
+            matcher: Matcher {
+                path: path.iter().map(|path| PathPattern::parse(path).unwrap()).collect(),
+                ..Matcher::default()
+            },
+            policy: policy.clone(),
+        };
+        let routes = vec![route_for(&["/a", "/b"]), route_for(&["/b"]), route_for(&["/c"])];
+        let site = Site { name: "site".into(), hosts: Vec::new(), policy: policy.clone(), routes };
+        let headers = HeaderMap::new();
+        let find = |path| route(&site, &Facts { method: "GET", path, query: None, headers: &headers });
+        assert_eq!((find("/b"), find("/c"), find("/d")), (Some(0), Some(2), None));
+    }
+}
