@@ -79,9 +79,8 @@ define provide
 	fi
 endef
 
-# The includes prove the C library's headers, which a compiler alone does not have.
+# The include proves the C library's headers, which a compiler alone does not have.
 CC_WORKS := printf '\043include <stdlib.h>\n' | cc -E -
-CXX_WORKS := printf '\043include <cstdlib>\n' | c++ -x c++ -E -
 
 need-rust:
 	@have="$$($(CARGO) --version 2>/dev/null | cut -d' ' -f2)"; \
@@ -91,7 +90,7 @@ need-rust:
 	echo "$$why: $(RUST) or newer is needed. See https://rustup.rs, or: rustup update stable" >&2; exit 1
 
 need-build: need-rust
-	$(call provide,$(call lacks,$(CC_WORKS),gcc libc6-dev) $(call lacks,$(CXX_WORKS),g++) $(call lacks,command -v cmake,cmake))
+	$(call provide,$(call lacks,$(CC_WORKS),gcc libc6-dev) $(call lacks,command -v cmake,cmake))
 
 need-test: need-build
 	@for tool in fmt clippy; do \

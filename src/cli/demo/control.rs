@@ -115,9 +115,7 @@ fn unknown() -> Response {
 }
 
 fn describe(slots: &[Slot]) -> Json<Value> {
-    let origin = |(i, slot): (usize, &Slot)| {
-        json!({ "name": format!("origin-{}", i + 1), "address": slot.address, "alive": slot.running.is_some() })
-    };
+    let origin = |(i, slot): (usize, &Slot)| json!({ "name": format!("origin-{}", i + 1), "address": slot.address, "alive": slot.running.is_some() });
     Json(json!({ "origins": slots.iter().enumerate().map(origin).collect::<Vec<_>>() }))
 }
 
@@ -164,12 +162,16 @@ mod tests {
         assert!(get(origin, "/healthz").await.starts_with("HTTP/1.1 200 "));
         assert!(get(origin, "/nowhere").await.starts_with("HTTP/1.1 404 "));
         assert!(get(origin, "/time").await.contains("GMT, says origin-1\n"));
-        let unchanged = ask(origin, "GET /image.png", "If-None-Match: \"x\", W/\"image\"\r\n").await.expect("an answer");
+        let unchanged =
+            ask(origin, "GET /image.png", "If-None-Match: \"x\", W/\"image\"\r\n").await.expect("an answer");
         assert!(unchanged.starts_with("HTTP/1.1 304 ") && unchanged.contains("etag: \"image\""), "{unchanged}");
         let changed = ask(origin, "GET /image.png", "If-None-Match: \"x\"\r\n").await.expect("an answer");
         assert!(changed.starts_with("HTTP/1.1 200 "), "{changed}");
         let slow = get(origin, "/slow").await;
-        assert!(slow.contains("transfer-encoding: chunked") && slow.contains("line 10 of 10 from origin-1\n"), "{slow}");
+        assert!(
+            slow.contains("transfer-encoding: chunked") && slow.contains("line 10 of 10 from origin-1\n"),
+            "{slow}"
+        );
     }
 
     #[tokio::test]

@@ -70,14 +70,20 @@ fn router(number: usize) -> Router {
     let (hello, who, slow, time) = (name.clone(), name.clone(), name.clone(), name.clone());
     Router::new()
         .route("/hello", get(move |headers| respond_hello(hello.clone(), headers)))
-        .route("/who", get(async move || ([(CACHE_CONTROL, "no-store")], axum::Json(serde_json::json!({ "origin": who })))))
+        .route(
+            "/who",
+            get(async move || ([(CACHE_CONTROL, "no-store")], axum::Json(serde_json::json!({ "origin": who })))),
+        )
         .route("/slow", get(async move || respond_slow(slow)))
         .route("/time", get(async move || respond_time(&time)))
         .route("/image.png", get(respond_image))
         .route("/error", get(async || (StatusCode::INTERNAL_SERVER_ERROR, [(CACHE_CONTROL, "no-store")], "error\n")))
         .route("/healthz", get(async || ([(CACHE_CONTROL, "no-store")], "ok\n")))
         .fallback(async |uri: Uri| (StatusCode::NOT_FOUND, format!("nothing at {}\n", uri.path())))
-        .layer(axum::middleware::map_response(async move |response: Response| ([("x-origin", name)], response)))
+        .layer(axum::middleware::map_response(move |response: Response| {
+            let name = name.clone();
+            async move { ([("x-origin", name)], response) }
+        }))
 }
 
 /// Fresh for a minute. The entity-tag names the origin, since the text does.

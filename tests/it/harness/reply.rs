@@ -21,7 +21,10 @@ pub struct Reply {
 
 #[derive(Clone, Debug)]
 pub(super) enum ReplyHead {
-    Status { code: u16, fields: Fields },
+    Status {
+        code: u16,
+        fields: Fields,
+    },
     /// Nothing but the steps is sent.
     None,
 }

@@ -44,7 +44,10 @@ async fn records_chunked_requests_with_trailers() {
     client.send("2;x=y\r\nde\r\n0\r\nX-T: 1\r\n\r\n").await;
     assert_eq!(client.response("POST").await.status, 204);
     let seen = origin.seen();
-    assert_eq!((seen[0].body.as_slice(), seen[0].trailers.get("x-t"), seen[0].complete), (&b"abcde"[..], Some("1"), true));
+    assert_eq!(
+        (seen[0].body.as_slice(), seen[0].trailers.get("x-t"), seen[0].complete),
+        (&b"abcde"[..], Some("1"), true)
+    );
 }
 
 #[tokio::test]
@@ -110,13 +113,10 @@ async fn tells_the_ends_of_a_body_apart() {
 
 #[tokio::test]
 async fn misbehaves_without_a_byte() {
-    let gate = Gate::new();
-    let held = Reply::raw("").wait(&gate).cut();
-    let (origin, mut client) = pair(move |r| match r.path() {
+    let (origin, mut client) = pair(|r| match r.path() {
         "/hang-up" => Reply::hang_up(),
         "/rst" => Reply::rst(),
-        "/never" => Reply::never(),
-        _ => held.clone(),
+        _ => Reply::never(),
     })
     .await;
     client.send(Ask::get("/hang-up").bytes()).await;
@@ -154,7 +154,7 @@ async fn stops_and_restarts_on_its_port() {
 
 #[tokio::test]
 async fn answers_head_and_bodiless_statuses_without_a_body() {
-    let (origin, mut client) = pair(|r| match r.path() {
+    let (_origin, mut client) = pair(|r| match r.path() {
         "/304" => Reply::new(304).header("ETag", "\"a\""),
         "/204" => Reply::new(204),
         _ => Reply::ok("abc"),
@@ -168,7 +168,7 @@ async fn answers_head_and_bodiless_statuses_without_a_body() {
 }
 
 #[tokio::test]
-async fn a_deaforigin_answers_before_the_body() {
+async fn a_deaf_origin_answers_before_the_body() {
     let origin = Origin::start_deaf(|_| Reply::new(413)).await;
     let mut client = Connection::open(origin.address()).await;
     client.send("POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\n").await;
@@ -226,6 +226,6 @@ async fn speaks_http2_with_prior_knowledge() {
 #[tokio::test]
 #[should_panic(expected = "the body of")]
 async fn a_cut_body_is_no_text() {
-    let (origin, mut client) = pair(|_| Reply::ok("abc").claim_length(4).cut()).await;
+    let (_origin, mut client) = pair(|_| Reply::ok("abc").claim_length(4).cut()).await;
     client.ask(&Ask::get("/")).await.text();
 }
