@@ -1,0 +1,132 @@
+//! An HTTP/2 client with prior knowledge over plain TCP.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use h2::{RecvStream, SendStream};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use super::client::{Ask, End, HOST, Response};
+use super::fields::from_latin1;
+use super::{Fields, within};
+
+/// A connection; its streams run beside each other.
+pub struct H2Connection {
+    send: SendRequest<Bytes>,
+    driver: JoinHandle<()>,
+}
+
+/// A response that is being read.
+pub struct H2Exchange {
+    /// What has come so far; a body that ended is in [`H2Exchange::rest`]'s result.
+    pub response: Response,
+    stream: Option<RecvStream>,
+    send: SendStream<Bytes>,
+}
+
+impl H2Connection {
+    pub async fn open(address: SocketAddr) -> H2Connection {
+        let stream = within(&format!("a connection to {address}"), TcpStream::connect(address)).await;
+        let stream = stream.unwrap_or_else(|e| panic!("cannot connect to {address}: {e}"));
+        let (send, connection) = within("an HTTP/2 handshake", h2::client::handshake(stream))
+            .await
+            .unwrap_or_else(|e| panic!("no HTTP/2 with {address}: {e}"));
+        // Its errors come to light at the streams.
+        let driver = tokio::spawn(async move { drop(connection.await) });
+        H2Connection { send, driver }
+    }
+
+    /// One exchange: sends, and reads the whole response.
+    pub async fn ask(&self, ask: &Ask) -> Response {
+        self.start(ask).await.rest().await
+    }
+
+    /// Sends, and reads the head of the response; panics where the stream ends without one.
+    pub async fn start(&self, ask: &Ask) -> H2Exchange {
+        self.try_start(ask).await.unwrap_or_else(|e| panic!("no response to {} {}: {e}", ask.method, ask.target))
+    }
+
+    /// As [`H2Connection::start`], with the stream's or connection's error.
+    pub async fn try_start(&self, ask: &Ask) -> Result<H2Exchange, h2::Error> {
+        let mut send = within("an HTTP/2 stream", self.send.clone().ready()).await?;
+        let request = request(ask);
+        let (response, mut body) = send.send_request(request, ask.body.is_none())?;
+        if let Some(bytes) = &ask.body {
+            body.send_data(bytes.clone(), true)?;
+        }
+        let what = format!("a response to {} {}", ask.method, ask.target);
+        let (head, stream) = within(&what, response).await?.into_parts();
+        let response = Response {
+            status: head.status.as_u16(),
+            version: "HTTP/2".into(),
+            reason: String::new(),
+            headers: fields(&head.headers),
+            interim: Vec::new(),
+            body: Vec::new(),
+            trailers: Fields::default(),
+            end: End::Clean,
+        };
+        Ok(H2Exchange { response, stream: Some(stream), send: body })
+    }
+}
+
+impl Drop for H2Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl H2Exchange {
+    /// The next bytes of the body, as they come; `Ok(None)` at its clean end.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, End> {
+        let Some(stream) = &mut self.stream else { return Ok(None) };
+        match within("more of a body", stream.data()).await {
+            Some(Ok(piece)) => {
+                // Gives the window back: a test that wants to stall a sender reads nothing at all.
+                let _ = stream.flow_control().release_capacity(piece.len());
+                Ok(Some(piece))
+            }
+            Some(Err(e)) => Err(if e.is_io() { End::Cut } else { End::Reset }),
+            None => match within("trailers", stream.trailers()).await {
+                Ok(trailers) => {
+                    self.response.trailers = trailers.as_ref().map(fields).unwrap_or_default();
+                    self.stream = None;
+                    Ok(None)
+                }
+                Err(e) => Err(if e.is_io() { End::Cut } else { End::Reset }),
+            },
+        }
+    }
+
+    /// Reads what is left of the body, and gives the whole response.
+    pub async fn rest(mut self) -> Response {
+        self.response.end = loop {
+            match self.chunk().await {
+                Ok(Some(piece)) => self.response.body.extend_from_slice(&piece),
+                Ok(None) => break End::Clean,
+                Err(end) => break end,
+            }
+        };
+        self.response
+    }
+
+    /// Gives the exchange up: RST_STREAM with CANCEL.
+    pub fn cancel(mut self) {
+        self.send.send_reset(h2::Reason::CANCEL);
+    }
+}
+
+fn request(ask: &Ask) -> http::Request<()> {
+    let uri = format!("http://{}{}", ask.host.as_deref().unwrap_or(HOST), ask.target);
+    let mut request = http::Request::builder().method(ask.method.as_str()).uri(uri).version(http::Version::HTTP_2);
+    for (name, value) in &ask.headers.0 {
+        request = request.header(name.as_str(), value.as_str());
+    }
+    request.body(()).unwrap_or_else(|e| panic!("{ask:?} cannot be said in HTTP/2: {e}"))
+}
+
+fn fields(map: &http::HeaderMap) -> Fields {
+    Fields(map.iter().map(|(n, v)| (n.as_str().to_owned(), from_latin1(v.as_bytes()))).collect())
+}
