@@ -1,0 +1,163 @@
+//! Every metric that the edge exposes, declared once: the exposition and `docs/metrics.md` both come from here.
+
+/// How a metric behaves over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, and starts again at 0 with the process.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts observations by size; see [`BUCKETS_MICROS`](super::cells::BUCKETS_MICROS).
+    Histogram,
+}
+
+impl Kind {
+    /// As the text exposition spells it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+/// The declaration of one metric.
+#[derive(Debug)]
+pub struct Def {
+    pub name: &'static str,
+    pub kind: Kind,
+    /// What one counts, in the plural, or a unit of measure.
+    pub unit: &'static str,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+/// Declares the metrics below as statics, and [`ALL`] with each of them in order.
+macro_rules! table {
+    ($($id:ident: $kind:ident $name:literal in $unit:literal by [$($label:literal),*] $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub static $id: Def =
+                Def { name: $name, kind: Kind::$kind, unit: $unit, labels: &[$($label),*], help: $help };
+        )*
+
+        /// The whole table, in the order of the documentation.
+        pub static ALL: &[&Def] = &[$(&$id),*];
+    };
+}
+
+table! {
+    REQUESTS: Counter "foreland_requests_total" in "requests" by ["site", "status", "cache"]
+        "Requests answered, by status class (1xx to 5xx, or none when the client left first) and by what the cache did.";
+    REQUESTS_IN_FLIGHT: Gauge "foreland_requests_in_flight" in "requests" by ["site"]
+        "Requests whose site is known and whose answer is not complete yet.";
+    RESPONSE_BYTES: Counter "foreland_response_bytes_total" in "bytes" by ["site"]
+        "Bytes of response bodies sent to clients.";
+    REQUEST_BYTES: Counter "foreland_request_bytes_total" in "bytes" by ["site"]
+        "Bytes of request bodies received from clients.";
+    REQUEST_DURATION: Histogram "foreland_request_duration_seconds" in "seconds" by ["site"]
+        "Time from a request's header section to the last byte of its answer.";
+    FIRST_BYTE: Histogram "foreland_time_to_first_byte_seconds" in "seconds" by ["site"]
+        "Time from a request's header section to the first byte of its answer.";
+
+    CACHE_OBJECTS: Gauge "foreland_cache_objects" in "objects" by ["tier"]
+        "Objects in the cache.";
+    CACHE_BYTES: Gauge "foreland_cache_bytes" in "bytes" by ["tier"]
+        "Bytes that the cache holds, metadata included.";
+    CACHE_CAPACITY: Gauge "foreland_cache_capacity_bytes" in "bytes" by ["tier"]
+        "Bytes that the cache may hold, metadata included.";
+    CACHE_EVICTIONS: Counter "foreland_cache_evictions_total" in "objects" by ["tier"]
+        "Objects removed to make room for others.";
+    CACHE_REJECTIONS: Counter "foreland_cache_admissions_rejected_total" in "objects" by ["tier", "reason"]
+        "Objects that might have been stored and were not admitted, by reason.";
+    CACHE_FILLS: Gauge "foreland_cache_fills_in_progress" in "fills" by []
+        "Objects that are being written to the cache now.";
+
+    ORIGIN_REQUESTS: Counter "foreland_origin_requests_total" in "requests" by ["origin", "status"]
+        "Requests that an origin answered, by status class.";
+    ORIGIN_BYTES: Counter "foreland_origin_response_bytes_total" in "bytes" by ["origin"]
+        "Bytes of response bodies received from an origin.";
+    ORIGIN_CONNECT: Histogram "foreland_origin_connect_seconds" in "seconds" by ["origin"]
+        "Time to open a new connection to an origin's server, TLS included.";
+    ORIGIN_FIRST_BYTE: Histogram "foreland_origin_first_byte_seconds" in "seconds" by ["origin"]
+        "Time from sending a request to an origin to the header section of its answer.";
+    ORIGIN_CONNECTIONS: Counter "foreland_origin_connections_total" in "connections" by ["origin", "kind"]
+        "Connections taken for requests to an origin: opened for the purpose, or reused.";
+    ORIGIN_RETRIES: Counter "foreland_origin_retries_total" in "requests" by ["origin"]
+        "Further tries of a request after one that failed.";
+    ORIGIN_FAILURES: Counter "foreland_origin_failures_total" in "requests" by ["origin", "kind"]
+        "Tries that failed, by kind: connect, connect_timeout, tls, timeout, reset, protocol, status, unavailable, other.";
+    ORIGIN_SERVER_UP: Gauge "foreland_origin_server_up" in "boolean" by ["origin", "server"]
+        "1 where a server takes requests as far as its health is known, else 0.";
+    ORIGIN_SERVER_DRAINED: Gauge "foreland_origin_server_drained" in "boolean" by ["origin", "server"]
+        "1 where the operator drained a server, else 0.";
+    ORIGIN_SERVER_IN_FLIGHT: Gauge "foreland_origin_server_requests_in_flight" in "requests" by ["origin", "server"]
+        "Requests that a server is working on.";
+
+    CONNECTIONS_OPEN: Gauge "foreland_client_connections_open" in "connections" by []
+        "Client connections that are open now.";
+    CONNECTIONS_ACCEPTED: Counter "foreland_client_connections_accepted_total" in "connections" by []
+        "Client connections accepted.";
+    CONNECTIONS_REFUSED: Counter "foreland_client_connections_refused_total" in "connections" by []
+        "Client connections closed at once, since the limit was reached or the address is not allowed.";
+
+    LOG_WRITTEN: Counter "foreland_access_log_records_written_total" in "records" by []
+        "Access-log records that reached their file.";
+    LOG_DROPPED: Counter "foreland_access_log_records_dropped_total" in "records" by []
+        "Access-log records given up because the file did not keep up or could not be written.";
+    LOG_ERRORS: Counter "foreland_access_log_errors_total" in "errors" by []
+        "Failed attempts to write or open the access log.";
+
+    RELOADS: Counter "foreland_config_reloads_total" in "reloads" by ["result"]
+        "Reloads of the configuration: ok, or failed and without effect.";
+    CONFIG_LOADED: Gauge "foreland_config_loaded_timestamp_seconds" in "seconds" by []
+        "When the configuration in force was loaded, in seconds since 1970.";
+    CONFIG_INFO: Gauge "foreland_config_info" in "info" by ["hash"]
+        "Always 1; the label is the hash of the configuration in force.";
+    BUILD_INFO: Gauge "foreland_build_info" in "info" by ["version", "commit"]
+        "Always 1; the labels tell what is running.";
+}
+
+/// The figures of the process itself, as every Prometheus client library names them.
+///
+/// Made by the `prometheus` crate; declared here so that the documentation is complete.
+pub static PROCESS: &[Def] = &[
+    process(Kind::Counter, "process_cpu_seconds_total", "seconds", "Total user and system CPU time spent in seconds."),
+    process(Kind::Gauge, "process_open_fds", "descriptors", "Number of open file descriptors."),
+    process(Kind::Gauge, "process_max_fds", "descriptors", "Maximum number of open file descriptors."),
+    process(Kind::Gauge, "process_virtual_memory_bytes", "bytes", "Virtual memory size in bytes."),
+    process(Kind::Gauge, "process_resident_memory_bytes", "bytes", "Resident memory size in bytes."),
+    process(
+        Kind::Gauge,
+        "process_start_time_seconds",
+        "seconds",
+        "Start time of the process since unix epoch in seconds.",
+    ),
+    process(Kind::Gauge, "process_threads", "threads", "Number of OS threads in the process."),
+];
+
+const fn process(kind: Kind, name: &'static str, unit: &'static str, help: &'static str) -> Def {
+    Def { name, kind, unit, labels: &[], help }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_unique_and_follow_the_conventions() {
+        let mut seen = HashSet::new();
+        for def in ALL {
+            assert!(seen.insert(def.name), "{} twice", def.name);
+            assert!(def.name.starts_with("foreland_"), "{}", def.name);
+            assert_eq!(def.name.ends_with("_total"), def.kind == Kind::Counter, "{}", def.name);
+            assert!(def.help.ends_with('.') && !def.help.contains('\n'), "{}", def.name);
+            let stem = def.name.trim_end_matches("_total");
+            for unit in ["seconds", "bytes"] {
+                assert_eq!(stem.ends_with(unit), def.unit == unit, "{} is in {}", def.name, def.unit);
+            }
+        }
+    }
+}
