@@ -1,1 +1,4 @@
 //! The room `cli`.
+
+pub mod check;
+pub mod schema;
