@@ -60,13 +60,13 @@ pub enum AdminAddress {
     Unix(PathBuf),
 }
 
-/// A secret's bytes: never printed.
+/// A secret's bytes, never printed, and the reference that they were read by (`env:NAME`, `file:/absolute/path`).
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub Vec<u8>);
+pub struct Secret(pub Vec<u8>, pub String);
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(…)")
+        write!(f, "Secret(… from {})", self.1)
     }
 }
 
@@ -157,7 +157,19 @@ pub struct Server {
 pub enum ServerAddress {
     Socket(SocketAddr),
     /// A name to be resolved, again and again.
-    Name { host: String, port: u16 },
+    Name {
+        host: String,
+        port: u16,
+    },
+}
+
+impl std::fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ServerAddress::Socket(address) => address.fmt(f),
+            ServerAddress::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,7 +205,7 @@ pub enum HostHeader {
     Fixed(String),
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Site {
     /// How this site is called in logs and metrics: its `name`, else its first host.
     pub name: Arc<str>,
@@ -204,7 +216,7 @@ pub struct Site {
     pub routes: Vec<Route>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostPattern {
     /// Normalised: lower case, no port.
     Exact(String),
@@ -213,7 +225,17 @@ pub enum HostPattern {
     Any,
 }
 
-#[derive(Debug)]
+impl std::fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            HostPattern::Exact(name) => f.write_str(name),
+            HostPattern::Wildcard(suffix) => write!(f, "*{suffix}"),
+            HostPattern::Any => f.write_str("*"),
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
 pub struct Route {
     /// How this route is called in logs, metrics and explanations: its `name`, else `routes[N]`.
     pub name: Arc<str>,
@@ -223,12 +245,13 @@ pub struct Route {
 }
 
 /// All that governs a request once its site and route are known.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct RequestPolicy {
     /// Index into [`Config::origins`].
     pub origin: usize,
     /// `None`: the cache is off.
     pub cache: Option<Policy>,
+    /// The default where the cache is off.
     pub key: KeyPolicy,
 }
 

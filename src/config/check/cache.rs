@@ -1,0 +1,122 @@
+//! Cache settings: a site's, and a route's on top of them.
+
+use crate::config::decode::{FromText, Placed};
+use crate::config::model::{KeyPolicy, QueryKey};
+use crate::config::raw;
+use crate::config::report::Report;
+use crate::config::units::show_duration;
+use crate::config::words::{CacheChoice, QueryChoice};
+use crate::http_cache::Policy;
+
+/// Cache settings in force; `None`: the cache is off.
+pub(super) type Settings = Option<(Policy, KeyPolicy)>;
+
+/// What a site that says nothing about its cache has.
+pub(super) fn on() -> Settings {
+    Some((Policy::default(), KeyPolicy::default()))
+}
+
+/// `base` as refined by `choice`. Where the base is off, the refinement starts from the defaults.
+pub(super) fn refine(base: &Settings, choice: Option<&Placed<CacheChoice>>, report: &mut Report) -> Settings {
+    let Some(choice) = choice else { return base.clone() };
+    match &choice.value {
+        CacheChoice::Off => None,
+        CacheChoice::On => base.clone().or_else(on),
+        CacheChoice::Keys(keys) => {
+            let (mut policy, mut key) = base.clone().unwrap_or_default();
+            set_policy(&mut policy, keys);
+            if let Some(raw) = &keys.key {
+                set_key(&mut key, raw, report);
+            }
+            effectless(&policy, keys, report);
+            Some((policy, key))
+        }
+    }
+}
+
+fn set_policy(policy: &mut Policy, keys: &raw::Cache) {
+    fn set<T: Copy>(target: &mut T, given: &Option<Placed<T>>) {
+        if let Some(given) = given {
+            *target = given.value;
+        }
+    }
+    for (target, given) in [
+        (&mut policy.ttl, &keys.ttl),
+        (&mut policy.max_ttl, &keys.max_ttl),
+        (&mut policy.stale_while_revalidate, &keys.stale_while_revalidate),
+        (&mut policy.stale_if_error, &keys.stale_if_error),
+    ] {
+        if let Some(given) = given {
+            *target = Some(given.value);
+        }
+    }
+    set(&mut policy.override_origin, &keys.r#override);
+    set(&mut policy.heuristics, &keys.heuristics);
+    set(&mut policy.store_set_cookie, &keys.store_set_cookie);
+    set(&mut policy.ignore_client_cache_control, &keys.ignore_client_cache_control);
+    if let Some(map) = &keys.ttl_by_status {
+        policy.ttl_by_status = map.0.iter().map(|(status, ttl)| (status.0, ttl.value)).collect();
+        policy.ttl_by_status.sort_unstable();
+    }
+}
+
+/// Reports settings of this layer that contradict the others in force, or do nothing beside them.
+fn effectless(policy: &Policy, keys: &raw::Cache, report: &mut Report) {
+    if let Some(given) = &keys.r#override
+        && given.value
+    {
+        if policy.ttl.is_none() {
+            report.error(&given.place, "`override: true` has no effect without `ttl`");
+        } else if let Some(heuristics) = keys.heuristics.as_ref().filter(|h| h.value) {
+            report.error(&heuristics.place, "`heuristics: true` has no effect beside `override: true`");
+        }
+    }
+    if let (Some(ttl), Some(max)) = (policy.ttl, policy.max_ttl)
+        && max < ttl
+        && let Some(place) = keys.max_ttl.as_ref().or(keys.ttl.as_ref()).map(|given| &given.place)
+    {
+        report.error(place, format!("max_ttl ({}) is shorter than ttl ({})", show_duration(max), show_duration(ttl)));
+    }
+    if let (Some(max), Some(map)) = (policy.max_ttl, &keys.ttl_by_status) {
+        for (status, ttl) in map.0.iter().filter(|(_, ttl)| ttl.value > max) {
+            let (ttl_text, max) = (show_duration(ttl.value), show_duration(max));
+            report.error(&ttl.place, format!("the ttl for {} ({ttl_text}) is longer than max_ttl ({max})", status.0));
+        }
+    }
+}
+
+fn set_key(key: &mut KeyPolicy, raw: &Placed<raw::Key>, report: &mut Report) {
+    if let Some(query) = &raw.query {
+        key.query = match &query.value {
+            QueryChoice::All => QueryKey::All,
+            QueryChoice::None => QueryKey::None,
+            QueryChoice::Only(list) => QueryKey::Only(sorted(&list.0, |p| p.0.clone(), report)),
+            QueryChoice::Ignore(list) => QueryKey::Ignore(sorted(&list.0, |p| p.0.clone(), report)),
+        };
+    }
+    if let Some(sort) = &raw.sort {
+        if sort.value && key.query == QueryKey::None {
+            report.error(&sort.place, "`sort: true` has no effect beside `query: none`");
+        }
+        key.sort = sort.value;
+    }
+    if let Some(list) = &raw.headers {
+        key.headers = sorted(&list.0, |h| h.0.clone(), report);
+    }
+    if let Some(list) = &raw.cookies {
+        key.cookies = sorted(&list.0, |c| c.0.clone(), report);
+    }
+}
+
+/// The names of a list in their order; one that stands twice is a mistake.
+fn sorted<T: FromText>(list: &[Placed<T>], name: impl Fn(&T) -> String, report: &mut Report) -> Vec<String> {
+    let mut names: Vec<(String, &Placed<T>)> = list.iter().map(|item| (name(&item.value), item)).collect();
+    // Stable: of two that are equal, the one further down is the mistake.
+    names.sort_by(|a, b| a.0.cmp(&b.0));
+    for pair in names.windows(2) {
+        if pair[0].0 == pair[1].0 {
+            report.error(&pair[1].1.place, format!("`{}` is already in the list", pair[1].0));
+        }
+    }
+    names.into_iter().map(|(name, _)| name).collect()
+}

@@ -1,0 +1,110 @@
+//! Sites: their hosts, their origins, their names.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::cache::{self, Settings};
+use super::routes;
+use crate::config::decode::Placed;
+use crate::config::model::{HostPattern, RequestPolicy, Site};
+use crate::config::raw;
+use crate::config::report::{Place, Report, suggest};
+use crate::config::words::OriginName;
+
+pub(super) fn sites(root: &raw::Root, report: &mut Report) -> Option<Vec<Site>> {
+    let mut origins = OriginIndex::new(root);
+    let mut hosts = HashMap::new();
+    let mut names = HashMap::new();
+    let mut checked = Vec::new();
+    for raw in &root.sites.as_ref()?.0 {
+        unique_hosts(raw, &mut hosts, report);
+        checked.push(site(raw, &mut origins, &mut names, report));
+    }
+    origins.warn_of_unused(report);
+    checked.into_iter().collect()
+}
+
+fn site(
+    raw: &Placed<raw::Site>,
+    origins: &mut OriginIndex<'_>,
+    names: &mut HashMap<String, usize>,
+    report: &mut Report,
+) -> Option<Site> {
+    let origin = raw.origin.as_ref().and_then(|name| origins.find(name, report));
+    let settings = cache::refine(&cache::on(), raw.cache.as_ref(), report);
+    let routes = raw.routes.as_ref().and_then(|list| routes::routes(&list.0, origin, &settings, origins, report));
+    let hosts: Vec<HostPattern> = raw.hosts.as_ref()?.0.iter().map(|host| host.value.clone()).collect();
+    let (name, place) = match &raw.name {
+        Some(name) => (name.0.clone(), &name.place),
+        None => (hosts.first()?.to_string(), &raw.place),
+    };
+    // A host that stands twice has been reported, and would be reported here again as the name that follows from it.
+    if let Some(line) = names.insert(name.clone(), place.mark.line)
+        && raw.name.is_some()
+    {
+        report.error(place, format!("the name `{name}` is already that of the site on line {line}"));
+    }
+    Some(Site { name: name.into(), hosts, policy: policy(origin?, settings), routes: routes? })
+}
+
+pub(super) fn policy(origin: usize, settings: Settings) -> Arc<RequestPolicy> {
+    Arc::new(match settings {
+        Some((cache, key)) => RequestPolicy { origin, cache: Some(cache), key },
+        None => RequestPolicy { origin, cache: None, key: Default::default() },
+    })
+}
+
+/// A host belongs to one site, once.
+fn unique_hosts<'a>(site: &'a raw::Site, seen: &mut HashMap<&'a HostPattern, &'a Place>, report: &mut Report) {
+    for host in site.hosts.iter().flat_map(|hosts| &hosts.0) {
+        match seen.get(&host.value) {
+            Some(first) => report.error(
+                &host.place,
+                format!("the host `{}` is already served by {} on line {}", host.value, first.path, first.mark.line),
+            ),
+            None => _ = seen.insert(&host.value, &host.place),
+        }
+    }
+}
+
+/// Origins by name, and which of them anything refers to.
+pub(super) struct OriginIndex<'a> {
+    names: Vec<&'a Placed<OriginName>>,
+    used: Vec<bool>,
+    /// Without the origins, every reference would look wrong.
+    known: bool,
+}
+
+impl<'a> OriginIndex<'a> {
+    fn new(root: &'a raw::Root) -> Self {
+        let names: Vec<_> = root.origins.iter().flat_map(|map| map.0.iter().map(|(name, _)| name)).collect();
+        let used = vec![false; names.len()];
+        OriginIndex { names, used, known: root.origins.is_some() }
+    }
+
+    /// The index of the origin with this name.
+    pub fn find(&mut self, name: &Placed<OriginName>, report: &mut Report) -> Option<usize> {
+        if let Some(i) = self.names.iter().position(|n| n.0 == name.0) {
+            self.used[i] = true;
+            return Some(i);
+        }
+        // An origin that is there and wrong has been reported as such.
+        let reported = format!("origins.{}", name.0);
+        let broken = report.errors.iter().any(|e| {
+            e.place.path.strip_prefix(&reported).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        });
+        if self.known && !broken {
+            let names: Vec<&str> = self.names.iter().map(|n| n.0.as_str()).collect();
+            report.error(&name.place, format!("there is no origin `{}`{}", name.0, suggest(&name.0, &names)));
+        }
+        None
+    }
+
+    fn warn_of_unused(&self, report: &mut Report) {
+        for (name, used) in self.names.iter().zip(&self.used) {
+            if !used {
+                report.warn(&name.place, format!("the origin `{}` is not used by any site", name.0));
+            }
+        }
+    }
+}

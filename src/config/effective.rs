@@ -1,0 +1,350 @@
+//! The whole policy as YAML, every default filled in.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::model::{
+    AdminAddress, Balance, Config, HealthCheckKind, HostHeader, KeyPolicy, LogFormat, LogPath, Matcher, Origin,
+    QueryKey, RequestPolicy, Route, Site, ValueMatch,
+};
+use super::units::{show_duration, show_size};
+use crate::http_cache::Policy;
+
+/// The configuration as YAML that means the same: defaults filled in, a route's cache settings merged with its site's,
+/// paths absolute, secrets by reference.
+pub fn effective(config: &Config) -> String {
+    let mut out = String::new();
+    root(config).write(&mut out, 0);
+    out
+}
+
+/// As much of YAML as is written here.
+enum Yaml {
+    /// Written as it is.
+    Plain(String),
+    /// Quoted where a reader would take it for something else.
+    Text(String),
+    List(Vec<Yaml>),
+    Map(Vec<(String, Yaml)>),
+}
+
+fn root(config: &Config) -> Yaml {
+    let mut map = Fields::default();
+    map.plain("threads", config.threads);
+    map.add("drain", duration(config.drain));
+    map.option("pid_file", config.pid_file.as_deref().map(path));
+    map.option("upgrade_socket", config.upgrade_socket.as_deref().map(path));
+    map.add("trusted_proxies", list(&config.trusted_proxies, |net| text(net)));
+    map.add(
+        "listeners",
+        list(&config.listeners, |listener| {
+            let mut map = Fields::default();
+            map.add("address", text(listener.address));
+            map.plain("h2c", listener.h2c);
+            map.done()
+        }),
+    );
+    if let Some(admin) = &config.admin {
+        let mut fields = Fields::default();
+        let address = match &admin.address {
+            AdminAddress::Tcp(address) => address.to_string(),
+            AdminAddress::Unix(path) => format!("unix:{}", path.display()),
+        };
+        fields.add("address", text(address));
+        fields.option("token", admin.token.as_ref().map(|secret| text(&secret.1)));
+        map.add("admin", fields.done());
+    }
+    map.add(
+        "access_log",
+        match &config.access_log {
+            None => text("off"),
+            Some(log) => {
+                let mut map = Fields::default();
+                map.add("path", if let LogPath::File(file) = &log.path { path(file) } else { text("stdout") });
+                map.add("format", text(if log.format == LogFormat::Json { "json" } else { "combined" }));
+                map.done()
+            }
+        },
+    );
+    let mut memory = Fields::default();
+    memory.add("size", size(config.memory.size));
+    memory.add("max_object", size(config.memory.max_object));
+    map.add("cache", Yaml::Map(vec![("memory".to_owned(), memory.done())]));
+    map.add("limits", limits(config));
+    let origins = config.origins.iter().map(|o| (o.name.clone(), origin(o))).collect();
+    map.add("origins", Yaml::Map(origins));
+    map.add("sites", list(&config.sites, |s| site(s, config)));
+    map.done()
+}
+
+fn limits(config: &Config) -> Yaml {
+    let limits = &config.limits;
+    let mut map = Fields::default();
+    map.plain("header_count", limits.header_count);
+    map.add("header_size", size(limits.header_size as u64));
+    map.add("uri_length", size(limits.uri_length as u64));
+    map.add("body_size", limits.body_size.map_or_else(|| text("unlimited"), size));
+    map.add("idle_timeout", duration(limits.idle_timeout));
+    map.add("header_timeout", duration(limits.header_timeout));
+    map.add("body_timeout", duration(limits.body_timeout));
+    map.add("write_timeout", duration(limits.write_timeout));
+    map.plain("connections", limits.connections);
+    map.done()
+}
+
+fn origin(origin: &Origin) -> Yaml {
+    let mut map = Fields::default();
+    map.add(
+        "servers",
+        list(&origin.servers, |server| {
+            let mut map = Fields::default();
+            map.add("address", text(&server.address));
+            map.plain("weight", server.weight);
+            map.done()
+        }),
+    );
+    map.add(
+        "balance",
+        text(match origin.balance {
+            Balance::RoundRobin => "round-robin",
+        }),
+    );
+    if let Some(check) = &origin.health_check {
+        let mut fields = Fields::default();
+        if let HealthCheckKind::Http { path, host } = &check.kind {
+            fields.add("path", text(path));
+            fields.option("host", host.as_ref().map(text));
+        }
+        fields.add("interval", duration(check.interval));
+        fields.add("timeout", duration(check.timeout));
+        fields.plain("healthy_after", check.healthy_after);
+        fields.plain("unhealthy_after", check.unhealthy_after);
+        map.add("health_check", fields.done());
+    }
+    map.add(
+        "host",
+        text(match &origin.host {
+            HostHeader::Client => "client",
+            HostHeader::Server => "server",
+            HostHeader::Fixed(name) => name,
+        }),
+    );
+    map.add("connect_timeout", duration(origin.connect_timeout));
+    map.add("read_timeout", duration(origin.read_timeout));
+    map.add("write_timeout", duration(origin.write_timeout));
+    map.add("idle_timeout", duration(origin.idle_timeout));
+    map.plain("retries", origin.retries);
+    map.done()
+}
+
+fn site(site: &Site, config: &Config) -> Yaml {
+    let mut map = Fields::default();
+    map.add("name", text(&site.name));
+    map.add("hosts", list(&site.hosts, text));
+    policy(&mut map, &site.policy, config);
+    map.add("routes", list(&site.routes.iter().enumerate().collect::<Vec<_>>(), |(i, r)| route(*i, r, config)));
+    map.done()
+}
+
+fn route(index: usize, route: &Route, config: &Config) -> Yaml {
+    let mut map = Fields::default();
+    if *route.name != *format!("routes[{index}]") {
+        map.add("name", text(&route.name));
+    }
+    map.add("match", matcher(&route.matcher));
+    policy(&mut map, &route.policy, config);
+    map.done()
+}
+
+fn matcher(matcher: &Matcher) -> Yaml {
+    let mut map = Fields::default();
+    let filled = |list: Yaml| match &list {
+        Yaml::List(items) if items.is_empty() => None,
+        Yaml::Map(pairs) if pairs.is_empty() => None,
+        _ => Some(list),
+    };
+    let expectations = |pairs: &[(String, ValueMatch)]| {
+        let value = |value: &ValueMatch| match value {
+            ValueMatch::Present => Yaml::Plain("true".to_owned()),
+            ValueMatch::Absent => Yaml::Plain("false".to_owned()),
+            ValueMatch::Equals(wanted) => text(wanted),
+        };
+        Yaml::Map(pairs.iter().map(|(name, wanted)| (name.clone(), value(wanted))).collect())
+    };
+    map.option("path", filled(list(&matcher.path, text)));
+    map.option("extensions", filled(list(&matcher.extensions, text)));
+    map.option("methods", filled(list(&matcher.methods, text)));
+    map.option("headers", filled(expectations(&matcher.headers)));
+    map.option("query", filled(expectations(&matcher.query)));
+    map.done()
+}
+
+fn policy(map: &mut Fields, policy: &RequestPolicy, config: &Config) {
+    map.option("origin", config.origins.get(policy.origin).map(|origin| text(&origin.name)));
+    map.add(
+        "cache",
+        match &policy.cache {
+            None => text("off"),
+            Some(rules) => cache(rules, &policy.key),
+        },
+    );
+}
+
+fn cache(policy: &Policy, key: &KeyPolicy) -> Yaml {
+    let mut map = Fields::default();
+    map.option("ttl", policy.ttl.map(duration));
+    map.plain("override", policy.override_origin);
+    map.option("max_ttl", policy.max_ttl.map(duration));
+    map.option("stale_while_revalidate", policy.stale_while_revalidate.map(duration));
+    map.option("stale_if_error", policy.stale_if_error.map(duration));
+    // Beside `override: true` it has no effect, and saying so is refused.
+    if !(policy.override_origin && policy.heuristics) {
+        map.plain("heuristics", policy.heuristics);
+    }
+    map.plain("store_set_cookie", policy.store_set_cookie);
+    let by_status = policy.ttl_by_status.iter().map(|(status, ttl)| (status.to_string(), duration(*ttl))).collect();
+    map.add("ttl_by_status", Yaml::Map(by_status));
+    map.plain("ignore_client_cache_control", policy.ignore_client_cache_control);
+    let mut fields = Fields::default();
+    let lists = |name: &str, names: &[String]| Yaml::Map(vec![(name.to_owned(), list(names, text))]);
+    fields.add(
+        "query",
+        match &key.query {
+            QueryKey::All => text("all"),
+            QueryKey::None => text("none"),
+            QueryKey::Only(names) => lists("only", names),
+            QueryKey::Ignore(names) => lists("ignore", names),
+        },
+    );
+    fields.plain("sort", key.sort);
+    fields.add("headers", list(&key.headers, text));
+    fields.add("cookies", list(&key.cookies, text));
+    map.add("key", fields.done());
+    map.done()
+}
+
+#[derive(Default)]
+struct Fields(Vec<(String, Yaml)>);
+
+impl Fields {
+    fn add(&mut self, key: &str, value: Yaml) {
+        self.0.push((key.to_owned(), value));
+    }
+
+    fn plain(&mut self, key: &str, value: impl ToString) {
+        self.add(key, Yaml::Plain(value.to_string()));
+    }
+
+    fn option(&mut self, key: &str, value: Option<Yaml>) {
+        if let Some(value) = value {
+            self.add(key, value);
+        }
+    }
+
+    fn done(self) -> Yaml {
+        Yaml::Map(self.0)
+    }
+}
+
+fn text(value: impl ToString) -> Yaml {
+    Yaml::Text(value.to_string())
+}
+
+fn path(path: &Path) -> Yaml {
+    text(path.display())
+}
+
+fn duration(duration: Duration) -> Yaml {
+    text(show_duration(duration))
+}
+
+fn size(bytes: u64) -> Yaml {
+    text(show_size(bytes))
+}
+
+fn list<'a, T>(items: &'a [T], one: impl Fn(&'a T) -> Yaml) -> Yaml {
+    Yaml::List(items.iter().map(one).collect())
+}
+
+impl Yaml {
+    /// Writes block style, `indent` spaces deep, from the start of a line.
+    fn write(&self, out: &mut String, indent: usize) {
+        match self {
+            Yaml::Map(pairs) => {
+                for (i, (key, value)) in pairs.iter().enumerate() {
+                    // The first pair of a mapping in a list stands after the dash.
+                    if i > 0 || out.is_empty() || out.ends_with('\n') {
+                        out.push_str(&" ".repeat(indent));
+                    }
+                    out.push_str(&quoted(key));
+                    out.push(':');
+                    value.write_value(out, indent + 2);
+                }
+            }
+            Yaml::List(items) => {
+                for item in items {
+                    out.push_str(&" ".repeat(indent));
+                    out.push('-');
+                    match item {
+                        Yaml::Map(pairs) if !pairs.is_empty() => {
+                            out.push(' ');
+                            item.write(out, indent + 2);
+                        }
+                        _ => item.write_value(out, indent + 2),
+                    }
+                }
+            }
+            Yaml::Plain(_) | Yaml::Text(_) => self.write_value(out, indent),
+        }
+    }
+
+    /// Writes what follows a colon or a dash, to the end of its last line.
+    fn write_value(&self, out: &mut String, indent: usize) {
+        match self {
+            Yaml::Plain(value) => out.push_str(&format!(" {value}\n")),
+            Yaml::Text(value) => out.push_str(&format!(" {}\n", quoted(value))),
+            Yaml::List(items) if items.iter().all(|i| matches!(i, Yaml::Plain(_) | Yaml::Text(_))) => {
+                let items: Vec<String> = items
+                    .iter()
+                    .map(|item| match item {
+                        Yaml::Text(value) => quoted(value),
+                        Yaml::Plain(value) => value.clone(),
+                        _ => String::new(),
+                    })
+                    .collect();
+                out.push_str(&format!(" [{}]\n", items.join(", ")));
+            }
+            Yaml::Map(pairs) if pairs.is_empty() => out.push_str(" {}\n"),
+            _ => {
+                out.push('\n');
+                self.write(out, indent);
+            }
+        }
+    }
+}
+
+/// Plain where every YAML reader takes it for the same text, else in double quotes.
+fn quoted(text: &str) -> String {
+    let first = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/');
+    let fits = text.chars().all(|c| c.is_ascii_alphanumeric() || "_./:-".contains(c));
+    // `on`, `off`, `yes` and `no` are texts in YAML 1.2 and booleans in 1.1: both readings are accepted.
+    let special = ["true", "false", "null", "~"].contains(&text.to_ascii_lowercase().as_str());
+    let number = text.parse::<f64>().is_ok() || ["0x", "0o", "0b"].iter().any(|p| text.starts_with(p));
+    if first && fits && !special && !number && !text.ends_with(':') {
+        return text.to_owned();
+    }
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') => {
+                out.push_str(&format!("\\U{:08X}", u32::from(c)));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}

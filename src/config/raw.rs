@@ -1,0 +1,268 @@
+//! What the YAML says: every key there is, once. Parsing, the reference page and the JSON Schema follow from here.
+
+use std::time::Duration;
+
+use super::decode::{Int, List, Map, OneOrMany, options};
+use super::model::{AdminAddress, Balance, HostHeader, HostPattern, LogFormat, ServerAddress};
+use super::pattern::PathPattern;
+use super::words::*;
+
+/// Most of what a limit on header bytes may be: Pingora's own limit.
+const HEADER_BYTES: u64 = 1_048_575;
+
+/// A number that no process can have more open connections than.
+const CONNECTIONS: u64 = 10_000_000;
+
+options! {
+    /// The whole file.
+    pub struct Root {
+        /// Worker threads: `auto` (one for each core) or a number.
+        threads: Threads = Default("auto");
+        /// The longest wait for requests in flight at TERM or upgrade.
+        drain: Duration = Default("30s");
+        /// Where the process writes its number.
+        pid_file: FilePath = Absent("none is written");
+        /// The Unix socket over which a running process hands its listeners to the next one (`run --upgrade`).
+        upgrade_socket: FilePath = Absent("no upgrade without a restart");
+        /// Peers whose `X-Forwarded-*` and `Forwarded` fields are believed: addresses or networks.
+        trusted_proxies: List<Network, 0> = Default("[]");
+        /// Where clients are served.
+        listeners: List<Listener> = Required;
+        /// The admin API: metrics, health, purging, reload.
+        admin: Admin = Absent("no admin API");
+        /// One line for each request.
+        access_log: AccessLogChoice = Default("{}");
+        /// Where responses are kept.
+        cache: Tiers = Default("{}");
+        /// What a client may send, and how slowly.
+        limits: Limits = Default("{}");
+        /// Pools of servers, by name.
+        origins: Map<OriginName, Origin> = Required;
+        /// Which hosts are served, and how. A request goes to the site with the exact host, else to the one with the
+        /// longest matching wildcard, else to the one with `*`, wherever they stand in the file.
+        sites: List<Site> = Required;
+        later {
+            /// Secrets that sign and verify URLs.
+            keys;
+        }
+    }
+
+    /// A listener.
+    pub struct Listener {
+        /// An address and a port; IPv6 in brackets: `0.0.0.0:8080`, `[::]:8080`.
+        address: ListenAddress = Required;
+        /// Speak HTTP/2 with prior knowledge beside HTTP/1.1.
+        h2c: bool = Default("false");
+        later {
+            /// Certificates, chosen by SNI.
+            tls;
+        }
+    }
+
+    /// The admin API.
+    pub struct Admin {
+        /// An address and a port, or `unix:PATH`.
+        address: AdminAddress = Required;
+        /// The bearer token that each request must carry, by reference: `env:NAME` or `file:PATH`. Needed unless the
+        /// address is loopback or a Unix socket.
+        token: SecretRef = Absent("no token, on loopback or a Unix socket");
+    }
+
+    /// The access log. `access_log: off` turns it off.
+    pub struct AccessLog {
+        /// `stdout` or a file; the file is reopened on USR1.
+        path: LogTarget = Default("stdout");
+        /// `json`, or `combined` as Apache and nginx write it.
+        format: LogFormat = Default("json");
+    }
+
+    /// The cache's tiers.
+    pub struct Tiers {
+        /// The memory tier.
+        memory: Memory = Default("{}");
+        later {
+            /// The disk tier.
+            disk;
+        }
+    }
+
+    /// The memory tier.
+    pub struct Memory {
+        /// All that it may take, metadata included.
+        size: Size<1> = Default("512MiB");
+        /// The largest response kept in memory.
+        max_object: Size<1> = Default("1MiB");
+    }
+
+    /// Limits on clients.
+    pub struct Limits {
+        /// Header fields in a request.
+        header_count: Int<1, 256> = Default("100");
+        /// Bytes of a request's header section, request line included.
+        header_size: Size<1, HEADER_BYTES> = Default("32KiB");
+        /// Bytes of a request's target.
+        uri_length: Size<1, HEADER_BYTES> = Default("8KiB");
+        /// Bytes of a request's body, or `unlimited`.
+        body_size: SizeOrUnlimited = Default("unlimited");
+        /// How long a keepalive connection may wait for its next request.
+        idle_timeout: Timeout = Default("60s");
+        /// From the first byte of a request to the end of its header section.
+        header_timeout: Timeout = Default("15s");
+        /// The longest pause between two reads of a request's body.
+        body_timeout: Timeout = Default("60s");
+        /// The longest time that a write to the client may make no progress.
+        write_timeout: Timeout = Default("60s");
+        /// Client connections at once, over all listeners.
+        connections: Int<1, CONNECTIONS> = Default("20000");
+    }
+
+    /// An origin: a pool of servers that answer alike.
+    pub struct Origin {
+        /// The servers: each as `address:port`, `[IPv6]:port` or `name:port`, or a mapping with a weight.
+        servers: List<ServerEntry> = Required;
+        /// How a server is chosen.
+        balance: Balance = Default("round-robin");
+        /// How servers are probed. An empty mapping probes with the defaults.
+        health_check: HealthCheck = Absent("no probes: every server counts as healthy");
+        /// The Host that servers see: `client` (as the client sent it), `server` (the server's own name and port) or a
+        /// name.
+        host: HostHeader = Default("client");
+        /// For a connection to be made.
+        connect_timeout: Timeout = Default("2s");
+        /// Between two reads of a response.
+        read_timeout: Timeout = Default("30s");
+        /// For a write of the request that makes no progress.
+        write_timeout: Timeout = Default("30s");
+        /// How long an unused connection is kept.
+        idle_timeout: Timeout = Default("60s");
+        /// Further tries on other servers while nothing has been sent to the client.
+        retries: Int<0, 16> = Default("2");
+    }
+
+    /// A server.
+    pub struct Server {
+        /// `address:port`, `[IPv6]:port` or `name:port`. A name is resolved again and again.
+        address: ServerAddress = Required;
+        /// Its share of requests beside the others'; 0 takes none.
+        weight: Int<0, 256> = Default("1");
+    }
+
+    /// Health probes.
+    pub struct HealthCheck {
+        /// The path of a GET that must be answered 200–299.
+        path: ProbePath = Absent("a connection is enough");
+        /// The Host of that GET.
+        host: ProbeHost = Absent("the server's own name and port");
+        /// Between two probes.
+        interval: Timeout = Default("2s");
+        /// For one probe; no longer than the interval.
+        timeout: Timeout = Default("1s");
+        /// Successes in a row that make a server healthy.
+        healthy_after: Int<1, 100> = Default("2");
+        /// Failures in a row that make a server unhealthy.
+        unhealthy_after: Int<1, 100> = Default("2");
+    }
+
+    /// A site.
+    pub struct Site {
+        /// How logs and metrics call it.
+        name: Label = Absent("its first host");
+        /// Host names without ports: `www.example.com`, `*.example.com` (every name below it) or `*` (any).
+        hosts: List<HostPattern> = Required;
+        /// The origin that is asked.
+        origin: OriginName = Required;
+        /// How responses are cached: `on`, `off` or settings.
+        cache: CacheChoice = Absent("`on`");
+        /// Exceptions to the site's settings. The first that matches a request governs it.
+        routes: List<Route, 0> = Default("[]");
+        later {
+            /// How fast a client may ask.
+            rate_limit;
+            /// Which key a signed URL needs.
+            signed_url;
+        }
+    }
+
+    /// A route.
+    pub struct Route {
+        /// How logs and metrics call it.
+        name: Label = Absent("`routes[N]`");
+        /// Which requests it governs: every condition given must hold.
+        r#match: Match = Required;
+        /// The origin that is asked.
+        origin: OriginName = Absent("the site's");
+        /// Refines the site's cache settings key by key; `off` and `on` turn the cache off and on.
+        cache: CacheChoice = Absent("the site's");
+        later {
+            /// How fast a client may ask.
+            rate_limit;
+            /// Which key a signed URL needs.
+            signed_url;
+        }
+    }
+
+    /// The conditions of a route. At least one is given; in a list, one member must hold.
+    pub struct Match {
+        /// Patterns for the whole path, case-sensitive. `*` is any run of characters within a segment; `**` alone
+        /// between slashes is any number of segments. `/video/**` matches `/video/` and everything below, but not
+        /// `/video`. `/a/*` matches `/a/` too.
+        path: OneOrMany<PathPattern> = Absent("any path");
+        /// What follows the last dot of the path's last segment, in any case: `png`.
+        extensions: OneOrMany<Extension> = Absent("any");
+        /// Request methods.
+        methods: OneOrMany<Method> = Absent("any");
+        /// Request fields: `true` (present), `false` (absent) or the exact value.
+        headers: Map<FieldName, Expectation> = Absent("any");
+        /// Query parameters: `true` (present), `false` (absent) or the exact value.
+        query: Map<ParameterName, Expectation> = Absent("any");
+    }
+
+    /// Cache settings of a site or a route. A key that a route leaves out keeps the site's value.
+    pub struct Cache {
+        /// Freshness lifetime for responses that state none themselves.
+        ttl: Duration = Absent("none");
+        /// Ignore what the origin says about freshness, `no-store` and `private` included, and use `ttl`.
+        r#override: bool = Absent("`false`");
+        /// Upper bound of any freshness lifetime.
+        max_ttl: Duration = Absent("none");
+        /// How long a stale response may be served while it is revalidated, where the origin neither says nor forbids
+        /// it.
+        stale_while_revalidate: Duration = Absent("none");
+        /// How long a stale response may be served when the origin fails, where it neither says nor forbids it.
+        stale_if_error: Duration = Absent("none");
+        /// Heuristic freshness (a tenth of the age since Last-Modified) where nothing else is known.
+        heuristics: bool = Absent("`true`");
+        /// Store responses that set cookies, without the cookies.
+        store_set_cookie: bool = Absent("`false`");
+        /// Freshness lifetime by status, for responses that state none themselves: `{404: 30s}`.
+        ttl_by_status: Map<Status, Duration, 0> = Absent("`{}`");
+        /// Do not obey `Cache-Control` and `Pragma` in requests.
+        ignore_client_cache_control: bool = Absent("`false`");
+        /// What beside host and path tells two responses apart.
+        key: Key = Absent("the whole query");
+        later {
+            /// The response field that lists tags for purging.
+            tags;
+        }
+    }
+
+    /// The cache key, beside host and path.
+    pub struct Key {
+        /// Which query parameters count: `all`, `none`, `{only: [a, b]}` or `{ignore: [utm_*]}`.
+        query: QueryChoice = Absent("`all`");
+        /// Whether their order does not matter.
+        sort: bool = Absent("`false`");
+        /// Request fields that count.
+        headers: List<FieldName, 0> = Absent("`[]`");
+        /// Cookies that count.
+        cookies: List<CookieName, 0> = Absent("`[]`");
+    }
+
+    /// A choice of query parameters: one of the two keys.
+    pub struct QueryLists {
+        /// Only these count.
+        only: List<ParameterName> = Absent("—");
+        /// All but these count; a `*` at the end stands for any rest.
+        ignore: List<ParameterPattern> = Absent("—");
+    }
+}

@@ -1,0 +1,32 @@
+//! What a reload cannot change.
+
+use super::model::{AdminAddress, Config, Listener};
+
+/// The keys that differ between two configurations and take effect only with a new process. Empty: a reload applies
+/// all of the new one.
+pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
+    let mut keys = Vec::new();
+    let mut differs = |differs: bool, key: &str| {
+        if differs {
+            keys.push(key.to_owned());
+        }
+    };
+    differs(old.threads != new.threads, "threads");
+    differs(old.pid_file != new.pid_file, "pid_file");
+    differs(old.upgrade_socket != new.upgrade_socket, "upgrade_socket");
+    differs(sockets(old) != sockets(new), "listeners");
+    differs(admin(old) != admin(new), "admin.address");
+    differs(old.memory.size != new.memory.size, "cache.memory.size");
+    keys
+}
+
+/// In whatever order they are written.
+fn sockets(config: &Config) -> Vec<(std::net::SocketAddr, bool)> {
+    let mut sockets: Vec<_> = config.listeners.iter().map(|&Listener { address, h2c }| (address, h2c)).collect();
+    sockets.sort_unstable();
+    sockets
+}
+
+fn admin(config: &Config) -> Option<&AdminAddress> {
+    config.admin.as_ref().map(|admin| &admin.address)
+}

@@ -1,0 +1,343 @@
+//! Golden configurations and generated files. `UPDATE_GOLDEN=1` rewrites what is expected.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use super::decode::{Decode, Presence, Shape, Trail};
+use super::model::{HostPattern, KeyPolicy};
+use super::node::{Node, Value};
+use super::{Config, Errors, effective, from_bytes, needs_restart, parse, reference, schema};
+use crate::http_cache::Policy;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn update() -> bool {
+    std::env::var_os("UPDATE_GOLDEN").is_some()
+}
+
+/// The environment of all golden files.
+fn environment(name: &str) -> Option<OsString> {
+    match name {
+        "FORELAND_ADMIN_TOKEN" => Some("correct horse battery staple".into()),
+        "EMPTY" => Some("".into()),
+        _ => None,
+    }
+}
+
+fn check(file: &Path) -> Result<Config, Errors> {
+    let bytes = std::fs::read(file).unwrap();
+    let base = root().join("tests/config");
+    from_bytes(&bytes, file.file_name().map(Path::new), &base, &environment)
+}
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(root().join(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "yaml"))
+        .collect();
+    files.sort();
+    files
+}
+
+/// Compares with a file's text, or writes it.
+fn assert_current(file: &Path, text: &str) -> bool {
+    if update() {
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
+    }
+    let expected = std::fs::read_to_string(file).unwrap_or_default();
+    if expected != text {
+        eprintln!("--- {} expects\n{expected}--- but it is\n{text}", file.display());
+    }
+    expected == text
+}
+
+#[test]
+fn bad_files_are_refused_as_expected() {
+    let files = files("tests/config/bad");
+    assert!(files.len() >= 45, "only {} files", files.len());
+    let mut failed = Vec::new();
+    for file in files {
+        match check(&file) {
+            Ok(_) => failed.push(format!("{}: accepted", file.display())),
+            Err(errors) => {
+                let text = format!("{errors}\n").replace(root().to_str().unwrap(), "ROOT");
+                if !assert_current(&file.with_extension("err"), &text) {
+                    failed.push(file.display().to_string());
+                }
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+#[test]
+fn good_files_are_accepted_and_mean_the_same_when_printed() {
+    let mut files: Vec<PathBuf> = ["tests/config/good", "conf", "conf/examples"].into_iter().flat_map(files).collect();
+    assert!(files.len() >= 12, "only {} files", files.len());
+    files.retain(|file| {
+        let config = check(file).unwrap_or_else(|e| panic!("{e}"));
+        let warnings = config.warnings.iter().map(|w| format!("{w}\n")).collect::<String>();
+        let expected = file.with_extension("warnings");
+        let current = match warnings.is_empty() {
+            true => !expected.exists(),
+            false => assert_current(&expected, &warnings),
+        };
+        let text = effective(&config);
+        let again = from_bytes(text.as_bytes(), Some(Path::new("effective")), Path::new("/nowhere"), &environment)
+            .unwrap_or_else(|e| panic!("{}: {e}\n{text}", file.display()));
+        assert_same(&config, &again);
+        assert_eq!(effective(&again), text);
+        assert!(!text.contains("correct horse"), "a secret is printed");
+        assert!(!format!("{config:?}").contains("correct horse"), "a secret is printed");
+        !current
+    });
+    assert!(files.is_empty(), "{files:#?}");
+}
+
+fn assert_same(a: &Config, b: &Config) {
+    assert_eq!(a.threads, b.threads);
+    assert_eq!(a.drain, b.drain);
+    assert_eq!(a.pid_file, b.pid_file);
+    assert_eq!(a.upgrade_socket, b.upgrade_socket);
+    assert_eq!(a.trusted_proxies, b.trusted_proxies);
+    assert_eq!(a.listeners, b.listeners);
+    assert_eq!(a.admin, b.admin);
+    assert_eq!(a.access_log, b.access_log);
+    assert_eq!(a.memory, b.memory);
+    assert_eq!(a.limits, b.limits);
+    assert_eq!(a.origins, b.origins);
+    assert_eq!(a.sites, b.sites);
+}
+
+#[test]
+fn generated_pages_are_current() {
+    assert!(assert_current(&root().join("docs/configuration.md"), &reference()), "run with UPDATE_GOLDEN=1");
+    assert!(assert_current(&root().join("conf/foreland.schema.json"), &schema()), "run with UPDATE_GOLDEN=1");
+}
+
+#[test]
+fn the_schema_accepts_good_files() {
+    let schema: Json = serde_json::from_str(&schema()).unwrap();
+    for file in ["tests/config/good", "conf", "conf/examples"].into_iter().flat_map(files) {
+        let node = Node::parse(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        if let Err(why) = valid(&schema, &schema, &json_of(&node)) {
+            panic!("{}: {why}", file.display());
+        }
+    }
+    let node = Node::parse("listeners: [{address: 1.2.3.4:80, typo: 1}]\norigins: {}\nsites: []\n").unwrap();
+    assert!(valid(&schema, &schema, &json_of(&node)).is_err(), "the schema accepts anything");
+}
+
+fn json_of(node: &Node) -> Json {
+    match &node.value {
+        Value::Null => Json::Null,
+        Value::Bool(b) => json!(b),
+        Value::Number(n) => n.parse::<u64>().map_or_else(|_| json!(0.5), |n| json!(n)),
+        Value::Text(t) => json!(t),
+        Value::List(items) => items.iter().map(json_of).collect(),
+        Value::Map(entries) => entries.iter().map(|e| (e.key.clone(), json_of(&e.node))).collect(),
+    }
+}
+
+/// As much of JSON Schema as our own schema uses, patterns aside.
+fn valid(root: &Json, schema: &Json, value: &Json) -> Result<(), String> {
+    if let Some(target) = schema["$ref"].as_str() {
+        let target = root.pointer(target.trim_start_matches('#')).ok_or("a dangling $ref")?;
+        return valid(root, target, value);
+    }
+    if let Some(any) = schema["anyOf"].as_array() {
+        let tries: Vec<_> = any.iter().map(|s| valid(root, s, value)).collect();
+        return if tries.iter().any(Result::is_ok) { Ok(()) } else { Err(format!("{value}: {tries:?}")) };
+    }
+    if let Some(words) = schema["enum"].as_array() {
+        return words.contains(value).then_some(()).ok_or(format!("{value} is none of {words:?}"));
+    }
+    match schema["type"].as_str() {
+        Some("boolean") if value.is_boolean() => Ok(()),
+        Some("string") if value.is_string() => Ok(()),
+        Some("integer") => {
+            let n = value.as_u64().ok_or(format!("{value} is no number"))?;
+            let (min, max) = (schema["minimum"].as_u64().unwrap(), schema["maximum"].as_u64().unwrap());
+            (min..=max).contains(&n).then_some(()).ok_or(format!("{n} is out of range"))
+        }
+        Some("array") => {
+            let items = value.as_array().ok_or(format!("{value} is no list"))?;
+            if (items.len() as u64) < schema["minItems"].as_u64().unwrap() {
+                return Err("too short".to_owned());
+            }
+            items.iter().try_for_each(|item| valid(root, &schema["items"], item))
+        }
+        Some("object") => {
+            let map = value.as_object().ok_or(format!("{value} is no mapping"))?;
+            for name in schema["required"].as_array().into_iter().flatten() {
+                map.get(name.as_str().unwrap()).ok_or(format!("{name} is missing"))?;
+            }
+            map.iter().try_for_each(|(key, value)| {
+                let of = schema["properties"].get(key).unwrap_or(&schema["additionalProperties"]);
+                if *of == json!(false) {
+                    return Err(format!("unknown {key}"));
+                }
+                valid(root, of, value).map_err(|why| format!("{key}: {why}"))
+            })
+        }
+        _ => Err(format!("{value} is not {}", schema["type"])),
+    }
+}
+
+/// Every default is a text that its own reader accepts, and every key is documented.
+#[test]
+fn declarations_are_sound() {
+    fn visit(shape: &Shape, seen: &mut Vec<&'static str>) {
+        match shape {
+            Shape::List { of, .. } | Shape::Map { of, .. } => visit(of, seen),
+            Shape::Any(shapes) => shapes.iter().for_each(|s| visit(s, seen)),
+            Shape::Keys(keys) => {
+                let keys = keys();
+                if seen.contains(&keys.name) {
+                    return;
+                }
+                seen.push(keys.name);
+                assert!(!keys.doc.trim().is_empty());
+                for field in keys.fields {
+                    assert!(field.doc.trim().ends_with(['.', '`']), "{}.{}: {}", keys.name, field.name, field.doc);
+                    assert_ne!(field.presence, Presence::Default(""));
+                    visit(&(field.shape)(), seen);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut seen = Vec::new();
+    visit(&super::raw::Root::shape(), &mut seen);
+    assert_eq!(seen.len(), 16, "{seen:?}");
+}
+
+const SMALL: &str = "\
+listeners: [{address: '127.0.0.1:8080'}]
+origins: {a: {servers: ['127.0.0.1:9000']}}
+sites: [{hosts: ['*'], origin: a}]
+";
+
+fn small(more: &str) -> Config {
+    parse(&format!("{SMALL}{more}"), None, Path::new("/etc/foreland")).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn what_is_left_out_has_the_documented_default() {
+    let config = small("");
+    assert_eq!(config.drain, Duration::from_secs(30));
+    assert_eq!(config.memory.size, 512 << 20);
+    assert_eq!(config.limits.header_size, 32 << 10);
+    assert_eq!(config.limits.body_size, None);
+    assert!(config.access_log.is_some());
+    assert!(config.admin.is_none() && config.trusted_proxies.is_empty() && config.upgrade_socket.is_none());
+    assert_eq!(config.sites[0].policy.cache, Some(Policy::default()));
+    assert_eq!(config.sites[0].policy.key, KeyPolicy::default());
+    assert_eq!(config.sites[0].hosts, [HostPattern::Any]);
+    assert_eq!(config.origins[0].retries, 2);
+    // What the page says of the cache's keys is what `Policy` does.
+    let said = small("").sites[0].policy.clone();
+    let text = SMALL.replace(
+        "origin: a}",
+        "origin: a, cache: {override: false, heuristics: true, store_set_cookie: false, ttl_by_status: {}, \
+         ignore_client_cache_control: false, key: {query: all, sort: false, headers: [], cookies: []}}}",
+    );
+    assert_eq!(parse(&text, None, Path::new("/")).unwrap().sites[0].policy, said);
+}
+
+#[test]
+fn a_route_refines_its_site_key_by_key() {
+    let text = SMALL.replace(
+        "origin: a}",
+        "origin: a, cache: {ttl: 1h, heuristics: false, key: {query: none, headers: [X-A]}}, routes: [\
+           {match: {path: /a}, cache: {max_ttl: 2h, key: {headers: []}}},\
+           {match: {path: /b}, cache: off},\
+           {match: {path: /c}}]}",
+    );
+    let config = parse(&text, None, Path::new("/")).unwrap();
+    let site = &config.sites[0];
+    let refined = &site.routes[0].policy;
+    let policy = refined.cache.as_ref().unwrap();
+    assert_eq!((policy.ttl, policy.max_ttl), (Some(Duration::from_secs(3600)), Some(Duration::from_secs(7200))));
+    assert!(!policy.heuristics);
+    assert_eq!(refined.key.query, super::model::QueryKey::None);
+    assert!(refined.key.headers.is_empty());
+    assert_eq!(site.routes[1].policy.cache, None);
+    assert_eq!(site.routes[2].policy, site.policy);
+}
+
+#[test]
+fn a_route_can_turn_the_cache_on() {
+    let text = SMALL.replace(
+        "origin: a}",
+        "origin: a, cache: off, routes: [{match: {path: /a}, cache: {ttl: 1h}}, {match: {path: /b}, cache: on}]}",
+    );
+    let site = &parse(&text, None, Path::new("/")).unwrap().sites[0];
+    assert_eq!(site.policy.cache, None);
+    assert_eq!(site.routes[0].policy.cache.as_ref().unwrap().ttl, Some(Duration::from_secs(3600)));
+    assert_eq!(site.routes[1].policy.cache, Some(Policy::default()));
+}
+
+#[test]
+fn relative_paths_start_at_the_file() {
+    let config =
+        small("pid_file: run/pid\naccess_log: {path: log}\nadmin: {address: 'unix:s'}\nupgrade_socket: /abs\n");
+    assert_eq!(config.pid_file.as_deref(), Some(Path::new("/etc/foreland/run/pid")));
+    assert_eq!(config.upgrade_socket.as_deref(), Some(Path::new("/abs")));
+    assert_eq!(config.admin.unwrap().address, super::model::AdminAddress::Unix("/etc/foreland/s".into()));
+}
+
+#[test]
+fn restart_is_needed_only_where_a_reload_does_not_reach() {
+    let old = small("");
+    assert!(needs_restart(&old, &small("drain: 1s\nlimits: {connections: 5}\n")).is_empty());
+    let new = small(
+        "threads: 1000\npid_file: p\nupgrade_socket: u\ncache: {memory: {size: 1GiB}}\nadmin: {address: '127.0.0.1:1'}\n",
+    );
+    let keys = ["threads", "pid_file", "upgrade_socket", "admin.address", "cache.memory.size"];
+    assert_eq!(needs_restart(&old, &new), keys);
+    let text = SMALL.replace("8080'}", "8080', h2c: true}");
+    assert_eq!(needs_restart(&old, &parse(&text, None, Path::new("/")).unwrap()), ["listeners"]);
+}
+
+#[test]
+fn the_hash_tells_texts_apart() {
+    let (a, b) = (small(""), small("# a comment\n"));
+    assert_eq!(a.hash.len(), 16);
+    assert_ne!(a.hash, b.hash);
+    assert_eq!(a.hash, small("").hash);
+}
+
+#[test]
+fn unreadable_files_say_why() {
+    let missing = super::load(Path::new("/nonexistent/foreland.yaml")).unwrap_err().to_string();
+    assert!(missing.starts_with("/nonexistent/foreland.yaml: cannot be opened: "), "{missing}");
+    let folder = super::load(&root().join("src")).unwrap_err().to_string();
+    assert!(folder.contains("cannot be read"), "{folder}");
+    let empty = parse("# nothing\n", None, Path::new("/")).unwrap_err().to_string();
+    assert!(empty.contains("the file is empty"), "{empty}");
+}
+
+proptest::proptest! {
+    /// Whatever the text, there is an answer.
+    #[test]
+    fn no_text_panics(
+        lines in proptest::collection::vec("( |  |- ){0,3}(sites|hosts|origin|cache|ttl|match|path|x|<<)?:? ?[a-z0-9*&\\[\\]{}\"',:!-]{0,12}", 0..12)
+    ) {
+        _ = parse(&lines.join("\n"), None, Path::new("/"));
+    }
+}
+
+/// A trail that is its own root has no name.
+#[test]
+fn the_root_has_no_path() {
+    assert_eq!(Trail::ROOT.to_string(), "");
+    assert_eq!(Trail::ROOT.key("a").index(2).key("b.c").to_string(), "a[2][\"b.c\"]");
+}
