@@ -47,7 +47,6 @@ pub struct Connection {
     release: AtomicBool,
     digest: Arc<SocketDigest>,
     peer: SocketAddr,
-    local: SocketAddr,
     /// HTTP/2 with prior knowledge is looked for.
     h2c: bool,
     watched: Watched,
@@ -76,7 +75,6 @@ impl Connection {
             release: AtomicBool::new(false),
             digest: Arc::new(digest),
             peer,
-            local,
             h2c,
             watched: watch.add(),
         }
@@ -85,11 +83,6 @@ impl Connection {
     /// The client's socket address.
     pub fn peer(&self) -> SocketAddr {
         self.peer
-    }
-
-    /// The address the client connected to.
-    pub fn local(&self) -> SocketAddr {
-        self.local
     }
 
     /// What the watch knows of this connection.
@@ -302,20 +295,15 @@ impl GetSocketDigest for Connection {
 
 #[async_trait]
 impl Peek for Connection {
-    /// Fills `buf` without consuming it; `false` at the first byte that shows that the rest need not be awaited,
-    /// or at the end of the stream.
+    /// Looks for HTTP/2 with prior knowledge: fills `buf` with the preface if it is there.
     ///
-    /// Used to tell HTTP/2 with prior knowledge from HTTP/1.1: a client of the latter may send fewer bytes than
-    /// the HTTP/2 preface has and then wait, so it must not be waited for.
+    /// Always `true`, which means that `buf` tells: Pingora would take `false` for HTTP/2. A client of HTTP/1.1 may
+    /// send fewer bytes than the preface has and then wait, so only what looks like the preface is waited for.
     async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
-        if !self.h2c {
-            return Ok(false);
-        }
-        let http2 = super::preface::peek(&self.io, &self.watched, buf).await?;
-        if http2 {
+        if self.h2c && super::preface::peek(&self.io, &self.watched, buf).await? {
             // From here on many requests share the connection, and HTTP/2 has an idle timeout of its own.
             self.watched.request_began();
         }
-        Ok(http2)
+        Ok(true)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderName, HeaderValue, Method, Version};
+use http::{HeaderName, HeaderValue, Version};
 use pingora::http::ResponseHeader;
 
 use super::client::Client;
@@ -104,9 +104,8 @@ pub struct Reply {
     pub no_body: bool,
     /// Why this is an error, for the log.
     pub reason: Option<String>,
-    /// What of the request is still known after its session is over.
+    /// The version of HTTP that the client speaks; the session forgets it where a background fetch begins.
     pub version: Option<Version>,
-    pub method: Option<Method>,
 }
 
 impl Context {
@@ -124,10 +123,6 @@ impl Context {
         }
     }
 
-    /// The policy in force.
-    pub fn policy(&self) -> Option<&RequestPolicy> {
-        self.request.as_ref().map(Request::policy)
-    }
 }
 
 impl Request {

@@ -18,7 +18,7 @@ use super::respond::{Answer, respond};
 use super::state::Shared;
 use super::{caching, link, trace};
 use crate::http_cache::{self, Outcome, Ranges, Reuse};
-use crate::store::{Object, ObjectKey};
+use crate::store::{Object, ObjectKey, write_field};
 
 /// What is sent of an object.
 enum Part {
@@ -228,22 +228,15 @@ fn write_head(wire: &mut Vec<u8>, object: &Object, part: &Part, ctx: &Context) {
         wire.extend_from_slice(b"\r\n");
         let stored = object.head.response.headers.iter().filter(|(name, _)| goes_with(part, name));
         for (name, value) in stored.map(|(n, v)| (n.as_str(), v.as_bytes())) {
-            field(wire, name, value);
+            write_field(wire, name, value);
         }
         for (name, value) in own_fields(object, part) {
-            field(wire, name.as_str(), value.as_bytes());
+            write_field(wire, name.as_str(), value.as_bytes());
         }
     }
     wire.extend_from_slice(b"Age: ");
     let mut digits = itoa::Buffer::new();
     wire.extend_from_slice(digits.format(object.head.record.facts.age_seconds(ctx.now)).as_bytes());
-    wire.extend_from_slice(b"\r\n");
-}
-
-fn field(wire: &mut Vec<u8>, name: &str, value: &[u8]) {
-    wire.extend_from_slice(name.as_bytes());
-    wire.extend_from_slice(b": ");
-    wire.extend_from_slice(value);
     wire.extend_from_slice(b"\r\n");
 }
 

@@ -66,7 +66,7 @@ pub async fn serve<A: ServerApp + Send + Sync + 'static>(
     app: Arc<A>,
     shared: Arc<Shared>,
     drain: Drain,
-    mut shutdown: watch::Receiver<bool>,
+    shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let (address, h2c) = (bound.address, bound.h2c);
     let listener = TcpListener::from_std(std::net::TcpListener::from(bound.socket))?;
@@ -105,22 +105,12 @@ pub async fn serve<A: ServerApp + Send + Sync + 'static>(
             tokio::time::sleep(PAUSE).await;
         }
     }
-    shutdown.mark_unchanged();
     // The handshakes that the kernel has completed are ours: closing the socket would reset them.
-    while let Some(accepted) = futures_now(listener.accept()) {
+    while let Some(accepted) = futures_util::FutureExt::now_or_never(listener.accept()) {
         if !accept(accepted) {
             break;
         }
     }
     info!("no longer listening on {address}");
     Ok(())
-}
-
-/// The future's value if it is there at the first poll.
-fn futures_now<F: Future>(future: F) -> Option<F::Output> {
-    let mut future = std::pin::pin!(future);
-    match future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
-        std::task::Poll::Ready(value) => Some(value),
-        std::task::Poll::Pending => None,
-    }
 }

@@ -10,6 +10,6 @@ mod uncacheable;
 pub use fill::{Fill, MAX_LAG};
 pub use key::ObjectKey;
 pub use memory::{MemoryTier, MemoryUsage};
-pub use object::{Head, Object, Record, meta_of};
+pub use object::{Head, Object, Record, meta_of, write_field};
 pub use storage::{Followed, Store};
 pub use uncacheable::Uncacheable;

@@ -138,26 +138,30 @@ fn wire(response: &ResponseHeader, body_len: usize) -> Bytes {
     wire.extend_from_slice(status.canonical_reason().unwrap_or("").as_bytes());
     wire.extend_from_slice(b"\r\n");
     for (name, value) in response.headers.iter().filter(|(name, _)| !is_written_apart(name)) {
-        title_case(name.as_str(), &mut wire);
-        wire.extend_from_slice(b": ");
-        wire.extend_from_slice(value.as_bytes());
-        wire.extend_from_slice(b"\r\n");
+        write_field(&mut wire, name.as_str(), value.as_bytes());
     }
     // RFC 9110 §8.6: no Content-Length in a 204.
     if status != StatusCode::NO_CONTENT {
         let mut digits = itoa::Buffer::new();
-        wire.extend_from_slice(b"Content-Length: ");
-        wire.extend_from_slice(digits.format(body_len).as_bytes());
-        wire.extend_from_slice(b"\r\n");
+        write_field(&mut wire, CONTENT_LENGTH.as_str(), digits.format(body_len).as_bytes());
     }
     Bytes::from(wire.into_boxed_slice())
 }
 
-/// `content-type` as `Content-Type`: field names are case-insensitive, but some old clients do not know.
-fn title_case(name: &str, out: &mut Vec<u8>) {
-    let mut start = true;
-    for byte in name.bytes() {
-        out.push(if start { byte.to_ascii_uppercase() } else { byte });
-        start = byte == b'-';
+/// Writes a field as HTTP/1.1 has it, `content-type` as `Content-Type`: field names are case-insensitive, but some old
+/// clients do not know.
+pub fn write_field(wire: &mut Vec<u8>, name: &str, value: &[u8]) {
+    match name {
+        "etag" => wire.extend_from_slice(b"ETag"),
+        _ => {
+            let mut start = true;
+            for byte in name.bytes() {
+                wire.push(if start { byte.to_ascii_uppercase() } else { byte });
+                start = byte == b'-';
+            }
+        }
     }
+    wire.extend_from_slice(b": ");
+    wire.extend_from_slice(value);
+    wire.extend_from_slice(b"\r\n");
 }
