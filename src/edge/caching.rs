@@ -48,16 +48,13 @@ pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
         return;
     }
     ctx.cache.forwarded = Some(FwdReason::UriMiss);
-    // An object that is stored is to be used, or kept for the day the origin fails, whatever was marked later.
-    if shared.store.uncacheable().contains(&key.hash, shared.uptime())
-        && shared.store.memory().peek(&crate::store::ObjectKey::primary(key.hash)).is_none()
-    {
-        return;
-    }
+    // Where the last answer could not be shared, waiting for the next one would be in vain. It is stored all the same
+    // if it can be.
+    let waits = !shared.store.uncacheable().contains(&key.hash, shared.uptime());
     let mut overrides = CacheOptionOverrides::default();
     overrides.max_lock_retries = Some(LOCK_RETRIES);
     overrides.wait_timeout = Some(shared.lock_wait(request.policy().origin, &request.snapshot));
-    session.cache.enable(shared.store, None, None, Some(shared.lock), Some(overrides));
+    session.cache.enable(shared.store, None, None, waits.then_some(shared.lock), Some(overrides));
     // What is read from the store must not wait for a slow client, since others follow the same fill.
     session.set_proxy_tasks_enabled(true);
 }
@@ -159,6 +156,9 @@ pub fn on_response(shared: &Shared, session: &Session, response: &ResponseHeader
     match verdict {
         Ok((stored, response)) => {
             ctx.cache.stored = true;
+            if let Some((key, _)) = &request.key {
+                shared.store.uncacheable().clear(&key.hash);
+            }
             let now = Timestamp::from(SystemTime::now());
             ctx.cache.ttl = Some(stored.facts.ttl(now));
             RespCacheable::Cacheable(meta(request, &stored, response))
