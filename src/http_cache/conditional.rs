@@ -279,7 +279,10 @@ mod tests {
         }
 
         #[test]
-        fn a_listed_tag_is_found(tags in proptest::collection::vec("[a-z,]{0,5}", 1..6), at in any::<proptest::sample::Index>()) {
+        fn a_listed_tag_is_found(
+            tags in proptest::collection::vec("[a-z,]{0,5}", 1..6),
+            at in any::<proptest::sample::Index>(),
+        ) {
             let list: Vec<_> = tags.iter().map(|tag| format!("\"{tag}\"")).collect();
             let etag = at.get(&list).clone();
             prop_assert!(answers_304(&[("if-none-match", &list.join(", "))], &[("etag", &etag)]));

@@ -378,7 +378,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn total_on_arbitrary_bytes(lines in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..80), 0..4)) {
+        fn total_on_arbitrary_bytes(
+            lines in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..80), 0..4),
+        ) {
             let mut headers = HeaderMap::new();
             for line in lines {
                 if let Ok(value) = HeaderValue::from_bytes(&line) {

@@ -147,7 +147,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decodes_what_it_encodes(numbers in any::<[i64; 3]>(), lengths in [0..i64::MAX, 0..i64::MAX, 0..i64::MAX], flags in any::<[bool; 4]>()) {
+        fn decodes_what_it_encodes(
+            numbers in any::<[i64; 3]>(),
+            lengths in [0..i64::MAX, 0..i64::MAX, 0..i64::MAX],
+            flags in any::<[bool; 4]>(),
+        ) {
             let facts = Facts {
                 received: Timestamp::from_millis(numbers[0]),
                 initial_age_ms: lengths[0],

@@ -6,7 +6,7 @@ use http::header::AsHeaderName;
 /// The non-empty members of all lines of a field, in order, without the white space around them.
 ///
 /// RFC 9110 §5.6.1.2: a recipient must parse and ignore a reasonable number of empty list elements.
-pub(super) fn field_members<'a>(headers: &'a HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &'a [u8]> {
+pub(super) fn field_members(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &[u8]> {
     headers.get_all(name).into_iter().flat_map(|line| members(line.as_bytes())).filter(|member| !member.is_empty())
 }
 

@@ -279,8 +279,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn is_always_a_structured_list_of_one(ttl in any::<Option<i64>>(), key in any::<Option<String>>(), detail in any::<Option<String>>()) {
-            let status = CacheStatus { ttl, key: key.as_deref(), detail: detail.as_deref(), ..CacheStatus::fwd(FwdReason::Miss) };
+        fn is_always_a_structured_list_of_one(
+            ttl in any::<Option<i64>>(),
+            key in any::<Option<String>>(),
+            detail in any::<Option<String>>(),
+        ) {
+            let handling = CacheStatus::fwd(FwdReason::Miss).handling;
+            let status = CacheStatus { handling, ttl, key: key.as_deref(), detail: detail.as_deref() };
             let value = status.header_value(None, &mut BytesMut::new());
             let list: List = Parser::new(value.as_bytes()).parse().unwrap();
             prop_assert_eq!(list.len(), 1);

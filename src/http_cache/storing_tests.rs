@@ -4,6 +4,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::http_cache::{Reuse, reuse};
 
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
 const T0: Timestamp = Timestamp::from_secs(1_700_000_000);
 
 /// T0 and a number of seconds, as an HTTP date.
@@ -36,7 +38,7 @@ fn store(status: u16, list: &[(&str, &str)]) -> Result<Stored, NotStored> {
 }
 
 /// Seconds of freshness left on arrival, with the source.
-fn fresh(list: &[(&str, &str)]) -> (i64, FreshnessSource) {
+fn fresh(list: Fields<'_>) -> (i64, FreshnessSource) {
     let stored = store(200, list).unwrap();
     (stored.facts.ttl(T0), stored.freshness.source)
 }
@@ -51,7 +53,7 @@ const CC: &str = "cache-control";
 fn lifetimes_the_origin_states() {
     // RFC 9111 §4.2.1.
     use FreshnessSource::*;
-    let cases: &[(&[(&str, &str)], i64, FreshnessSource)] = &[
+    let cases: &[(Fields<'_>, i64, FreshnessSource)] = &[
         (&[(CC, "max-age=3600")], 3600, MaxAge),
         (&[(CC, "max-age=60, s-maxage=3600")], 3600, SMaxage),
         (&[(CC, "s-maxage=60"), (CC, "max-age=3600")], 60, SMaxage),
