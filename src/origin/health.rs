@@ -253,7 +253,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_tcp_check_wants_a_connection_and_no_more() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.83.7.2:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         assert_eq!(probe(&check(HealthCheckKind::Tcp), addr, "x").await, Ok(()));
         drop(listener);
@@ -285,7 +285,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_is_watched_until_it_recovers() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // An address of its own, so that nobody else is given its port in the meantime.
+        let listener = TcpListener::bind("127.83.7.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         drop(listener);
         let check = HealthCheck { interval: Duration::from_millis(1), ..check(HealthCheckKind::Tcp) };

@@ -67,20 +67,29 @@ pub(super) async fn follow(origin: &str, slot: &SlotState, host: &str, mut outco
 /// A name with IPv4 addresses is used over IPv4 alone: the two families mostly lead to the same machines, which
 /// would then count twice, and many hosts have IPv6 addresses without a way to reach others.
 pub(super) async fn lookup(host: &str) -> Result<Answer, String> {
+    lookup_by(host, system_resolver).await
+}
+
+/// Makes a resolver for one family of addresses; blocking.
+trait MakeResolver: Fn(LookupIpStrategy) -> Result<TokioResolver, NetError> + Clone + Send + 'static {}
+
+impl<T> MakeResolver for T where T: Fn(LookupIpStrategy) -> Result<TokioResolver, NetError> + Clone + Send + 'static {}
+
+async fn lookup_by(host: &str, resolver: impl MakeResolver) -> Result<Answer, String> {
     let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     if let Ok(address) = literal.parse() {
         return Ok(Answer { addresses: vec![address], ttl: MAX_TTL });
     }
-    match timeout(LOOKUP_LIMIT, lookup_name(host)).await {
+    match timeout(LOOKUP_LIMIT, lookup_name(host, resolver)).await {
         Ok(answer) => answer,
         Err(_) => Err(format!("no answer within {LOOKUP_LIMIT:?}")),
     }
 }
 
-async fn lookup_name(host: &str) -> Result<Answer, String> {
-    match lookup_family(host, LookupIpStrategy::Ipv4Only).await {
+async fn lookup_name(host: &str, resolver: impl MakeResolver) -> Result<Answer, String> {
+    match lookup_family(host, LookupIpStrategy::Ipv4Only, resolver.clone()).await {
         // Only where there is none: an IPv4 lookup that fails must not switch the family for a while.
-        Err(Failed::NoRecords(_)) => lookup_family(host, LookupIpStrategy::Ipv6Only).await,
+        Err(Failed::NoRecords(_)) => lookup_family(host, LookupIpStrategy::Ipv6Only, resolver).await,
         outcome => outcome,
     }
     .map_err(|failed| match failed {
@@ -93,9 +102,9 @@ enum Failed {
     Other(String),
 }
 
-async fn lookup_family(host: &str, family: LookupIpStrategy) -> Result<Answer, Failed> {
+async fn lookup_family(host: &str, family: LookupIpStrategy, resolver: impl MakeResolver) -> Result<Answer, Failed> {
     // Made anew each time, so that changes of the two files take effect; reading them is blocking.
-    let resolver = match tokio::task::spawn_blocking(move || system_resolver(family)).await {
+    let resolver = match tokio::task::spawn_blocking(move || resolver(family)).await {
         Ok(Ok(resolver)) => resolver,
         Ok(Err(error)) => return Err(Failed::Other(format!("the resolver cannot be set up: {error}"))),
         Err(error) => return Err(Failed::Other(format!("the resolver cannot be set up: {error}"))),
@@ -137,7 +146,94 @@ fn retry_after(failures: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
+    use hickory_resolver::config::{ConnectionConfig, NameServerConfig};
+    use hickory_resolver::proto::op::{Message, ResponseCode};
+    use hickory_resolver::proto::rr::{RData, Record, RecordType};
+    use tokio::net::UdpSocket;
+
     use super::*;
+
+    /// A name server that knows by heart: what it says about the A and the AAAA records of any name.
+    struct Script {
+        a: Result<&'static [&'static str], ResponseCode>,
+        aaaa: Result<&'static [&'static str], ResponseCode>,
+        ttl: u32,
+    }
+
+    async fn name_server(script: Script) -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let addr = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut packet = [0; 1500];
+            while let Ok((length, client)) = socket.recv_from(&mut packet).await {
+                let asked = Message::from_vec(&packet[..length]).unwrap();
+                let query = asked.queries[0].clone();
+                let mut answer = Message::response(asked.metadata.id, asked.metadata.op_code);
+                match if query.query_type() == RecordType::A { script.a } else { script.aaaa } {
+                    Ok(addresses) => answer.add_answers(addresses.iter().map(|address| {
+                        let address: IpAddr = address.parse().unwrap();
+                        Record::from_rdata(query.name().clone(), script.ttl, RData::from(address))
+                    })),
+                    Err(code) => {
+                        answer.metadata.response_code = code;
+                        &mut answer
+                    }
+                };
+                answer.add_query(query);
+                socket.send_to(&answer.to_vec().unwrap(), client).await.unwrap();
+            }
+        });
+        addr
+    }
+
+    async fn ask(script: Script) -> Result<Answer, String> {
+        let server = name_server(script).await;
+        lookup_by("origin.test.", move |family| {
+            let mut connection = ConnectionConfig::udp();
+            connection.port = server.port();
+            let server = NameServerConfig::new(server.ip(), true, vec![connection]);
+            let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+            let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+            builder.options_mut().ip_strategy = family;
+            builder.build()
+        })
+        .await
+    }
+
+    fn addresses(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn ipv4_is_used_alone_where_there_is_any() {
+        let answer = ask(Script { a: Ok(&["10.0.0.2", "10.0.0.1"]), aaaa: Ok(&["2001:db8::1"]), ttl: 100 }).await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.addresses, addresses(&["10.0.0.1", "10.0.0.2"]));
+        assert!(answer.ttl > Duration::from_secs(50) && answer.ttl <= Duration::from_secs(100), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn ipv6_is_used_where_there_is_no_ipv4() {
+        let answer = ask(Script { a: Ok(&[]), aaaa: Ok(&["2001:db8::1"]), ttl: 100 }).await.unwrap();
+        assert_eq!(answer.addresses, addresses(&["2001:db8::1"]));
+    }
+
+    #[tokio::test]
+    async fn a_failing_name_server_does_not_switch_the_family() {
+        let script = Script { a: Err(ResponseCode::ServFail), aaaa: Ok(&["2001:db8::1"]), ttl: 100 };
+        assert!(ask(script).await.is_err());
+        assert!(ask(Script { a: Ok(&[]), aaaa: Ok(&[]), ttl: 100 }).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_ttl_has_bounds() {
+        for (ttl, expected) in [(0, MIN_TTL), (86_400, MAX_TTL)] {
+            let answer = ask(Script { a: Ok(&["10.0.0.1"]), aaaa: Ok(&[]), ttl }).await.unwrap();
+            assert_eq!(answer.ttl, expected);
+        }
+    }
 
     #[tokio::test]
     async fn literals_are_their_own_answer() {
