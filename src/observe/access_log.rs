@@ -1,1 +1,0 @@
-//! One record for each request.
