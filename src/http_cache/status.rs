@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode};
 pub const CACHE_NAME: &str = "Foreland";
 
 /// What became of a request, as one word: the whole set of label values of a metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// From the cache, fresh.
     Hit,
@@ -26,6 +26,7 @@ pub enum Outcome {
     /// From the origin: the cache had no part in it.
     Bypass,
     /// Answered by the edge itself.
+    #[default]
     Local,
 }
 
@@ -109,6 +110,8 @@ pub struct CacheStatus<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handling {
     Hit,
+    /// The edge answered by itself, without the cache and without the origin.
+    Neither,
     Fwd {
         reason: FwdReason,
         /// The status that the origin answered (RFC 9211 §2.3).
@@ -133,10 +136,11 @@ impl<'a> CacheStatus<'a> {
     }
 
     /// Appends the member to `out`. Allocates only if `out` has to grow.
-    pub fn write(&self, out: &mut BytesMut) {
+    pub fn write(&self, out: &mut impl BufMut) {
         out.put_slice(CACHE_NAME.as_bytes());
         match self.handling {
             Handling::Hit => out.put_slice(b"; hit"),
+            Handling::Neither => {}
             Handling::Fwd { reason, status, stored, collapsed } => {
                 out.put_slice(b"; fwd=");
                 out.put_slice(reason.as_str().as_bytes());
@@ -183,7 +187,7 @@ impl<'a> CacheStatus<'a> {
 }
 
 /// RFC 8941 §3.3.1: at most 15 digits.
-fn put_integer(out: &mut BytesMut, value: i64) {
+fn put_integer(out: &mut impl BufMut, value: i64) {
     const MAX: u64 = 999_999_999_999_999;
     let mut digits = [0; 16];
     let mut rest = value.unsigned_abs().min(MAX);
@@ -204,7 +208,7 @@ fn put_integer(out: &mut BytesMut, value: i64) {
 
 /// RFC 8941 §3.3.3: printable ASCII with `"` and `\` escaped. Other bytes are percent-encoded, as in the URIs that such
 /// strings are made of.
-fn put_string(out: &mut BytesMut, text: &str) {
+fn put_string(out: &mut impl BufMut, text: &str) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     out.put_u8(b'"');
     for byte in text.bytes() {

@@ -67,7 +67,7 @@ impl Default for Record<'_> {
             bytes_received: 0,
             duration: Duration::ZERO,
             first_byte: None,
-            cache: "none",
+            cache: "local",
             cache_status: None,
             tier: None,
             site: None,

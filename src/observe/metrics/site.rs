@@ -8,29 +8,25 @@ use super::samples::Samples;
 use super::{STATUS_CLASSES, status_class, table};
 
 /// What the cache did for a request, as the label `cache` says it. A word that is not here counts as `other`.
-pub const CACHE_WORDS: [&str; 12] = [
+pub const CACHE_WORDS: [&str; 10] = [
     // Answered from the store while fresh.
     "hit",
-    // Answered from the store while stale, since the origin failed or was not to be waited for.
+    // Answered from the store although stale: the origin failed, or the client takes stale responses.
     "stale",
-    // Answered from the store while stale, and refreshed in the background.
+    // Answered from the store although stale, and refreshed in the background.
     "updating",
     // Answered from the store after the origin confirmed it.
     "revalidated",
     // What was stored was stale, and the origin sent something new.
     "expired",
-    // Nothing was stored: fetched, and stored.
+    // Nothing was stored: the origin was asked.
     "miss",
-    // Nothing was stored, and the fill that another request began answered this one too.
+    // The fill that another request began answered this one too.
     "collapsed",
-    // The cache was asked or might have been, but the answer may not be stored.
-    "pass",
     // The cache is off here, or the request is of a kind that it does not serve.
     "bypass",
-    // The edge answered by itself: a refusal, a redirect, an error.
-    "edge",
-    // The request ended before the cache was asked.
-    "none",
+    // The edge answered by itself: a refusal, an error.
+    "local",
     "other",
 ];
 

@@ -71,6 +71,8 @@ table! {
         "Objects removed to make room for others.";
     CACHE_REJECTIONS: Counter "foreland_cache_admissions_rejected_total" in "objects" by ["tier", "reason"]
         "Objects that might have been stored and were not admitted, by reason.";
+    CACHE_FILL_BYTES: Gauge "foreland_cache_fill_bytes" in "bytes" by []
+        "Bytes that objects being written hold in memory, beside what the tiers hold.";
     CACHE_FILLS: Gauge "foreland_cache_fills_in_progress" in "fills" by []
         "Objects that are being written to the cache now.";
 
@@ -101,6 +103,9 @@ table! {
         "Client connections accepted.";
     CONNECTIONS_REFUSED: Counter "foreland_client_connections_refused_total" in "connections" by []
         "Client connections closed at once, since the limit was reached or the address is not allowed.";
+
+    CONNECTIONS_ENDED: Counter "foreland_client_connections_timed_out_total" in "connections" by []
+        "Client connections ended because the client was too slow to ask, to finish asking, or to take the answer.";
 
     LOG_WRITTEN: Counter "foreland_access_log_records_written_total" in "records" by []
         "Access-log records that reached their file.";

@@ -30,11 +30,11 @@ fn a_request_is_counted_by_site_class_and_cache() {
     site.record(&finished(200, "hit"));
     site.record(&finished(206, "hit"));
     site.record(&finished(502, "miss"));
-    site.record(&finished(0, "none"));
+    site.record(&finished(0, "local"));
     site.record(&finished(200, "invented"));
     has(&metrics, r#"foreland_requests_total{site="cdn",status="2xx",cache="hit"} 2"#);
     has(&metrics, r#"foreland_requests_total{site="cdn",status="5xx",cache="miss"} 1"#);
-    has(&metrics, r#"foreland_requests_total{site="cdn",status="none",cache="none"} 1"#);
+    has(&metrics, r#"foreland_requests_total{site="cdn",status="none",cache="local"} 1"#);
     has(&metrics, r#"foreland_requests_total{site="cdn",status="2xx",cache="other"} 1"#);
     has(&metrics, r#"foreland_response_bytes_total{site="cdn"} 5000"#);
     has(&metrics, r#"foreland_request_bytes_total{site="cdn"} 50"#);
