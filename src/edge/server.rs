@@ -1,6 +1,5 @@
 //! The process: from the configuration to listening, through signals, to the last response.
 
-use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -140,9 +139,10 @@ async fn serve(launch: Launch) -> Result<(), String> {
         });
     }
     drop(drain);
+    let (admin_stop, admin_stopped) = watch::channel(false);
     let admin_socket = match admin {
         Some((bound, socket)) => {
-            bound.serve(Arc::new(EdgeControl::new(shared.clone())), stopped.clone());
+            bound.serve(Arc::new(EdgeControl::new(shared.clone())), admin_stopped);
             Some(socket)
         }
         None => None,
@@ -167,13 +167,18 @@ async fn serve(launch: Launch) -> Result<(), String> {
     if let Some(socket) = &admin_socket {
         to_give.push((ADMIN.to_owned(), socket.as_fd()));
     }
-    until_stopped(&mut signals, &shared, upgrade_socket.as_deref(), &to_give).await;
+    let end = until_stopped(&mut signals, &shared, upgrade_socket.as_deref(), &to_give).await;
 
     shared.enter(Life::Draining);
-    notify::stopping();
     drop(to_give);
     drop((sockets, admin_socket));
     let _ = stop.send(true);
+    match end {
+        // The new process answers on the same socket; what this one would say of itself is of no use any more.
+        End::HandedOver => drop(admin_stop.send(true)),
+        // Probes see that it drains, to the end.
+        End::Stopped => notify::stopping(),
+    }
     drain_connections(&shared, &mut drained, drain_limit, &mut signals).await;
     if let Some(log) = &shared.access_log {
         let log = log.clone();
@@ -186,13 +191,19 @@ async fn serve(launch: Launch) -> Result<(), String> {
     Ok(())
 }
 
+/// Why the service ends.
+enum End {
+    Stopped,
+    HandedOver,
+}
+
 /// Serves signals until one of them ends the service.
 async fn until_stopped(
     signals: &mut Signals,
     shared: &Arc<Shared>,
     upgrade_socket: Option<&Path>,
     sockets: &[(String, BorrowedFd<'_>)],
-) {
+) -> End {
     loop {
         match signals.next().await {
             What::Reload => {
@@ -207,28 +218,27 @@ async fn until_stopped(
             }
             What::Upgrade => match upgrade_socket {
                 None => error!("QUIT: no upgrade_socket in the configuration, so there is nowhere to hand over to"),
-                Some(path) => match hand_over(path, sockets).await {
-                    Ok(()) => {
-                        info!("the new process serves; finishing what is in flight");
-                        return;
+                Some(path) => {
+                    info!("handing {} sockets over by {}", sockets.len(), path.display());
+                    let given = tokio::select! {
+                        given = upgrade::give(path, sockets) => given,
+                        () = signals.stop() => return End::Stopped,
+                    };
+                    match given {
+                        Ok(()) => {
+                            info!("the new process serves; finishing what is in flight");
+                            return End::HandedOver;
+                        }
+                        Err(e) => error!("upgrade by {}: {e}; this process goes on", path.display()),
                     }
-                    Err(e) => error!("upgrade by {}: {e}; this process goes on", path.display()),
-                },
+                }
             },
             What::Stop => {
                 info!("stopping");
-                return;
+                return End::Stopped;
             }
         }
     }
-}
-
-fn hand_over<'a>(
-    path: &'a Path,
-    sockets: &'a [(String, BorrowedFd<'a>)],
-) -> impl Future<Output = io::Result<()>> + 'a {
-    info!("handing {} sockets over by {}", sockets.len(), path.display());
-    upgrade::give(path, sockets)
 }
 
 /// Waits for the requests in flight, at most `limit`, or until a second signal to stop.
@@ -342,6 +352,14 @@ impl Signals {
             _ = self.quit.recv() => What::Upgrade,
             _ = self.term.recv() => What::Stop,
             _ = self.int.recv() => What::Stop,
+        }
+    }
+
+    /// Waits for a signal to stop; the others stay where they are.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
         }
     }
 }

@@ -280,3 +280,130 @@ impl Drop for Reader {
 fn fail<T>(why: &'static str) -> Result<T> {
     Error::e_explain(ErrorType::InternalError, why)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use futures_util::FutureExt;
+    use pingora::http::ResponseHeader;
+    use pingora_cache::CacheMeta;
+
+    use super::*;
+    use crate::http_cache::{Policy, RequestDirectives, RequestFacts, Timestamp, storability};
+    use crate::store::Record;
+
+    fn fill(expected: Option<u64>, max: u64) -> Arc<Fill> {
+        let mut response = ResponseHeader::build(200, None).unwrap();
+        response.insert_header("Cache-Control", "max-age=60").unwrap();
+        let now = Timestamp::from(SystemTime::now());
+        let request =
+            RequestFacts::new(&http::Method::GET, &response.headers, &RequestDirectives::default(), now);
+        let stored = storability(&request, response.status, &response.headers, &Policy::default(), now).unwrap();
+        let mut meta = CacheMeta::new(SystemTime::now(), SystemTime::now(), 0, 0, response);
+        meta.extensions_mut().insert(Record { facts: stored.facts, key: Bytes::new() });
+        let key = ObjectKey::primary([1; 16]);
+        Arc::new(Fill::new(1, key, Arc::new(Head::of(&meta).unwrap()), expected, max, Arc::default()))
+    }
+
+    fn bytes(len: usize) -> Bytes {
+        Bytes::from(vec![b'x'; len])
+    }
+
+    /// What a reader can have without waiting.
+    fn now(reader: &mut Reader) -> Option<Result<Option<Bytes>>> {
+        reader.read().now_or_never()
+    }
+
+    #[tokio::test]
+    async fn readers_get_all_from_the_first_byte_whenever_they_come() {
+        let fill = fill(Some(6), 100);
+        let mut early = fill.follow(1);
+        assert!(now(&mut early).is_none(), "nothing is there yet");
+        fill.write(Bytes::from_static(b"abc")).unwrap();
+        assert_eq!(early.read().await.unwrap().unwrap(), "abc");
+        let mut late = fill.follow(2);
+        fill.write(Bytes::from_static(b"def")).unwrap();
+        assert_eq!(fill.body().unwrap().unwrap(), "abcdef");
+        fill.end(true);
+        assert_eq!(early.read().await.unwrap().unwrap(), "def");
+        assert!(early.read().await.unwrap().is_none());
+        assert_eq!(late.read().await.unwrap().unwrap(), "abc");
+        assert_eq!(late.read().await.unwrap().unwrap(), "def");
+        assert!(late.read().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_waiting_reader_is_woken() {
+        let fill = fill(None, 100);
+        let mut reader = fill.follow(1);
+        let waiting = tokio::spawn(async move { reader.read().await });
+        tokio::task::yield_now().await;
+        fill.write(Bytes::from_static(b"a")).unwrap();
+        assert_eq!(waiting.await.unwrap().unwrap().unwrap(), "a");
+    }
+
+    #[tokio::test]
+    async fn a_failed_writer_is_an_error_never_an_end() {
+        let fill = fill(None, 100);
+        let mut reader = fill.follow(1);
+        fill.write(Bytes::from_static(b"a")).unwrap();
+        fill.end(false);
+        assert!(!fill.can_be_followed());
+        assert_eq!(reader.read().await.unwrap().unwrap(), "a");
+        assert!(reader.read().await.is_err());
+        fill.end(true);
+        assert!(reader.read().await.is_err(), "what has failed stays failed");
+    }
+
+    #[test]
+    fn a_length_that_is_not_kept_is_an_error() {
+        let short = fill(Some(5), 100);
+        short.write(bytes(4)).unwrap();
+        assert!(short.body().is_err());
+        let long = fill(Some(5), 100);
+        assert!(long.write(bytes(6)).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_outgrows_the_tier_goes_through_a_window() {
+        let held = Arc::new(AtomicU64::new(0));
+        let base = fill(None, 10);
+        let fill = Arc::new(Fill::new(2, base.key, base.head.clone(), None, 100_000, held.clone()));
+        let (mut fast, slow) = (fill.follow(1), fill.follow(2));
+        assert_eq!(fill.write(bytes(64 * 1024)).unwrap(), Written::Kept);
+        assert_eq!(fill.write(bytes(64 * 1024)).unwrap(), Written::Outgrown);
+        assert!(!fill.can_be_followed() && fill.body().unwrap().is_none());
+        // The slow reader holds everything back until it is too far behind.
+        let mut most = 0;
+        for _ in 0..200 {
+            assert_eq!(fill.write(bytes(64 * 1024)).unwrap(), Written::Passed);
+            while let Some(Ok(Some(_))) = now(&mut fast) {}
+            assert!(fill.pause().is_none(), "a reader keeps up");
+            most = most.max(held.load(Ordering::Relaxed));
+        }
+        assert!(most <= MAX_LAG + 3 * 64 * 1024, "{most} bytes held");
+        assert!(held.load(Ordering::Relaxed) <= 64 * 1024, "what all have read is let go");
+        let mut slow = slow;
+        assert!(slow.read().await.is_err(), "dropped, and told so");
+        drop(fast);
+        drop(slow);
+        assert!(fill.write(bytes(1)).is_err(), "nobody wants it");
+        drop(fill);
+        assert_eq!(held.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_writer_far_ahead_is_slowed_down_in_proportion() {
+        let fill = fill(None, 10);
+        let _reader = fill.follow(1);
+        let mut last = Duration::ZERO;
+        for _ in 0..40 {
+            fill.write(bytes(64 * 1024)).unwrap();
+            let pause = fill.pause().unwrap_or_default();
+            assert!(pause >= last && pause <= MAX_PAUSE);
+            last = pause;
+        }
+        assert!(last > Duration::from_millis(50), "{last:?}");
+    }
+}

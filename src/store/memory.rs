@@ -110,3 +110,7 @@ impl Lifecycle<ObjectKey, Arc<Object>> for Evictions {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+#[path = "memory_tests.rs"]
+mod tests;

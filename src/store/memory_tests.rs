@@ -1,0 +1,89 @@
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use pingora::http::ResponseHeader;
+use pingora_cache::CacheMeta;
+
+use super::*;
+use crate::http_cache::{Policy, RequestDirectives, RequestFacts, Timestamp, storability};
+use crate::store::{Head, Record};
+
+fn object(body: usize, fields: usize) -> Arc<Object> {
+    let mut response = ResponseHeader::build(200, None).unwrap();
+    response.insert_header("Cache-Control", "max-age=60").unwrap();
+    for i in 0..fields {
+        response.insert_header(format!("x-field-{i}"), "v".repeat(100)).unwrap();
+    }
+    let now = Timestamp::from(SystemTime::now());
+    let request = RequestFacts::new(&http::Method::GET, &response.headers, &RequestDirectives::default(), now);
+    let stored = storability(&request, response.status, &response.headers, &Policy::default(), now).unwrap();
+    let mut meta = CacheMeta::new(SystemTime::now(), SystemTime::now(), 0, 0, response);
+    meta.extensions_mut().insert(Record { facts: stored.facts, key: Bytes::from_static(b"key") });
+    Arc::new(Object::new(Arc::new(Head::of(&meta).unwrap()), Bytes::from(vec![b'x'; body])))
+}
+
+fn key(n: u64) -> ObjectKey {
+    let mut primary = [0; 16];
+    // Spread as SHA-256 would.
+    primary[..8].copy_from_slice(&n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
+    primary[8..].copy_from_slice(&n.wrapping_mul(0xC2B2_AE3D_27D4_EB4F).to_be_bytes());
+    ObjectKey::primary(primary)
+}
+
+fn tier(size: u64, max_object: u64) -> MemoryTier {
+    MemoryTier::new(model::MemoryTier { size, max_object })
+}
+
+#[test]
+fn never_holds_more_bytes_than_it_may() {
+    let tier = tier(4 << 20, 1 << 20);
+    for n in 0..5_000 {
+        tier.insert(key(n), object(if n % 100 == 0 { 1 << 20 } else { 3_000 }, 3));
+        assert!(tier.usage().bytes <= 4 << 20);
+    }
+    let usage = tier.usage();
+    assert!(usage.evictions > 3_000 && usage.objects > 100, "{usage:?}");
+}
+
+#[test]
+fn metadata_counts() {
+    let (plain, heavy) = (object(100, 0).weight(), object(100, 50).weight());
+    assert!(heavy >= plain + 50 * 200, "50 fields of 100 bytes, in two forms: {plain} and {heavy}");
+}
+
+#[test]
+fn the_largest_object_allowed_is_kept_even_in_a_small_tier() {
+    let tier = tier(2 << 20, 1 << 20);
+    tier.insert(key(1), object(1 << 20, 3));
+    assert!(tier.get(&key(1)).is_some());
+}
+
+#[test]
+fn a_scan_does_not_throw_out_what_is_asked_for() {
+    let tier = tier(8 << 20, 1 << 20);
+    for round in 0..3 {
+        for n in 0..500 {
+            if tier.get(&key(n)).is_none() {
+                tier.insert(key(n), object(4_000, 3));
+            }
+            let _ = round;
+        }
+    }
+    for n in 10_000..30_000 {
+        tier.insert(key(n), object(4_000, 3));
+    }
+    let kept = (0..500).filter(|n| tier.peek(&key(*n)).is_some()).count();
+    // An LRU would have kept none.
+    assert!(kept > 400, "{kept} of 500 survived the scan");
+}
+
+#[test]
+fn variants_live_side_by_side() {
+    let tier = tier(1 << 20, 1 << 20);
+    let (first, second) = (key(1), ObjectKey { variance: Some([9; 16]), ..key(1) });
+    tier.insert(first, object(1, 0));
+    tier.insert(second, object(2, 0));
+    assert_eq!((tier.get(&first).unwrap().body.len(), tier.get(&second).unwrap().body.len()), (1, 2));
+    assert!(tier.remove(&first) && tier.get(&second).is_some());
+}
