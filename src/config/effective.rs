@@ -34,7 +34,7 @@ fn root(config: &Config) -> Yaml {
     map.add("drain", duration(config.drain));
     map.option("pid_file", config.pid_file.as_deref().map(path));
     map.option("upgrade_socket", config.upgrade_socket.as_deref().map(path));
-    map.add("trusted_proxies", list(&config.trusted_proxies, |net| text(net)));
+    map.add("trusted_proxies", list(&config.trusted_proxies, text));
     map.add(
         "listeners",
         list(&config.listeners, |listener| {

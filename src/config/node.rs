@@ -301,6 +301,12 @@ fn syntax(text: &str, error: &serde_yaml::Error) -> Finding {
         },
         None => whole.clone(),
     };
+    // Its own words for its own limits would leave an operator guessing.
+    if message.ends_with("recursion limit exceeded") {
+        message = "nested too deeply, or an alias within its own anchor".to_owned();
+    } else if message.ends_with("repetition limit exceeded") {
+        message = "too large, with all its aliases followed".to_owned();
+    }
     let line = text.lines().nth(mark.line.saturating_sub(1)).unwrap_or_default();
     if line.chars().take(mark.column.max(1)).any(|c| c == '\t') {
         message.push_str(" (YAML is indented with spaces, never with tabs)");

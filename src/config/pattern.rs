@@ -42,7 +42,7 @@ impl PathPattern {
 
     /// Whether a normalised path matches. Allocates nothing; no backtracking beyond the last `*` and the last `**`.
     pub fn matches(&self, path: &str) -> bool {
-        covers_segments(&self.text, path, |glob, segment| covers_bytes(glob, segment))
+        covers_segments(&self.text, path, covers_bytes)
     }
 
     /// Whether every path that `other` matches is matched by this pattern as well. Never true wrongly; it may be false

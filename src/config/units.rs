@@ -80,7 +80,7 @@ pub(super) fn show_duration(d: Duration) -> String {
 
 /// The shortest text that [`size`] reads as `bytes`.
 pub(super) fn show_size(bytes: u64) -> String {
-    let unit = SIZES.iter().take(4).find(|(_, factor)| bytes > 0 && bytes % factor == 0);
+    let unit = SIZES.iter().take(4).find(|(_, factor)| bytes > 0 && bytes.is_multiple_of(*factor));
     match unit {
         Some((name, factor)) => format!("{}{name}", bytes / factor),
         None => format!("{bytes}B"),

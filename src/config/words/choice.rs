@@ -1,0 +1,151 @@
+//! Values that may be a word or a mapping.
+
+use super::matching::{ParameterName, ParameterPattern};
+use crate::config::decode::{Decode, List, Shape, Trail, word};
+use crate::config::model::{Balance, LogFormat, ServerAddress};
+use crate::config::node::{Node, Value};
+use crate::config::raw::{AccessLog, Cache, QueryLists, Server};
+use crate::config::report::Report;
+
+impl Decode for LogFormat {
+    fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
+        let words = [("json", LogFormat::Json), ("combined", LogFormat::Combined)];
+        word(node, trail, report, &words, &[])
+    }
+
+    fn shape() -> Shape {
+        Shape::Words(vec!["json", "combined"])
+    }
+}
+
+impl Decode for Balance {
+    fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
+        let later = ["least-requests", "ip-hash", "consistent-hash", "random"];
+        word(node, trail, report, &[("round-robin", Balance::RoundRobin)], &later)
+    }
+
+    fn shape() -> Shape {
+        Shape::Words(vec!["round-robin"])
+    }
+}
+
+/// A server with or without a weight.
+#[derive(Clone, Debug)]
+pub(in crate::config) enum ServerEntry {
+    Address(ServerAddress),
+    Keys(Server),
+}
+
+impl Decode for ServerEntry {
+    fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
+        match node.value {
+            Value::Map(_) => Server::decode(node, trail, report).map(ServerEntry::Keys),
+            _ => ServerAddress::decode(node, trail, report).map(ServerEntry::Address),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::Any(vec![ServerAddress::shape(), Server::shape()])
+    }
+}
+
+/// The access log, or none.
+#[derive(Clone, Debug)]
+pub(in crate::config) enum AccessLogChoice {
+    Off,
+    Keys(AccessLog),
+}
+
+impl Decode for AccessLogChoice {
+    fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
+        match &node.value {
+            Value::Map(_) => AccessLog::decode(node, trail, report).map(AccessLogChoice::Keys),
+            Value::Bool(false) => Some(AccessLogChoice::Off),
+            Value::Text(text) if text == "off" => Some(AccessLogChoice::Off),
+            _ => {
+                let message = format!("expected `off` or a mapping, found {}", node.found());
+                report.error(&trail.place(node.mark), message);
+                None
+            }
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::Any(vec![Shape::Words(vec!["off"]), AccessLog::shape()])
+    }
+}
+
+/// Whether and how to cache.
+#[derive(Clone, Debug)]
+pub(in crate::config) enum CacheChoice {
+    Off,
+    On,
+    Keys(Box<Cache>),
+}
+
+impl Decode for CacheChoice {
+    fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
+        match &node.value {
+            Value::Map(_) => Cache::decode(node, trail, report).map(|keys| CacheChoice::Keys(Box::new(keys))),
+            Value::Bool(false) => Some(CacheChoice::Off),
+            Value::Bool(true) => Some(CacheChoice::On),
+            Value::Text(text) if text == "off" => Some(CacheChoice::Off),
+            Value::Text(text) if text == "on" => Some(CacheChoice::On),
+            _ => {
+                let message = format!("expected `on`, `off` or a mapping, found {}", node.found());
+                report.error(&trail.place(node.mark), message);
+                None
+            }
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::Any(vec![Shape::Words(vec!["on", "off"]), Cache::shape()])
+    }
+}
+
+/// Which query parameters are part of the key.
+#[derive(Clone, Debug)]
+pub(in crate::config) enum QueryChoice {
+    All,
+    None,
+    Only(List<ParameterName>),
+    Ignore(List<ParameterPattern>),
+}
+
+impl Decode for QueryChoice {
+    fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
+        match &node.value {
+            Value::Text(text) if text == "all" => Some(QueryChoice::All),
+            Value::Text(text) if text == "none" => Some(QueryChoice::None),
+            Value::Map(entries) => {
+                let lists = QueryLists::decode(node, trail, report)?;
+                let given = |name: &str| entries.iter().any(|e| e.key == name);
+                match (lists.only, lists.ignore) {
+                    (Some(only), None) if !given("ignore") => Some(QueryChoice::Only(only.value)),
+                    (None, Some(ignore)) if !given("only") => Some(QueryChoice::Ignore(ignore.value)),
+                    _ if given("only") && given("ignore") => {
+                        report.error(&trail.place(node.mark), "`only` and `ignore` exclude each other");
+                        None
+                    }
+                    // A list that is given and wrong has been reported.
+                    _ if given("only") || given("ignore") => None,
+                    _ => {
+                        report.error(&trail.place(node.mark), "the key `only` or `ignore` is missing");
+                        None
+                    }
+                }
+            }
+            _ => {
+                let message =
+                    format!("expected `all`, `none`, {{only: [...]}} or {{ignore: [...]}}, found {}", node.found());
+                report.error(&trail.place(node.mark), message);
+                None
+            }
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::Any(vec![Shape::Words(vec!["all", "none"]), QueryLists::shape()])
+    }
+}

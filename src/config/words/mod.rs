@@ -1,0 +1,13 @@
+//! The kinds of values that the file holds: how each is read, and what is said of one that is wrong.
+
+mod choice;
+mod matching;
+mod net;
+mod quantity;
+mod text;
+
+pub(super) use choice::*;
+pub(super) use matching::*;
+pub(super) use net::*;
+pub(super) use quantity::*;
+pub(super) use text::*;

@@ -1,0 +1,251 @@
+//! Addresses and hosts.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::text::FilePath;
+use crate::config::decode::{Bad, FromText, Kind};
+use crate::config::model::{AdminAddress, HostHeader, HostPattern, ServerAddress};
+use crate::config::node::quote;
+
+/// An address or a network.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::config) struct Network(pub IpNet);
+
+impl FromText for Network {
+    const KIND: Kind = Kind {
+        name: "IP address or network",
+        expected: "an IP address or network such as 10.0.0.0/8",
+        pattern: "^[0-9A-Fa-f.:]+(/[0-9]+)?$",
+        numbers: true,
+    };
+
+    fn from_text(text: &str) -> Result<Self, Bad> {
+        let net: IpNet = match text.parse::<IpAddr>() {
+            Ok(address) => address.into(),
+            Err(_) => text.parse().map_err(|_| Bad::Form)?,
+        };
+        if net.trunc() != net {
+            let message = format!("{} has bits beyond its prefix; did you mean `{}`?", quote(text), net.trunc());
+            return Err(Bad::Because(message));
+        }
+        Ok(Network(net))
+    }
+}
+
+/// Where to listen.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::config) struct ListenAddress(pub SocketAddr);
+
+impl FromText for ListenAddress {
+    const KIND: Kind = Kind {
+        name: "IP address and port",
+        expected: "an IP address and a port such as 0.0.0.0:8080 or [::]:8080",
+        pattern: r"^([0-9.]+|\[[0-9A-Fa-f:.%]+\]):[0-9]+$",
+        numbers: true,
+    };
+
+    fn from_text(text: &str) -> Result<Self, Bad> {
+        match text.parse::<SocketAddr>() {
+            Ok(address) if address.port() == 0 => Err(Bad::Because(format!("the port of {} is 0", quote(text)))),
+            Ok(address) => Ok(ListenAddress(address)),
+            Err(_) => Err(Bad::Form),
+        }
+    }
+}
+
+impl FromText for AdminAddress {
+    const KIND: Kind = Kind {
+        name: "IP address and port, or `unix:PATH`",
+        expected: "an IP address and a port such as 127.0.0.1:9180, or unix:PATH",
+        pattern: r"^(unix:.+|([0-9.]+|\[[0-9A-Fa-f:.%]+\]):[0-9]+)$",
+        numbers: true,
+    };
+
+    fn from_text(text: &str) -> Result<Self, Bad> {
+        match text.strip_prefix("unix:") {
+            Some(path) => FilePath::from_text(path).map(|path| AdminAddress::Unix(path.0)),
+            None => ListenAddress::from_text(text).map(|address| AdminAddress::Tcp(address.0)),
+        }
+    }
+}
+
+impl FromText for HostPattern {
+    const KIND: Kind = Kind {
+        name: "host name, `*.` and a host name, or `*`",
+        expected: "a host name such as www.example.com, *.example.com or *",
+        pattern: r"^(\*|(\*\.)?[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])$",
+        numbers: false,
+    };
+
+    fn from_text(text: &str) -> Result<Self, Bad> {
+        match text.strip_prefix('*') {
+            Some("") => Ok(HostPattern::Any),
+            Some(rest) => match rest.strip_prefix('.') {
+                Some(name) if !name.starts_with('[') => Ok(HostPattern::Wildcard(format!(".{}", host_name(name)?))),
+                _ => Err(Bad::Because(format!("{}: a wildcard is `*` alone or `*.` before a name", quote(text)))),
+            },
+            None => host_name(text).map(HostPattern::Exact),
+        }
+    }
+}
+
+/// A host's name in lower case, without a trailing dot; or an IP address in its usual form.
+fn host_name(text: &str) -> Result<String, Bad> {
+    let because = |what: &str| Err(Bad::Because(format!("{}: {what}", quote(text))));
+    if let Some(inner) = text.strip_prefix('[') {
+        return match inner.split_once(']') {
+            Some((address, "")) => match address.parse::<Ipv6Addr>() {
+                Ok(address) => Ok(format!("[{address}]")),
+                Err(_) => Err(Bad::Form),
+            },
+            Some((address, port)) if port.starts_with(':') => {
+                because(&format!("a host is named without its port; did you mean `[{address}]`?"))
+            }
+            _ => Err(Bad::Form),
+        };
+    }
+    if let Some((_, rest)) = text.split_once("://") {
+        let name = rest.split(['/', ':']).next().unwrap_or_default();
+        return because(&format!("a host is named without a scheme; did you mean `{name}`?"));
+    }
+    if let Some((name, _)) = text.split_once('/') {
+        return because(&format!("a host is named without a path; did you mean `{name}`?"));
+    }
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return because(&format!("an IPv6 address is written in brackets: `[{text}]`"));
+    }
+    if let Some((name, port)) = text.rsplit_once(':') {
+        return if port.bytes().all(|b| b.is_ascii_digit()) {
+            because(&format!("a host is named without its port; did you mean `{name}`?"))
+        } else {
+            Err(Bad::Form)
+        };
+    }
+    if !text.is_ascii() {
+        return because("an internationalised name is written in its ASCII form (`xn--…`)");
+    }
+    if text.contains('*') {
+        return because("`*` stands only at the start, before a dot");
+    }
+    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    let label = |label: &str| {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        (1..=63).contains(&label.len()) && label.bytes().all(fits) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    if name.len() > 253 || !name.split('.').all(label) {
+        return Err(Bad::Form);
+    }
+    Ok(name)
+}
+
+impl FromText for ServerAddress {
+    const KIND: Kind = Kind {
+        name: "address and port",
+        expected: "a server such as 10.0.0.1:80, [::1]:80 or app.internal:80",
+        pattern: r"^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):[0-9]+$",
+        numbers: true,
+    };
+
+    fn from_text(text: &str) -> Result<Self, Bad> {
+        let because = |what: String| Err(Bad::Because(format!("{}: {what}", quote(text))));
+        if let Some((scheme, rest)) = text.split_once("://") {
+            let port = if scheme.eq_ignore_ascii_case("https") { 443 } else { 80 };
+            let name = rest.split('/').next().unwrap_or_default();
+            let port = if name.contains(':') { String::new() } else { format!(":{port}") };
+            return because(format!("a server has no scheme; did you mean `{name}{port}`?"));
+        }
+        if text.contains('/') {
+            return because("a server has no path".to_owned());
+        }
+        if text.parse::<Ipv6Addr>().is_ok() {
+            return because(format!("an IPv6 address is written in brackets, with a port: `[{text}]:80`"));
+        }
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return match address.port() {
+                0 => because("the port is 0".to_owned()),
+                _ => Ok(ServerAddress::Socket(address)),
+            };
+        }
+        let Some((name, port)) = text.rsplit_once(':') else {
+            return match host_name(text) {
+                Ok(name) if !looks_numeric(&name) || name.parse::<IpAddr>().is_ok() => {
+                    because(format!("a server needs a port, as in `{name}:80`"))
+                }
+                _ => Err(Bad::Form),
+            };
+        };
+        let host = host_name(name)?;
+        if host.starts_with('[') || looks_numeric(&host) {
+            return Err(Bad::Form);
+        }
+        match port.parse::<u16>() {
+            Ok(0) => because("the port is 0".to_owned()),
+            Ok(port) => Ok(ServerAddress::Name { host, port }),
+            Err(_) => because("a port is a number from 1 to 65535".to_owned()),
+        }
+    }
+}
+
+/// A name whose last label is a number is a mistaken IP address: no such name can be registered.
+fn looks_numeric(host: &str) -> bool {
+    host.rsplit('.').next().is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()))
+}
+
+impl FromText for HostHeader {
+    const KIND: Kind = Kind {
+        name: "`client`, `server` or a host name",
+        expected: "client, server or a host name",
+        pattern: r"^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?$",
+        numbers: false,
+    };
+
+    fn from_text(text: &str) -> Result<Self, Bad> {
+        match text {
+            "client" => Ok(HostHeader::Client),
+            "server" => Ok(HostHeader::Server),
+            _ => authority(text).map(HostHeader::Fixed),
+        }
+    }
+}
+
+/// The Host of a health probe.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct ProbeHost(pub String);
+
+impl FromText for ProbeHost {
+    const KIND: Kind = Kind { name: "host name", expected: "a host name such as www.example.com", ..HostHeader::KIND };
+
+    fn from_text(text: &str) -> Result<Self, Bad> {
+        authority(text).map(ProbeHost)
+    }
+}
+
+/// A host's name, with or without a port.
+fn authority(text: &str) -> Result<String, Bad> {
+    if let Some((name, port)) = text.rsplit_once(':')
+        && !name.contains("//")
+        && !text.ends_with(']')
+        && let Ok(port) = port.parse::<u16>()
+        && port > 0
+    {
+        return Ok(format!("{}:{port}", host_name(name)?));
+    }
+    host_name(text)
+}
+
+/// The path that a health probe asks for.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct ProbePath(pub String);
+
+impl FromText for ProbePath {
+    const KIND: Kind = Kind { name: "path", expected: "a path such as /healthz", pattern: "^/[!-~]*$", numbers: false };
+
+    fn from_text(text: &str) -> Result<Self, Bad> {
+        match text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic()) && !text.contains('#') {
+            true => Ok(ProbePath(text.to_owned())),
+            false => Err(Bad::Form),
+        }
+    }
+}

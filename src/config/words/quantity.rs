@@ -1,0 +1,126 @@
+//! Durations, sizes and counts.
+
+use std::time::Duration;
+
+use crate::config::decode::{Bad, Decode, FromText, Kind, Shape, Trail};
+use crate::config::node::{Node, Value, quote};
+use crate::config::report::Report;
+use crate::config::units::{self, Fault};
+
+impl FromText for Duration {
+    const KIND: Kind = Kind {
+        name: "duration",
+        expected: "a duration such as 30s, 5m, 1h or 1d",
+        pattern: r"^([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$",
+        numbers: true,
+    };
+
+    fn from_text(text: &str) -> Result<Self, Bad> {
+        units::duration(text).map_err(|fault| match fault {
+            Fault::Form => Bad::Form,
+            Fault::NoUnit => Bad::Because(format!(
+                "the duration {} needs a unit: ms, s, m, h, d or w, as in {}s",
+                quote(text),
+                cut(text)
+            )),
+            Fault::TooLarge => Bad::Because(format!("the duration {} is longer than 100 years", quote(text))),
+        })
+    }
+}
+
+/// A duration above 0.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::config) struct Timeout(pub Duration);
+
+impl FromText for Timeout {
+    const KIND: Kind = Kind { name: "duration above 0", ..Duration::KIND };
+
+    fn from_text(text: &str) -> Result<Self, Bad> {
+        match Duration::from_text(text)? {
+            Duration::ZERO => Err(Bad::Because(format!("must be longer than 0, found {}", quote(text)))),
+            duration => Ok(Timeout(duration)),
+        }
+    }
+}
+
+/// Bytes, from `MIN` to `MAX`.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::config) struct Size<const MIN: u64, const MAX: u64 = { u64::MAX }>(pub u64);
+
+impl<const MIN: u64, const MAX: u64> FromText for Size<MIN, MAX> {
+    const KIND: Kind = Kind {
+        name: "size",
+        expected: "a size such as 64KiB, 512MiB or 10GB",
+        pattern: r"^[0-9]+(B|[KMGT]iB|[kKMGT]B)$",
+        numbers: true,
+    };
+
+    fn from_text(text: &str) -> Result<Self, Bad> {
+        let bytes = units::size(text).map_err(|fault| match fault {
+            Fault::Form => Bad::Form,
+            Fault::NoUnit => Bad::Because(format!(
+                "the size {} needs a unit: B, KiB, MiB, GiB or TiB, as in {}KiB",
+                quote(text),
+                cut(text)
+            )),
+            Fault::TooLarge => Bad::Because(format!("the size {} is more than 64 bits hold", quote(text))),
+        })?;
+        if bytes < MIN {
+            return Err(Bad::Because(format!("must be at least {}, found {}", units::show_size(MIN), quote(text))));
+        }
+        if bytes > MAX {
+            return Err(Bad::Because(format!("must be at most {}, found {}", units::show_size(MAX), quote(text))));
+        }
+        Ok(Size(bytes))
+    }
+}
+
+/// The text of a number, short enough for an example.
+fn cut(text: &str) -> &str {
+    text.get(..12).unwrap_or(text)
+}
+
+/// A number of bytes, or no limit.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::config) struct SizeOrUnlimited(pub Option<u64>);
+
+impl FromText for SizeOrUnlimited {
+    const KIND: Kind = Kind {
+        name: "size or `unlimited`",
+        expected: "a size such as 64KiB or 10MiB, or unlimited",
+        pattern: r"^(unlimited|[0-9]+(B|[KMGT]iB|[kKMGT]B))$",
+        numbers: true,
+    };
+
+    fn from_text(text: &str) -> Result<Self, Bad> {
+        match text {
+            "unlimited" => Ok(SizeOrUnlimited(None)),
+            _ => Size::<0>::from_text(text).map(|size| SizeOrUnlimited(Some(size.0))),
+        }
+    }
+}
+
+/// A number of threads; `None`: as many as there are cores.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::config) struct Threads(pub Option<usize>);
+
+impl Decode for Threads {
+    fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
+        match &node.value {
+            Value::Text(text) if text == "auto" => return Some(Threads(None)),
+            Value::Number(text) => {
+                if let Some(n) = text.parse().ok().filter(|n| (1..=1024).contains(n)) {
+                    return Some(Threads(Some(n)));
+                }
+            }
+            _ => {}
+        }
+        let message = format!("expected auto or a number from 1 to 1024, found {}", node.found());
+        report.error(&trail.place(node.mark), message);
+        None
+    }
+
+    fn shape() -> Shape {
+        Shape::Any(vec![Shape::Words(vec!["auto"]), Shape::Number { min: 1, max: 1024 }])
+    }
+}
