@@ -35,7 +35,9 @@ enum Command {
         upgrade: bool,
     },
     /// Check a configuration file and say everything that is wrong with it
-    #[command(after_help = "Example:\n  foreland check -c foreland.yaml && foreland check -c foreland.yaml --effective")]
+    #[command(
+        after_help = "Example:\n  foreland check -c foreland.yaml && foreland check -c foreland.yaml --effective"
+    )]
     Check {
         /// The configuration file
         #[arg(short, long, value_name = "FILE")]

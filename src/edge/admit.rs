@@ -49,21 +49,11 @@ pub fn admit(shared: &Shared, session: &Session, ctx: &mut Context) -> Result<()
             format!("no site for host {host:?}"),
         ));
     };
-    let facts = site::Facts {
-        method: header.method.as_str(),
-        path: &path,
-        query: query.as_deref(),
-        headers: &header.headers,
-    };
+    let facts =
+        site::Facts { method: header.method.as_str(), path: &path, query: query.as_deref(), headers: &header.headers };
     let route = site::route(&snapshot.config.sites[site], &facts);
-    let mut request = Request {
-        snapshot,
-        site,
-        route,
-        host: Box::from(&*host),
-        key: None,
-        directives: RequestDirectives::default(),
-    };
+    let mut request =
+        Request { snapshot, site, route, host: Box::from(&*host), key: None, directives: RequestDirectives::default() };
     if let Some(policy) = request.cache_policy() {
         request.directives = RequestDirectives::parse(&header.headers, policy);
         request.key = Some(key(&request, header, &host, &path, query.as_deref()));

@@ -18,9 +18,9 @@ use super::context::{Context, Request};
 use super::link;
 use super::state::Shared;
 use crate::http_cache::{
-    self, Facts, FwdReason, NotStored, RequestFacts, RevalidateReason, Reuse, Stored, Timestamp, Variance,
+    self, Facts, FwdReason, NotStored, RequestFacts, Reuse, RevalidateReason, Stored, Timestamp, Variance,
 };
-use crate::store::{Followed, Record, meta_of};
+use crate::store::{Expect, Followed, ObjectKey, Record, meta_of};
 
 /// A waiter looks again as often as it takes: giving up would send it to the origin beside the others, and lose it a
 /// stale object it could have had.
@@ -50,11 +50,15 @@ pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
     ctx.cache.forwarded = Some(FwdReason::UriMiss);
     // Where the last answer could not be shared, waiting for the next one would be in vain. It is stored all the same
     // if it can be.
-    let waits = !shared.store.uncacheable().contains(&key.hash, shared.uptime());
+    let expected = shared.store.uncacheable().expect(&key.hash, shared.uptime());
+    if expected == Expect::Never && shared.store.memory().peek(&ObjectKey::primary(key.hash)).is_none() {
+        return;
+    }
+    let lock = (expected == Expect::Cacheable).then_some(shared.lock);
     let mut overrides = CacheOptionOverrides::default();
     overrides.max_lock_retries = Some(LOCK_RETRIES);
     overrides.wait_timeout = Some(shared.lock_wait(request.policy().origin, &request.snapshot));
-    session.cache.enable(shared.store, None, None, waits.then_some(shared.lock), Some(overrides));
+    session.cache.enable(shared.store, None, None, lock, Some(overrides));
     // What is read from the store must not wait for a slow client, since others follow the same fill.
     session.set_proxy_tasks_enabled(true);
 }

@@ -70,7 +70,10 @@ mod tests {
 
     #[test]
     fn garbage_ends_the_chain_and_a_chain_of_proxies_yields_the_first() {
-        assert_eq!(client("10.0.0.1", &["1.1.1.1, nonsense, 10.0.0.3"], &["10.0.0.0/8"]).address.to_string(), "10.0.0.3");
+        assert_eq!(
+            client("10.0.0.1", &["1.1.1.1, nonsense, 10.0.0.3"], &["10.0.0.0/8"]).address.to_string(),
+            "10.0.0.3"
+        );
         assert_eq!(client("10.0.0.1", &["10.0.0.9,10.0.0.8"], &["10.0.0.0/8"]).address.to_string(), "10.0.0.9");
         assert_eq!(client("10.0.0.1", &[], &["10.0.0.0/8"]).address.to_string(), "10.0.0.1");
     }

@@ -63,11 +63,10 @@ struct Outbox {
 
 impl Connection {
     /// Takes over an accepted socket and puts it under the watch.
-    pub fn new(io: TcpStream, peer: SocketAddr, local: SocketAddr, h2c: bool, watch: &Arc<Watch>) -> Connection {
+    pub fn new(io: TcpStream, peer: SocketAddr, h2c: bool, watch: &Arc<Watch>) -> Connection {
         let digest = SocketDigest::from_raw_fd(io.as_raw_fd());
-        // Known already: saves a getpeername and a getsockname for each connection.
+        // Known already: saves a getpeername for each connection.
         let _ = digest.peer_addr.set(Some(PeerAddr::Inet(peer)));
-        let _ = digest.local_addr.set(Some(PeerAddr::Inet(local)));
         Connection {
             io,
             outbox: Mutex::default(),

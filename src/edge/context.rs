@@ -122,7 +122,6 @@ impl Context {
             reply: Reply::default(),
         }
     }
-
 }
 
 impl Request {

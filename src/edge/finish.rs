@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use http::header::{HOST, REFERER, USER_AGENT};
 use http::Version;
+use http::header::{HOST, REFERER, USER_AGENT};
 use pingora::{Error, ErrorSource};
 use pingora_proxy::{FailToProxy, Session};
 

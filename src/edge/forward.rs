@@ -3,23 +3,23 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use http::header::{self, HOST, HeaderName, VIA};
+use bytes::BytesMut;
+use http::header::{self, HOST, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use pingora::Result;
 use pingora::http::RequestHeader;
+use smallvec::SmallVec;
 
 use super::client::Client;
 use crate::config::model::HostHeader;
 
-/// How this program calls itself in Via.
-pub const PSEUDONYM: &str = "foreland";
-
-static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
-static FORWARDED: HeaderName = HeaderName::from_static("forwarded");
-static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+// In the letter case that they are sent in.
+const CDN_LOOP: &str = "CDN-Loop";
+const FORWARDED: &str = "Forwarded";
+const X_FORWARDED_FOR: &str = "X-Forwarded-For";
+const X_FORWARDED_HOST: &str = "X-Forwarded-Host";
+const X_FORWARDED_PROTO: &str = "X-Forwarded-Proto";
+const X_REQUEST_ID: &str = "X-Request-Id";
 
 /// Fields by which a client could make an origin answer another question than the one in the cache key. They do not
 /// pass unless a trusted proxy has set them.
@@ -52,7 +52,7 @@ pub struct Way<'a> {
     pub scheme: &'static str,
     pub request_id: &'a str,
     /// How this process calls itself in CDN-Loop.
-    pub cdn_id: &'a str,
+    pub cdn_id: &'a HeaderValue,
     /// Host for the origin.
     pub host_header: &'a HostHeader,
     /// The server that has been chosen, as configured.
@@ -60,8 +60,8 @@ pub struct Way<'a> {
 }
 
 /// Whether a request has been here before (RFC 8586 §2).
-pub fn loops(headers: &HeaderMap, cdn_id: &str) -> bool {
-    let mut members = headers.get_all(&CDN_LOOP).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
+pub fn loops(headers: &HeaderMap, cdn_id: &HeaderValue) -> bool {
+    let mut members = headers.get_all(CDN_LOOP).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
     members.any(|member| {
         let id = member.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
         id.eq_ignore_ascii_case(cdn_id.as_bytes())
@@ -74,29 +74,39 @@ pub fn loops(headers: &HeaderMap, cdn_id: &str) -> bool {
 /// A value that is no valid field value, which only a client's own odd Host can lead to.
 pub fn prepare(req: &mut RequestHeader, way: &Way<'_>) -> Result<()> {
     if !way.client.trusted {
-        for name in &UNKEYED {
+        // One pass over the few fields there are is cheaper than a look-up of each of these.
+        let sent: SmallVec<[&HeaderName; 4]> =
+            UNKEYED.iter().filter(|unkeyed| req.headers.keys().any(|name| name == *unkeyed)).collect();
+        for name in sent {
             req.remove_header(name);
         }
     }
     req.remove_header(&header::PROXY_AUTHORIZATION);
-    let peer = way.client.peer;
-    append_to_list(req, &X_FORWARDED_FOR, &peer.to_string())?;
-    if !req.headers.contains_key(&X_FORWARDED_PROTO) {
-        req.insert_header(X_FORWARDED_PROTO.clone(), way.scheme)?;
+    // One allocation for all that differs from request to request.
+    let mut text = BytesMut::with_capacity(160);
+    // Writing to it cannot fail.
+    let _ = write!(text, "{}", way.client.peer);
+    let peer = value(text.split())?;
+    append_to_list(req, X_FORWARDED_FOR, peer)?;
+    if !req.headers.contains_key(X_FORWARDED_PROTO) {
+        req.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(way.scheme))?;
     }
-    if !req.headers.contains_key(&X_FORWARDED_HOST) {
-        req.insert_header(X_FORWARDED_HOST.clone(), way.host)?;
+    if !req.headers.contains_key(X_FORWARDED_HOST) {
+        text.extend_from_slice(way.host.as_bytes());
+        req.insert_header(X_FORWARDED_HOST, value(text.split())?)?;
     }
-    append_to_list(req, &FORWARDED, &forwarded(peer, way))?;
-    let received_by = match way.received {
-        http::Version::HTTP_10 => "1.0 ",
-        http::Version::HTTP_2 => "2 ",
-        _ => "1.1 ",
+    forwarded(&mut text, way);
+    append_to_list(req, FORWARDED, value(text.split())?)?;
+    let via = match way.received {
+        http::Version::HTTP_10 => "1.0 foreland",
+        http::Version::HTTP_2 => "2 foreland",
+        _ => "1.1 foreland",
     };
-    append_to_list(req, &VIA, &format!("{received_by}{PSEUDONYM}"))?;
-    append_to_list(req, &CDN_LOOP, way.cdn_id)?;
-    if req.headers.get(&X_REQUEST_ID).is_none_or(|id| id.as_bytes() != way.request_id.as_bytes()) {
-        req.insert_header(X_REQUEST_ID.clone(), way.request_id)?;
+    append_to_list(req, "Via", HeaderValue::from_static(via))?;
+    append_to_list(req, CDN_LOOP, way.cdn_id.clone())?;
+    if req.headers.get(X_REQUEST_ID).is_none_or(|id| id.as_bytes() != way.request_id.as_bytes()) {
+        text.extend_from_slice(way.request_id.as_bytes());
+        req.insert_header(X_REQUEST_ID, value(text.split())?)?;
     }
     match way.host_header {
         HostHeader::Client => {}
@@ -107,10 +117,8 @@ pub fn prepare(req: &mut RequestHeader, way: &Way<'_>) -> Result<()> {
 }
 
 /// One element of Forwarded (RFC 7239 §4).
-fn forwarded(peer: IpAddr, way: &Way<'_>) -> String {
-    let mut element = String::with_capacity(64);
-    // Writing to a String cannot fail.
-    let _ = match peer {
+fn forwarded(element: &mut BytesMut, way: &Way<'_>) {
+    let _ = match way.client.peer {
         IpAddr::V4(v4) => write!(element, "for={v4}"),
         IpAddr::V6(v6) => write!(element, "for=\"[{v6}]\""),
     };
@@ -118,26 +126,32 @@ fn forwarded(peer: IpAddr, way: &Way<'_>) -> String {
     let token = way.host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
     let quote = if token { "" } else { "\"" };
     let _ = write!(element, ";host={quote}{}{quote};proto={}", way.host, way.scheme);
-    element
 }
 
 /// Appends a member to a list field, joining several lines into one so that an origin cannot read only the first.
-fn append_to_list(req: &mut RequestHeader, name: &'static HeaderName, member: &str) -> Result<()> {
-    let mut line = Vec::with_capacity(64);
-    for value in req.headers.get_all(name) {
-        line.extend_from_slice(value.as_bytes());
+fn append_to_list(req: &mut RequestHeader, name: &'static str, member: HeaderValue) -> Result<()> {
+    if !req.headers.contains_key(name) {
+        return req.insert_header(name, member);
+    }
+    let mut line = BytesMut::with_capacity(128);
+    for present in req.headers.get_all(name) {
+        line.extend_from_slice(present.as_bytes());
         line.extend_from_slice(b", ");
     }
     line.extend_from_slice(member.as_bytes());
-    let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(line)).map_err(|e| {
-        pingora::Error::because(pingora::ErrorType::InvalidHTTPHeader, "a forwarding field", e)
-    })?;
-    req.insert_header(name.clone(), value)
+    req.insert_header(name, value(line)?)
+}
+
+fn value(text: BytesMut) -> Result<HeaderValue> {
+    HeaderValue::from_maybe_shared(text.freeze())
+        .map_err(|e| pingora::Error::because(pingora::ErrorType::InvalidHTTPHeader, "a forwarding field", e))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    static CDN_ID: HeaderValue = HeaderValue::from_static("foreland-1");
 
     fn way(trusted: bool) -> Way<'static> {
         Way {
@@ -146,7 +160,7 @@ mod tests {
             host: "a.example:8080",
             scheme: "http",
             request_id: "id1",
-            cdn_id: "foreland-1",
+            cdn_id: &CDN_ID,
             host_header: &HostHeader::Client,
             server: "10.0.0.1:80",
         }
@@ -195,8 +209,8 @@ mod tests {
     #[test]
     fn a_loop_is_seen_in_any_member_with_parameters() {
         let map = request(&[("CDN-Loop", "x, Foreland-1; v=2"), ("CDN-Loop", "y")]).headers.clone();
-        assert!(loops(&map, "foreland-1"));
-        assert!(!loops(&map, "foreland") && !loops(&HeaderMap::new(), "foreland-1"));
+        assert!(loops(&map, &CDN_ID));
+        assert!(!loops(&map, &HeaderValue::from_static("foreland")) && !loops(&HeaderMap::new(), &CDN_ID));
     }
 
     #[test]

@@ -189,9 +189,7 @@ fn goes_with(part: &Part, name: &HeaderName) -> bool {
         Part::Whole | Part::Range(_) => true,
         Part::Ranges(..) => name != CONTENT_TYPE,
         // RFC 9110 §15.4.5: no representation metadata but what helps a cache.
-        Part::NotModified => {
-            !name.as_str().starts_with("content-") || name == http::header::CONTENT_LOCATION
-        }
+        Part::NotModified => !name.as_str().starts_with("content-") || name == http::header::CONTENT_LOCATION,
         Part::Unsatisfiable => !name.as_str().starts_with("content-") && name != CACHE_CONTROL,
     }
 }
@@ -201,10 +199,9 @@ fn own_fields(object: &Object, part: &Part) -> Vec<(HeaderName, String)> {
     let len = object.body.len();
     match part {
         Part::Whole | Part::NotModified => Vec::new(),
-        Part::Range(range) => vec![
-            (CONTENT_RANGE, content_range(Some(range), len)),
-            (CONTENT_LENGTH, range.len().to_string()),
-        ],
+        Part::Range(range) => {
+            vec![(CONTENT_RANGE, content_range(Some(range), len)), (CONTENT_LENGTH, range.len().to_string())]
+        }
         Part::Ranges(_, boundary) => vec![
             (CONTENT_TYPE, format!("multipart/byteranges; boundary={boundary}")),
             (CONTENT_LENGTH, body(object, part).len().to_string()),

@@ -3,9 +3,9 @@
 use http::StatusCode;
 use pingora_proxy::Session;
 
+use super::admit;
 use super::context::Context;
 use super::state::Shared;
-use super::admit;
 use crate::http_cache;
 use crate::store::ObjectKey;
 

@@ -34,8 +34,7 @@ impl Bound {
     /// Binds and listens.
     pub fn new(listener: &model::Listener) -> io::Result<Bound> {
         let family = if listener.address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let socket =
-            unix::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+        let socket = unix::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
         sockopt::set_socket_reuseaddr(&socket, true)?;
         unix::bind(&socket, &listener.address)?;
         unix::listen(&socket, BACKLOG)?;
@@ -79,8 +78,7 @@ pub async fn serve<A: ServerApp + Send + Sync + 'static>(
             let counted = shared.metrics.connection_accepted();
             // Heads and bodies leave by one write, so nothing is gained by waiting for more.
             let _ = io.set_nodelay(true);
-            let local = io.local_addr().unwrap_or(address);
-            let connection = Connection::new(io, peer, local, h2c, &shared.watch);
+            let connection = Connection::new(io, peer, h2c, &shared.watch);
             let (app, shutdown, busy) = (app.clone(), shutdown.clone(), drain.connection());
             tokio::spawn(async move {
                 let _alive = (busy, counted);

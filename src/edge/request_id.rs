@@ -85,7 +85,9 @@ mod tests {
         let made: std::collections::HashSet<_> = (0..1000).map(|_| RequestId::new().to_string()).collect();
         assert_eq!(made.len(), 1000);
         assert!(made.iter().all(|id| id.len() == 32));
-        for (sent, kept) in [("abcd-1234_x.y", true), ("short", false), ("with space", false), (&"x".repeat(65)[..], false)] {
+        for (sent, kept) in
+            [("abcd-1234_x.y", true), ("short", false), ("with space", false), (&"x".repeat(65)[..], false)]
+        {
             let mut headers = HeaderMap::new();
             headers.insert("x-request-id", sent.parse().unwrap());
             assert_eq!(RequestId::of(&headers).as_str() == sent, kept, "{sent}");

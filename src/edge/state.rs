@@ -1,12 +1,14 @@
 //! What all requests share: the store and the figures for the life of the process, and the configuration until the
 //! next reload.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use pingora_cache::lock::{CacheKeyLockImpl, CacheLock};
 use tokio::runtime::Handle;
 
@@ -31,7 +33,7 @@ pub struct Shared {
     no_site: Arc<SiteMetrics>,
     /// How this process calls itself in CDN-Loop. Not the same for all: two edges may well stand one behind the
     /// other, and only the same one twice is a loop.
-    pub cdn_id: String,
+    pub cdn_id: HeaderValue,
     pub file: Option<PathBuf>,
     started: Instant,
     phase: AtomicU8,
@@ -161,7 +163,7 @@ impl Snapshot {
     }
 }
 
-fn cdn_id() -> String {
-    use std::hash::{BuildHasher, RandomState};
-    format!("foreland-{:08x}", RandomState::new().hash_one(std::process::id()) as u32)
+fn cdn_id() -> HeaderValue {
+    let id = format!("foreland-{:08x}", RandomState::new().hash_one(std::process::id()) as u32);
+    HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("foreland"))
 }

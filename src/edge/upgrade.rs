@@ -101,7 +101,9 @@ pub async fn give(path: &Path, sockets: &[(String, BorrowedFd<'_>)]) -> io::Resu
     let mut answer = [0; READY.len()];
     timeout(START, stream.read_exact(&mut answer))
         .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("the new process did not serve within {START:?}")))?
+        .map_err(|_| {
+            io::Error::new(io::ErrorKind::TimedOut, format!("the new process did not serve within {START:?}"))
+        })?
         .map_err(|_| io::Error::other("the new process ended before it served"))?;
     if answer == READY { Ok(()) } else { Err(io::Error::other("an unknown answer from the new process")) }
 }
@@ -125,12 +127,7 @@ fn receive(stream: &UnixStream) -> io::Result<Vec<(String, OwnedFd)>> {
     let mut names = vec![0; MAX_NAMES];
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
     let mut control = unix::RecvAncillaryBuffer::new(&mut space);
-    let got = unix::recvmsg(
-        stream,
-        &mut [IoSliceMut::new(&mut names)],
-        &mut control,
-        unix::RecvFlags::CMSG_CLOEXEC,
-    )?;
+    let got = unix::recvmsg(stream, &mut [IoSliceMut::new(&mut names)], &mut control, unix::RecvFlags::CMSG_CLOEXEC)?;
     let fds: Vec<OwnedFd> = control
         .drain()
         .filter_map(|message| match message {

@@ -86,7 +86,14 @@ pub enum Written {
 
 impl Fill {
     /// A fill that nobody reads yet. `max`: the largest body that is kept.
-    pub fn new(id: u64, key: ObjectKey, head: Arc<Head>, expected: Option<u64>, max: u64, held: Arc<AtomicU64>) -> Fill {
+    pub fn new(
+        id: u64,
+        key: ObjectKey,
+        head: Arc<Head>,
+        expected: Option<u64>,
+        max: u64,
+        held: Arc<AtomicU64>,
+    ) -> Fill {
         Fill {
             id,
             key,
@@ -297,8 +304,7 @@ mod tests {
         let mut response = ResponseHeader::build(200, None).unwrap();
         response.insert_header("Cache-Control", "max-age=60").unwrap();
         let now = Timestamp::from(SystemTime::now());
-        let request =
-            RequestFacts::new(&http::Method::GET, &response.headers, &RequestDirectives::default(), now);
+        let request = RequestFacts::new(&http::Method::GET, &response.headers, &RequestDirectives::default(), now);
         let stored = storability(&request, response.status, &response.headers, &Policy::default(), now).unwrap();
         let mut meta = CacheMeta::new(SystemTime::now(), SystemTime::now(), 0, 0, response);
         meta.extensions_mut().insert(Record { facts: stored.facts, key: Bytes::new() });

@@ -12,4 +12,4 @@ pub use key::ObjectKey;
 pub use memory::{MemoryTier, MemoryUsage};
 pub use object::{Head, Object, Record, meta_of, write_field};
 pub use storage::{Followed, Store};
-pub use uncacheable::Uncacheable;
+pub use uncacheable::{Expect, Uncacheable};

@@ -131,7 +131,8 @@ fn is_written_apart(name: &http::HeaderName) -> bool {
 
 fn wire(response: &ResponseHeader, body_len: usize) -> Bytes {
     let status = response.status;
-    let mut wire = Vec::with_capacity(64 + response.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum::<usize>());
+    let mut wire =
+        Vec::with_capacity(64 + response.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum::<usize>());
     wire.extend_from_slice(b"HTTP/1.1 ");
     wire.extend_from_slice(status.as_str().as_bytes());
     wire.push(b' ');
