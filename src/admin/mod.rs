@@ -1,1 +1,69 @@
-//! The room `admin`.
+//! The control API: what an operator, a probe and a scraper ask a running edge.
+//!
+//! It has a listener, a thread and an asynchronous runtime of its own, so that neither rendering ten thousand series
+//! nor reading a configuration file ever delays a request of a client. What it does to the edge goes through
+//! [`Control`], the only thing that it knows of the other rooms.
+
+mod bind;
+mod guard;
+mod reply;
+mod routes;
+mod serve;
+
+use serde_json::Value;
+
+pub use bind::{Bound, bind};
+pub use serve::Serving;
+
+/// What the edge lets itself be asked and told. Everything but [`ready`](Control::ready) is called on a thread that
+/// may block.
+pub trait Control: Send + Sync + 'static {
+    /// Whether traffic should be sent here. Called on the admin's own thread: must not block.
+    fn ready(&self) -> Readiness;
+
+    /// The hash of the configuration in force, and its text with every default filled in and no secret.
+    fn effective(&self) -> (String, String);
+
+    /// Loads the configuration again.
+    ///
+    /// # Errors
+    /// Every error of the new file, one a line; the old configuration stays in force.
+    fn reload(&self) -> Result<ReloadReport, String>;
+
+    /// The state of every origin and every server of it.
+    fn origins(&self) -> Value;
+
+    /// Takes a server out of the balance, or back in. Requests in flight are finished.
+    ///
+    /// # Errors
+    /// Where there is no such origin, or it has no such server.
+    fn set_drained(&self, origin: &str, server: &str, drained: bool) -> Result<(), String>;
+
+    /// The sizes of the cache's tiers.
+    fn cache(&self) -> Value;
+
+    /// The text exposition.
+    fn render_metrics(&self) -> Vec<u8>;
+}
+
+/// Whether the edge takes traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Not yet.
+    Starting,
+    Ready,
+    /// Not any more: finishing what it has.
+    Draining,
+}
+
+/// What a reload that succeeded came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReloadReport {
+    /// The hash of the configuration that is now in force.
+    pub hash: String,
+    /// The settings that differ from what the process started with and have effect only after a restart.
+    pub needs_restart: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -185,7 +185,7 @@ impl Buffers {
 impl Buffers {
     /// Waits until there is work, at most until `until`. A batch counts as work if the writer `wants` one; a request
     /// to stop, unless it already `stops`.
-    pub fn wait(&self, until: Option<Instant>, wants: bool, stops: bool) -> Work {
+    pub fn wait(&self, until: Instant, wants: bool, stops: bool) -> Work {
         let mut queue = lock(&self.queue);
         loop {
             let mut work = Work { reopen: std::mem::take(&mut queue.reopen), stop: queue.stop, batch: None };
@@ -193,7 +193,7 @@ impl Buffers {
             if wants && !work.reopen {
                 work.batch = queue.full.pop_front();
             }
-            let left = until.map_or(self.pace.flush, |until| until.saturating_duration_since(Instant::now()));
+            let left = until.saturating_duration_since(Instant::now());
             if work.reopen || work.batch.is_some() || (work.stop.is_some() && !stops) || left.is_zero() {
                 return work;
             }

@@ -35,8 +35,9 @@ impl<S: Sink> Writer<S> {
         let mut sweep_at = Instant::now() + self.pace.flush;
         let mut stop = None;
         loop {
-            let sweep = self.retry_at.is_none().then_some(sweep_at);
-            let until = [sweep, self.retry_at, self.reopen_at, stop].into_iter().flatten().min();
+            // In trouble the workers' buffers may as well fill up where they are.
+            let next = self.retry_at.unwrap_or(sweep_at);
+            let until = [self.reopen_at, stop].into_iter().flatten().fold(next, Instant::min);
             let work = self.buffers.wait(until, self.retry_at.is_none(), stop.is_some());
             stop = work.stop;
             if let Some(batch) = work.batch {
@@ -51,7 +52,6 @@ impl<S: Sink> Writer<S> {
             if self.retry_at.is_none_or(|at| at <= now) {
                 self.write(now);
             }
-            // In trouble the workers' buffers may as well fill up where they are.
             if (now >= sweep_at && self.retry_at.is_none()) || stop.is_some() {
                 let swept = self.buffers.sweep(stop.is_some());
                 sweep_at = now + self.pace.flush;

@@ -1,0 +1,114 @@
+//! Taking the address, before the edge says that it has started.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Mode;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::guard::Token;
+use crate::config::model::{Admin, AdminAddress};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 64;
+
+/// An admin listener that has its address and does not answer yet.
+#[derive(Debug)]
+pub struct Bound {
+    pub(super) listener: Listener,
+    /// `None`: whoever reaches the listener may do everything.
+    pub(super) token: Option<Token>,
+}
+
+#[derive(Debug)]
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
+}
+
+/// Takes the address.
+///
+/// A Unix socket is open to its owner alone (mode 0600). A socket file that is left from an earlier process is
+/// replaced; one that somebody listens on is not.
+///
+/// # Errors
+/// The system's, with the address in its text.
+pub fn bind(config: &Admin) -> io::Result<Bound> {
+    let token = config.token.as_ref().map(|secret| Token::new(&secret.0));
+    let listener = match &config.address {
+        AdminAddress::Tcp(address) => {
+            TcpListener::bind(address).map(Listener::Tcp).map_err(|error| with_address(&error, address))
+        }
+        AdminAddress::Unix(path) => bind_unix(path).map_err(|error| with_address(&error, path.display())),
+    }?;
+    Ok(Bound { listener, token })
+}
+
+impl Bound {
+    /// An address that somebody else took: one that was handed over, or one that a test chose.
+    pub fn from_listener(listener: TcpListener, config: &Admin) -> Bound {
+        let token = config.token.as_ref().map(|secret| Token::new(&secret.0));
+        Bound { listener: Listener::Tcp(listener), token }
+    }
+
+    /// The TCP address, with the port that the system chose if it was asked to; `None` for a Unix socket.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match &self.listener {
+            Listener::Tcp(listener) => listener.local_addr().ok(),
+            Listener::Unix(..) => None,
+        }
+    }
+}
+
+/// The name of a Unix socket, removed when nobody answers there any more.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    identity: Option<(u64, u64)>,
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> SocketFile {
+        SocketFile { path: path.to_owned(), identity: identity(path) }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // After an upgrade the name belongs to the new process.
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+fn bind_unix(path: &Path) -> io::Result<Listener> {
+    remove_stale(path)?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    let file = SocketFile::new(path);
+    // Before `listen`, nobody can connect: there is no moment at which others could have slipped in.
+    rustix::fs::chmod(path, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(Listener::Unix(UnixListener::from(socket), file))
+}
+
+/// Removes a socket that nobody listens on. Anything else by that name is left for `bind` to stumble over.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
+    if is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+fn with_address(error: &io::Error, address: impl std::fmt::Display) -> io::Error {
+    io::Error::new(error.kind(), format!("admin listener {address}: {error}"))
+}
