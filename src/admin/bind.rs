@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -48,7 +49,32 @@ pub fn bind(config: &Admin) -> io::Result<Bound> {
 }
 
 impl Bound {
-    /// An address that somebody else took: one that was handed over, or one that a test chose.
+    /// The listener of a process that this one replaces.
+    ///
+    /// A Unix socket gets a new file in place of the old one: each process can then tell whether the name is its own
+    /// when it ends.
+    ///
+    /// # Errors
+    /// The system's, with the address in its text.
+    pub fn adopt(config: &Admin, socket: OwnedFd) -> io::Result<Bound> {
+        match &config.address {
+            AdminAddress::Tcp(_) => Ok(Bound::from_listener(TcpListener::from(socket), config)),
+            AdminAddress::Unix(path) => {
+                std::fs::remove_file(path).map_err(|error| with_address(&error, path.display()))?;
+                bind(config)
+            }
+        }
+    }
+
+    /// To be handed over to a process that replaces this one.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.listener {
+            Listener::Tcp(listener) => listener.as_fd(),
+            Listener::Unix(listener, _) => listener.as_fd(),
+        }
+    }
+
+    /// An address that somebody else took: one that a test chose.
     pub fn from_listener(listener: TcpListener, config: &Admin) -> Bound {
         let token = config.token.as_ref().map(|secret| Token::new(&secret.0));
         Bound { listener: Listener::Tcp(listener), token }

@@ -16,7 +16,9 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     differs(old.upgrade_socket != new.upgrade_socket, "upgrade_socket");
     differs(sockets(old) != sockets(new), "listeners");
     differs(admin(old) != admin(new), "admin.address");
+    differs(admin_token(old) != admin_token(new), "admin.token");
     differs(old.memory.size != new.memory.size, "cache.memory.size");
+    differs(old.memory.max_object != new.memory.max_object, "cache.memory.max_object");
     keys
 }
 
@@ -25,6 +27,10 @@ fn sockets(config: &Config) -> Vec<(std::net::SocketAddr, bool)> {
     let mut sockets: Vec<_> = config.listeners.iter().map(|&Listener { address, h2c }| (address, h2c)).collect();
     sockets.sort_unstable();
     sockets
+}
+
+fn admin_token(config: &Config) -> Option<&[u8]> {
+    Some(&config.admin.as_ref()?.token.as_ref()?.0)
 }
 
 fn admin(config: &Config) -> Option<&AdminAddress> {

@@ -58,6 +58,7 @@ pub fn admit(shared: &Shared, session: &Session, ctx: &mut Context) -> Result<()
         request.directives = RequestDirectives::parse(&header.headers, policy);
         request.key = Some(key(&request, header, &host, &path, query.as_deref()));
     }
+    ctx.in_flight = Some(request.snapshot.site_metrics(site).enter());
     ctx.request = Some(request);
     Ok(())
 }

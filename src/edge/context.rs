@@ -11,6 +11,7 @@ use super::request_id::RequestId;
 use super::state::Snapshot;
 use crate::config::model::{RequestPolicy, Site};
 use crate::http_cache::{FwdReason, Outcome, Policy, RequestDirectives, Timestamp};
+use crate::observe::InFlight;
 use crate::origin::Chosen;
 use crate::site::{Key, KeyText};
 use crate::store::Fill;
@@ -22,6 +23,8 @@ pub struct Context {
     pub now: Timestamp,
     /// `None` until the request has passed the first checks.
     pub request: Option<Request>,
+    /// Counts it as being served.
+    pub in_flight: Option<InFlight>,
     pub client: Option<Client>,
     pub id: RequestId,
     /// Bytes of the request's body so far.
@@ -114,6 +117,7 @@ impl Context {
             started: Instant::now(),
             now: std::time::SystemTime::now().into(),
             request: None,
+            in_flight: None,
             client: None,
             id: RequestId::default(),
             request_bytes: 0,

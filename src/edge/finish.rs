@@ -61,7 +61,8 @@ pub fn finish(shared: &Shared, session: &mut Session, e: Option<&Error>, ctx: &m
     if !caching::eligible(&session.req_header().method) {
         invalidate::after(shared, session, ctx);
     }
-    let Some(log) = &shared.access_log else { return };
+    let log = shared.access_log.load();
+    let Some(log) = &*log else { return };
     let failure = e.map(|e| e.to_string());
     let detail = ctx.reply.reason.as_deref().or(failure.as_deref());
     let mut line = std::mem::take(&mut ctx.cache.line);

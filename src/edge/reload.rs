@@ -16,24 +16,28 @@ pub fn reload(shared: &Shared) -> Result<ReloadReport, String> {
         return Err("this process has no configuration file".to_owned());
     };
     notify::reloading();
-    let result = match config::load(file) {
-        Ok(config) => {
-            config.warnings.iter().for_each(|warning| warn!("{warning}"));
-            let needs_restart = config::needs_restart(&shared.snapshot().config, &config);
-            let hash = config.hash.clone();
-            if needs_restart.is_empty() {
-                info!("reloaded {}, configuration {hash}", file.display());
-            } else {
-                warn!("reloaded {}; only a restart puts in force: {}", file.display(), needs_restart.join(", "));
-            }
-            shared.replace(config);
-            Ok(ReloadReport { hash, needs_restart })
+    let result = config::load(file).map_err(|errors| errors.to_string()).and_then(|config| {
+        let warnings = config.warnings.clone();
+        let report = ReloadReport {
+            hash: config.hash.clone(),
+            needs_restart: config::needs_restart(&shared.started_with, &config),
+        };
+        shared.replace(config)?;
+        warnings.iter().for_each(|warning| warn!("{warning}"));
+        Ok(report)
+    });
+    match &result {
+        Ok(report) if report.needs_restart.is_empty() => {
+            info!("reloaded {}, configuration {}", file.display(), report.hash);
+        }
+        Ok(report) => {
+            let keys = report.needs_restart.join(", ");
+            warn!("reloaded {}; only a restart puts in force: {keys}", file.display());
         }
         Err(errors) => {
-            error!("the configuration stays as it was, since {} is not valid:\n{errors}", file.display());
-            Err(errors.to_string())
+            error!("the configuration stays as it was, since {} cannot be put in force:\n{errors}", file.display());
         }
-    };
+    }
     shared.metrics.reloaded(result.is_ok());
     notify::ready();
     result

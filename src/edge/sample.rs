@@ -29,7 +29,7 @@ fn sample(shared: &Weak<Shared>, out: &mut Samples) {
         out.set(&table::ORIGIN_SERVER_DRAINED, labels, f64::from(server.drained));
         out.set(&table::ORIGIN_SERVER_IN_FLIGHT, labels, server.active as f64);
     }
-    if let Some(log) = &shared.access_log {
+    if let Some(log) = &*shared.access_log.load() {
         log.sample(out);
     }
 }

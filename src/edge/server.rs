@@ -118,8 +118,7 @@ async fn serve(launch: Launch) -> Result<(), String> {
         Some(settings) => Some(AccessLog::start(settings).map_err(|e| format!("access log: {e}"))?),
         None => None,
     };
-    let (drain_limit, pid_file) = (config.drain, config.pid_file.clone());
-    let upgrade_socket = config.upgrade_socket.clone();
+    let (pid_file, upgrade_socket) = (config.pid_file.clone(), config.upgrade_socket.clone());
 
     let shared = Shared::new(config, access_log);
     shared.snapshot().pools.ready().await;
@@ -140,10 +139,14 @@ async fn serve(launch: Launch) -> Result<(), String> {
     }
     drop(drain);
     let (admin_stop, admin_stopped) = watch::channel(false);
-    let admin_socket = match admin {
+    let admin_serving = match admin {
         Some((bound, socket)) => {
-            bound.serve(Arc::new(EdgeControl::new(shared.clone())), admin_stopped);
-            Some(socket)
+            let mut stopped = admin_stopped;
+            let stopped = async move {
+                let _ = stopped.wait_for(|stop| *stop).await;
+            };
+            let serving = bound.serve(Arc::new(EdgeControl::new(shared.clone())), stopped);
+            Some((serving.map_err(|e| format!("admin listener: {e}"))?, socket))
         }
         None => None,
     };
@@ -164,14 +167,15 @@ async fn serve(launch: Launch) -> Result<(), String> {
     ready();
 
     let mut to_give: Vec<(String, BorrowedFd<'_>)> = sockets.iter().map(|(n, b)| (n.clone(), b.as_fd())).collect();
-    if let Some(socket) = &admin_socket {
+    if let Some((_, socket)) = &admin_serving {
         to_give.push((ADMIN.to_owned(), socket.as_fd()));
     }
     let end = until_stopped(&mut signals, &shared, upgrade_socket.as_deref(), &to_give).await;
 
     shared.enter(Life::Draining);
     drop(to_give);
-    drop((sockets, admin_socket));
+    drop(sockets);
+    let admin_thread = admin_serving.map(|(thread, _)| thread);
     let _ = stop.send(true);
     match end {
         // The new process answers on the same socket; what this one would say of itself is of no use any more.
@@ -179,9 +183,12 @@ async fn serve(launch: Launch) -> Result<(), String> {
         // Probes see that it drains, to the end.
         End::Stopped => notify::stopping(),
     }
-    drain_connections(&shared, &mut drained, drain_limit, &mut signals).await;
-    if let Some(log) = &shared.access_log {
-        let log = log.clone();
+    drain_connections(&shared, &mut drained, shared.snapshot().config.drain, &mut signals).await;
+    let _ = admin_stop.send(true);
+    if let Some(thread) = admin_thread {
+        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+    }
+    if let Some(log) = shared.access_log.load_full() {
         let _ = tokio::task::spawn_blocking(move || log.shutdown(LOG_GRACE)).await;
     }
     if let Some(path) = &pid_file {
@@ -211,7 +218,7 @@ async fn until_stopped(
                 let _ = tokio::task::spawn_blocking(move || reload::reload(&shared).is_ok()).await;
             }
             What::Reopen => {
-                if let Some(log) = &shared.access_log {
+                if let Some(log) = &*shared.access_log.load() {
                     log.reopen();
                 }
                 info!("logs reopened");

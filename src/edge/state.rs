@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
 use pingora_cache::lock::{CacheKeyLockImpl, CacheLock};
 use tokio::runtime::Handle;
@@ -25,10 +25,12 @@ const LOCK_AGE: Duration = Duration::from_secs(120);
 /// For the life of the process.
 pub struct Shared {
     snapshot: ArcSwap<Snapshot>,
+    /// The configuration of the start: what a reload cannot change is as it says.
+    pub started_with: Arc<Config>,
     pub store: &'static Store,
     pub lock: &'static CacheKeyLockImpl,
     pub metrics: Arc<Metrics>,
-    pub access_log: Option<Arc<AccessLog>>,
+    pub access_log: ArcSwapOption<AccessLog>,
     pub watch: Arc<Watch>,
     no_site: Arc<SiteMetrics>,
     /// How this process calls itself in CDN-Loop. Not the same for all: two edges may well stand one behind the
@@ -42,7 +44,7 @@ pub struct Shared {
 
 /// One configuration and what belongs to it. A request keeps the one that it began with.
 pub struct Snapshot {
-    pub config: Config,
+    pub config: Arc<Config>,
     pub directory: Directory,
     pub pools: Pools,
     sites: Vec<Arc<SiteMetrics>>,
@@ -76,11 +78,12 @@ impl Shared {
         snapshot.pools.start(&runtime, None);
         let lock: Box<CacheKeyLockImpl> = CacheLock::new_boxed(LOCK_AGE);
         Arc::new(Shared {
+            started_with: snapshot.config.clone(),
             snapshot: ArcSwap::from_pointee(snapshot),
             store,
             lock: Box::leak(lock),
             metrics,
-            access_log: access_log.map(Arc::new),
+            access_log: ArcSwapOption::new(access_log.map(Arc::new)),
             no_site: metrics_of_none,
             watch: Watch::new(limits),
             cdn_id: cdn_id(),
@@ -96,14 +99,24 @@ impl Shared {
         self.snapshot.load_full()
     }
 
-    /// Puts another configuration in force, for the requests that begin from now on.
-    pub fn replace(&self, config: Config) {
+    /// Puts another configuration in force, for the requests that begin from now on. Blocks on the log's file.
+    ///
+    /// # Errors
+    /// A new access log cannot be opened; then nothing has changed.
+    pub fn replace(&self, config: Config) -> Result<(), String> {
         let old = self.snapshot();
+        if config.access_log != old.config.access_log {
+            let log = config.access_log.as_ref().map(AccessLog::start).transpose();
+            let log = log.map_err(|e| format!("access_log: {e}"))?;
+            // The old one writes what it still holds when the last request lets go of it.
+            self.access_log.store(log.map(Arc::new));
+        }
         let new = Snapshot::new(config, &self.metrics, Some(&old.pools));
         new.pools.start(&self.runtime, Some(&old.pools));
         self.watch.set_limits(new.config.limits);
         self.metrics.config_loaded(&new.config.hash, SystemTime::now());
         self.snapshot.store(Arc::new(new));
+        Ok(())
     }
 
     /// The figures of requests that belong to no site.
@@ -148,7 +161,7 @@ impl Snapshot {
             sites: config.sites.iter().map(|site| metrics.site(&site.name)).collect(),
             towards,
             pools,
-            config,
+            config: Arc::new(config),
         }
     }
 
