@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 use pingora::http::RequestHeader;
 use pingora_proxy::Session;
@@ -54,13 +54,21 @@ pub fn admit(shared: &Shared, session: &Session, ctx: &mut Context) -> Result<()
     let route = site::route(&snapshot.config.sites[site], &facts);
     let mut request =
         Request { snapshot, site, route, host: Box::from(&*host), key: None, directives: RequestDirectives::default() };
-    if let Some(policy) = request.cache_policy() {
+    // What a GET with content means is between the client and the origin (RFC 9110 §9.3.1): it is not in the key.
+    if let Some(policy) = request.cache_policy()
+        && !has_content(header)
+    {
         request.directives = RequestDirectives::parse(&header.headers, policy);
         request.key = Some(key(&request, header, &host, &path, query.as_deref()));
     }
     ctx.in_flight = Some(request.snapshot.site_metrics(site).enter());
     ctx.request = Some(request);
     Ok(())
+}
+
+fn has_content(header: &RequestHeader) -> bool {
+    header.headers.contains_key(TRANSFER_ENCODING)
+        || header.headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0")
 }
 
 fn key(request: &Request, header: &RequestHeader, host: &str, path: &str, query: Option<&str>) -> (site::Key, KeyText) {

@@ -16,6 +16,8 @@ pub fn prepare(session: &mut Session, limits: &Limits) {
         connection.watched().request_began();
     }
     session.set_read_timeout(Some(limits.body_timeout));
+    // A client may send its next request before it has the answer to this one (RFC 9112 §9.3.2); else it would be lost.
+    session.set_pipelining_enabled(true);
 }
 
 /// Some of the request's body has come.

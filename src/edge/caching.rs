@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, VARY};
+use http::header::{CONTENT_LENGTH, HOST, RANGE, TRANSFER_ENCODING, VARY};
 use http::{HeaderMap, Method, StatusCode, Version};
 use log::debug;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -51,7 +51,13 @@ pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
     // Where the last answer could not be shared, waiting for the next one would be in vain. It is stored all the same
     // if it can be.
     let expected = shared.store.uncacheable().expect(&key.hash, shared.uptime());
-    if expected == Expect::Never && shared.store.memory().peek(&ObjectKey::primary(key.hash)).is_none() {
+    // A part of what is not stored is the origin's to cut out, rather than ours from the whole.
+    let in_vain = match expected {
+        Expect::Cacheable => false,
+        Expect::Uncacheable => session.req_header().headers.contains_key(RANGE),
+        Expect::Never => true,
+    };
+    if in_vain && shared.store.memory().peek(&ObjectKey::primary(key.hash)).is_none() {
         return;
     }
     let lock = (expected == Expect::Cacheable).then_some(shared.lock);
@@ -90,7 +96,7 @@ pub fn on_hit(
     if handler.as_any().is::<Followed>() {
         ctx.cache.collapsed = true;
         if let Some(connection) = link::connection(session) {
-            connection.release_heads();
+            connection.release_head(true);
         }
     }
     let reuse = http_cache::reuse(&facts, &directives, now);

@@ -43,7 +43,7 @@ pub struct Connection {
     outbox: Mutex<Outbox>,
     /// The next write is the first after a flush: the head of a response, which waits for its body.
     hold: bool,
-    /// Set where a head must not wait (see [`Connection::release_heads`]).
+    /// Set where a head must not wait (see [`Connection::release_head`]).
     release: AtomicBool,
     digest: Arc<SocketDigest>,
     peer: SocketAddr,
@@ -99,9 +99,9 @@ impl Connection {
         outbox.body = body;
     }
 
-    /// From now on heads leave at once: for responses whose body may take long to come.
-    pub fn release_heads(&self) {
-        self.release.store(true, Ordering::Relaxed);
+    /// Whether the head of this response leaves at once, rather than with its body: for one that may take long to come.
+    pub fn release_head(&self, release: bool) {
+        self.release.store(release, Ordering::Relaxed);
     }
 
     /// Sends what is in the outbox, followed by `more`; says how many bytes of `more` have been taken.

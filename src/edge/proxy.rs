@@ -201,9 +201,9 @@ impl ProxyHttp for Edge {
         session: &mut Session,
         e: Box<Error>,
         ctx: &mut Context,
-        _: bool,
+        reused: bool,
     ) -> Box<Error> {
-        upstream::exchange_failed(session, ctx, e)
+        upstream::exchange_failed(session, ctx, e, reused)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Context) -> FailToProxy {
@@ -216,6 +216,7 @@ impl ProxyHttp for Edge {
         finish::finish(&self.shared, session, e, ctx);
         if let Some(connection) = link::connection(session) {
             connection.watched().request_ended();
+            connection.release_head(false);
         }
     }
 

@@ -27,6 +27,10 @@ pub fn choose(ctx: &mut Context) -> Result<Box<HttpPeer>> {
     let Towards { pool, metrics } = request.snapshot.towards(request.policy().origin);
     ctx.upstream.chosen = None;
     let Some(chosen) = pool.select(&ctx.upstream.tried) else {
+        if let Some((kind, why)) = ctx.upstream.failure.take() {
+            // All that could be tried has been: what failed last is the answer.
+            return Err(Error::create(kind, ErrorSource::Upstream, Some(why.into()), None));
+        }
         metrics.failed(Failure::Unavailable);
         // As if the origin had failed: what is stale may be served.
         return Err(Error::create(
@@ -123,19 +127,25 @@ fn answered(status: StatusCode, ctx: &mut Context) {
 /// A connection could not be made: another server is tried, since nothing of the request has been sent.
 pub fn connect_failed(ctx: &mut Context, mut e: Box<Error>) -> Box<Error> {
     let again = failed(ctx, &e);
+    if let Some(chosen) = &ctx.upstream.chosen {
+        ctx.upstream.tried.push(chosen.addr());
+    }
     e.set_retry(again);
     e
 }
 
 /// A connection failed that was made. The request is tried again where it may be sent twice and nothing has come back.
-pub fn exchange_failed(session: &Session, ctx: &mut Context, mut e: Box<Error>) -> Box<Error> {
+pub fn exchange_failed(session: &Session, ctx: &mut Context, mut e: Box<Error>, reused: bool) -> Box<Error> {
     if *e.esource() == ErrorSource::Downstream {
         e.set_retry(false);
         return e;
     }
     let again = failed(ctx, &e);
-    let method = &session.req_header().method;
-    let repeatable = method.is_idempotent();
+    // A kept connection may have been closed by the server meanwhile, which says nothing of the server.
+    if !reused && let Some(chosen) = &ctx.upstream.chosen {
+        ctx.upstream.tried.push(chosen.addr());
+    }
+    let repeatable = session.req_header().method.is_idempotent();
     let silent = !ctx.upstream.answered && session.response_written().is_none();
     let lost = matches!(origin::kind(&e), FailureKind::Reset);
     e.set_retry(again && repeatable && silent && lost && !session.as_ref().retry_buffer_truncated());
@@ -155,9 +165,7 @@ fn failed(ctx: &mut Context, e: &Error) -> bool {
         FailureKind::Invalid => Failure::Protocol,
         FailureKind::Other => Failure::Other,
     });
-    if let Some(chosen) = &ctx.upstream.chosen {
-        ctx.upstream.tried.push(chosen.addr());
-    }
+    ctx.upstream.failure = Some((e.etype().clone(), e.to_string()));
     ctx.upstream.tries <= request.snapshot.config.origins[origin].retries
 }
 
@@ -166,6 +174,9 @@ pub fn answer(session: &Session, e: &Error) -> Option<Answer> {
     use ErrorType::*;
     let text = |status: StatusCode, text: &'static str| Some(Answer::new(status, text, e.to_string()));
     match (e.esource(), e.etype()) {
+        (_, HTTPStatus(413)) => {
+            text(StatusCode::PAYLOAD_TOO_LARGE, "The request's body is too large.").map(Answer::closing)
+        }
         (_, HTTPStatus(code)) => {
             text(StatusCode::from_u16(*code).unwrap_or(StatusCode::BAD_GATEWAY), "The request could not be served.")
         }
