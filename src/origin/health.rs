@@ -140,10 +140,10 @@ const UNHEALTHY: ErrorType = ErrorType::Custom("Unhealthy");
 fn reason(e: &Error) -> String {
     match e.etype() {
         kind if *kind == UNHEALTHY => e.context.as_ref().map(|c| c.as_str().to_owned()).unwrap_or_default(),
-        kind => e.root_cause().downcast_ref::<std::io::Error>().map_or_else(
-            || kind.as_str().to_owned(),
-            |io| format!("{}: {io}", kind.as_str()),
-        ),
+        kind => e
+            .root_cause()
+            .downcast_ref::<std::io::Error>()
+            .map_or_else(|| kind.as_str().to_owned(), |io| format!("{}: {io}", kind.as_str())),
     }
 }
 
@@ -204,7 +204,10 @@ mod tests {
         let (request, verdict) = probe_answer(http(), b"HTTP/1.1 204 No Content\r\n\r\n").await;
         assert_eq!(verdict, Ok(()));
         let version = env!("CARGO_PKG_VERSION");
-        assert!(request.starts_with("GET /healthz HTTP/1.1\r\n") && request.contains("\r\nHost: origin.test:80\r\n"), "{request}");
+        assert!(
+            request.starts_with("GET /healthz HTTP/1.1\r\n") && request.contains("\r\nHost: origin.test:80\r\n"),
+            "{request}"
+        );
         assert!(request.contains(&format!("\r\nUser-Agent: Foreland-health/{version}\r\n")), "{request}");
         assert!(request.contains("\r\nConnection: close\r\n"), "{request}");
         let host = HealthCheckKind::Http { path: "/".to_owned(), host: Some("www.test".to_owned()) };
