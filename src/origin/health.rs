@@ -101,7 +101,8 @@ impl Probe {
         let check: Box<dyn health_check::HealthCheck + Send + Sync> = match kind {
             HealthCheckKind::Tcp => {
                 let mut tcp = TcpHealthCheck::new();
-                tcp.peer_template.options.connection_timeout = Some(timeout);
+                // The whole of a check has one limit, below.
+                tcp.peer_template.options.connection_timeout = None;
                 tcp
             }
             HealthCheckKind::Http { path, host } => {
@@ -112,8 +113,8 @@ impl Probe {
                 http.req.insert_header("User-Agent", concat!("Foreland-health/", env!("CARGO_PKG_VERSION")))?;
                 http.req.insert_header("Accept", "*/*")?;
                 http.req.insert_header("Connection", "close")?;
-                http.peer_template.options.connection_timeout = Some(timeout);
-                http.peer_template.options.read_timeout = Some(timeout);
+                http.peer_template.options.connection_timeout = None;
+                http.peer_template.options.read_timeout = None;
                 http.validator = Some(Box::new(|head| match head.status.is_success() {
                     true => Ok(()),
                     false => Error::e_explain(UNHEALTHY, format!("status {}", head.status.as_str())),
