@@ -119,6 +119,12 @@ pub fn normalise_path(path: &str) -> Cow<'_, str> {
     }
 }
 
+/// Whether [`normalise_path`] removes segments: then the normal form does not only write the same path in another way, and
+/// a server that does not do so itself would take the two for different resources.
+pub fn has_dot_segments(path: &str) -> bool {
+    decode_unreserved(path).split('/').any(is_dot_segment)
+}
+
 /// A query (without its `?`) in normal form: as for a path, but dots and slashes mean nothing here. The order of the
 /// parameters is kept, and `+` is left alone.
 pub fn normalise_query(query: &str) -> Cow<'_, str> {
