@@ -21,6 +21,7 @@ mod listener;
 mod notify;
 mod preface;
 mod proxy;
+mod ranges;
 mod reload;
 mod request_id;
 mod respond;
