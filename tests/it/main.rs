@@ -3,3 +3,15 @@
 //! A test reads: *origin says, client asks, edge answers, origin saw*. See `harness` for the tools.
 
 mod harness;
+
+mod collapsing;
+mod filling;
+mod framing;
+mod freshness;
+mod hits;
+mod key;
+mod large;
+mod over;
+mod revalidation;
+mod sharing;
+mod stale;
