@@ -84,6 +84,8 @@ pub struct Upstream {
     pub chosen: Option<Chosen>,
     /// Servers that have failed this request.
     pub tried: Vec<std::net::SocketAddr>,
+    /// What became of the last of them.
+    pub failure: Option<String>,
     /// When the latest try began.
     pub began: Option<Instant>,
     /// The latest request left at this time, by the wall clock.

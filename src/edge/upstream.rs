@@ -25,16 +25,14 @@ pub fn choose(ctx: &mut Context) -> Result<Box<HttpPeer>> {
         return Error::e_explain(ErrorType::InternalError, "a request without a site");
     };
     let Towards { pool, metrics } = request.snapshot.towards(request.policy().origin);
-    ctx.upstream.chosen = None;
     let Some(chosen) = pool.select(&ctx.upstream.tried) else {
         metrics.failed(Failure::Unavailable);
+        let why = match &ctx.upstream.failure {
+            Some(failure) => format!("no other server of origin {:?} is available after {failure}", pool.origin().name),
+            None => format!("no server of origin {:?} is available", pool.origin().name),
+        };
         // As if the origin had failed: what is stale may be served.
-        return Err(Error::create(
-            NO_SERVER,
-            ErrorSource::Upstream,
-            Some(format!("no server of origin {:?} is available", pool.origin().name).into()),
-            None,
-        ));
+        return Err(Error::create(NO_SERVER, ErrorSource::Upstream, Some(why.into()), None));
     };
     if ctx.upstream.tries > 0 {
         metrics.retried();
@@ -157,6 +155,7 @@ fn failed(ctx: &mut Context, e: &Error) -> bool {
     });
     if let Some(chosen) = &ctx.upstream.chosen {
         ctx.upstream.tried.push(chosen.addr());
+        ctx.upstream.failure = Some(e.to_string());
     }
     ctx.upstream.tries <= request.snapshot.config.origins[origin].retries
 }
