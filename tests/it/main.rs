@@ -6,3 +6,6 @@ mod access_log;
 mod harness;
 mod load;
 mod log_file;
+mod reload;
+mod stop;
+mod upgrade;
