@@ -2,4 +2,7 @@
 //!
 //! A test reads: *origin says, client asks, edge answers, origin saw*. See `harness` for the tools.
 
+mod access_log;
 mod harness;
+mod load;
+mod log_file;
