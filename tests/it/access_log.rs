@@ -215,8 +215,7 @@ async fn hostile_bytes_stay_within_their_field() {
 #[tokio::test]
 async fn combined_is_what_its_readers_expect() {
     let origin = Origin::start(|_| Reply::ok("hello").cache_control("max-age=60")).await;
-    let yaml =
-        Edge::yaml_before(&[&origin], "") + "access_log: { path: \"{dir}/combined.log\", format: combined }\n";
+    let yaml = Edge::yaml_before(&[&origin], "") + "access_log: { path: \"{dir}/combined.log\", format: combined }\n";
     let edge = Edge::start(&yaml).await;
     let file = edge.folder().join("combined.log");
     let plain = Ask::get("/a\"b\"?c").header("User-Agent", "ua \"1\"\\").header("Referer", "https://r.test/");
