@@ -17,6 +17,7 @@ use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use log::debug;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
@@ -26,6 +27,7 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::linger;
 use super::watch::{Watch, Watched};
 
 /// The largest write that is held back to leave together with the next one: the head of any ordinary response.
@@ -45,6 +47,8 @@ pub struct Connection {
     hold: bool,
     /// Set where a head must not wait (see [`Connection::release_head`]).
     release: AtomicBool,
+    /// Set where the client may not have sent all of its request (see [`Connection::linger`]).
+    linger: AtomicBool,
     digest: Arc<SocketDigest>,
     peer: SocketAddr,
     /// HTTP/2 with prior knowledge is looked for.
@@ -72,6 +76,7 @@ impl Connection {
             outbox: Mutex::default(),
             hold: true,
             release: AtomicBool::new(false),
+            linger: AtomicBool::new(false),
             digest: Arc::new(digest),
             peer,
             h2c,
@@ -102,6 +107,11 @@ impl Connection {
     /// Whether the head of this response leaves at once, rather than with its body: for one that may take long to come.
     pub fn release_head(&self, release: bool) {
         self.release.store(release, Ordering::Relaxed);
+    }
+
+    /// Whether the client may still be sending its request: then the connection's end leaves it time to read the answer.
+    pub fn linger(&self, linger: bool) {
+        self.linger.store(linger, Ordering::Relaxed);
     }
 
     /// Sends what is in the outbox, followed by `more`; says how many bytes of `more` have been taken.
@@ -146,6 +156,17 @@ impl Connection {
             && len <= HOLD_MAX
             && !*self.release.get_mut()
             && self.outbox.get_mut().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if *self.linger.get_mut()
+            && !self.watched.expired()
+            && let Err(e) = linger::linger(&self.io, self.watched.another())
+        {
+            debug!("ending the connection of {} at once: {e}", self.peer);
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod finish;
 mod forward;
 mod hit;
 mod invalidate;
+mod linger;
 mod link;
 mod listener;
 mod notify;
