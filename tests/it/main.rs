@@ -2,4 +2,11 @@
 //!
 //! A test reads: *origin says, client asks, edge answers, origin saw*. See `harness` for the tools.
 
+mod balancing;
+mod bodies;
+mod forwarding;
 mod harness;
+mod limits;
+mod origin_failures;
+mod routing;
+mod syntax;
