@@ -56,8 +56,15 @@ pub fn admit(shared: &Shared, session: &Session, ctx: &mut Context) -> Result<()
     let facts =
         site::Facts { method: header.method.as_str(), path: &path, query: query.as_deref(), headers: &header.headers };
     let route = site::route(&snapshot.config.sites[site], &facts);
-    let mut request =
-        Request { snapshot, site, route, host: Box::from(&*host), key: None, directives: RequestDirectives::default() };
+    let mut request = Request {
+        snapshot,
+        site,
+        route,
+        host: Box::from(&*host),
+        target: resolved(header, &path, query.as_deref()),
+        key: None,
+        directives: RequestDirectives::default(),
+    };
     // What a GET with content means is between the client and the origin (RFC 9110 §9.3.1): it is not in the key.
     if let Some(policy) = request.cache_policy()
         && !has_content(header)
@@ -68,6 +75,18 @@ pub fn admit(shared: &Shared, session: &Session, ctx: &mut Context) -> Result<()
     ctx.in_flight = Some(request.snapshot.site_metrics(site).enter());
     ctx.request = Some(request);
     Ok(())
+}
+
+/// The target for the origin where it cannot be the client's own: an origin that does not resolve dot segments as we do
+/// would answer another question than the one in the cache key.
+fn resolved(header: &RequestHeader, path: &Cow<'_, str>, query: Option<&str>) -> Option<Box<str>> {
+    if matches!(path, Cow::Borrowed(_)) || !site::has_dot_segments(header.uri.path()) {
+        return None;
+    }
+    Some(match query {
+        Some(query) => format!("{path}?{query}").into(),
+        None => Box::from(&**path),
+    })
 }
 
 /// Whether a header section states a Content-Length, which Pingora has removed by now where there is a
@@ -169,8 +188,7 @@ pub fn too_large(size: u64, limit: u64) -> Answer {
 
 /// The normalised host. An absolute target and :authority name it; else Host does (RFC 9112 §3.2.2).
 fn host(header: &RequestHeader) -> Result<Cow<'_, str>, Answer> {
-    let bad =
-        |reason: String| Answer::new(StatusCode::BAD_REQUEST, "The request names no valid host.", reason).closing();
+    let bad = |reason: String| Answer::new(StatusCode::BAD_REQUEST, "The request names no valid host.", reason).closing();
     let mut lines = header.headers.get_all(HOST).iter();
     let line = lines.next();
     if lines.next().is_some() {
@@ -184,10 +202,7 @@ fn host(header: &RequestHeader) -> Result<Cow<'_, str>, Answer> {
 }
 
 /// The normalised path and query.
-///
-/// # Errors
-/// The answer to a target that is none.
-pub fn target(header: &RequestHeader) -> Result<(Cow<'_, str>, Option<Cow<'_, str>>), Answer> {
+fn target(header: &RequestHeader) -> Result<(Cow<'_, str>, Option<Cow<'_, str>>), Answer> {
     let invalid = |reason: &str| {
         Err(Answer::new(StatusCode::BAD_REQUEST, "The request's target is not valid.", reason).closing())
     };

@@ -20,7 +20,7 @@ use super::state::Shared;
 use crate::http_cache::{
     self, Facts, FwdReason, NotStored, RequestFacts, Reuse, RevalidateReason, Stored, Timestamp, Variance,
 };
-use crate::store::{Expect, Followed, ObjectKey, Record, meta_of};
+use crate::store::{Expect, Followed, ObjectKey, Record, Rejection, meta_of};
 
 /// A waiter looks again as often as it takes: giving up would send it to the origin beside the others, and lose it a
 /// stale object it could have had.
@@ -220,6 +220,7 @@ fn judged(
     let length = response.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     let stored = judge(session, ctx, response.status, &response.headers).map_err(Verdict::Rule)?;
     if length.is_some_and(|length| length > shared.store.memory().max_object()) {
+        shared.store.reject(Rejection::TooLarge);
         return Err(Verdict::TooLarge);
     }
     let mut shareable = response.clone();

@@ -7,11 +7,12 @@
 //! lets the [`Watch`] end it when the client is too slow.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -54,6 +55,10 @@ pub struct Connection {
     /// HTTP/2 with prior knowledge is looked for.
     h2c: bool,
     watched: Watched,
+    /// Bytes that have come, and bytes that the requests so far were made of. More than those: the next request has
+    /// begun to come.
+    received: u64,
+    served: AtomicU64,
 }
 
 /// Bytes that have been accepted for the client but not been given to the kernel yet.
@@ -81,12 +86,43 @@ impl Connection {
             peer,
             h2c,
             watched: watch.add(),
+            received: 0,
+            served: AtomicU64::new(0),
         }
     }
 
     /// The client's socket address.
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// HTTP/2 with prior knowledge is to be looked for.
+    pub fn may_be_http2(&self) -> bool {
+        self.h2c
+    }
+
+    /// A request of so many bytes has begun: its header section and, where its length is known, its body.
+    pub fn request_began(&self, header: usize, body: Option<u64>) {
+        let len = body.map_or(0, |body| body.saturating_add(header as u64));
+        self.served.fetch_add(len, Ordering::Relaxed);
+        self.watched.request_began();
+    }
+
+    /// Something has come that belongs to no request yet; or it may have, where a body's length was not known.
+    pub fn has_unserved(&mut self) -> bool {
+        self.received != *self.served.get_mut()
+    }
+
+    /// Waits until there is something to read, or the end of the stream.
+    ///
+    /// # Errors
+    /// The socket's, or the watch has ended the connection.
+    pub async fn readable(&self) -> io::Result<()> {
+        poll_fn(|cx| match self.io.poll_read_ready(cx) {
+            Poll::Pending => self.watched.read_blocked(cx),
+            ready => ready,
+        })
+        .await
     }
 
     /// What the watch knows of this connection.
@@ -204,7 +240,9 @@ impl AsyncRead for Connection {
         let before = buf.filled().len();
         match Pin::new(&mut this.io).poll_read(cx, buf) {
             Poll::Ready(read) => {
-                if buf.filled().len() > before {
+                let n = buf.filled().len() - before;
+                if n > 0 {
+                    this.received += n as u64;
                     this.watched.read_some();
                 }
                 Poll::Ready(read)

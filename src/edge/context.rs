@@ -42,6 +42,8 @@ pub struct Request {
     pub route: Option<usize>,
     /// Normalised.
     pub host: Box<str>,
+    /// What the origin is asked for where it is not what the client asked for.
+    pub target: Option<Box<str>>,
     pub key: Option<(Key, KeyText)>,
     pub directives: RequestDirectives,
 }

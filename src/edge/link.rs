@@ -16,6 +16,14 @@ pub fn connection(session: &Session) -> Option<&Connection> {
     }
 }
 
+/// The same with the length of the request's header section, in bytes.
+pub fn http1(session: &Session) -> Option<(&Connection, usize)> {
+    match &*session.downstream_session {
+        ServerSession::H1(inner) => Some((connection(session)?, inner.get_headers_raw_bytes().len())),
+        _ => None,
+    }
+}
+
 /// The client's socket address.
 pub fn peer(session: &Session) -> Option<SocketAddr> {
     match connection(session) {

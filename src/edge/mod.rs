@@ -14,6 +14,7 @@ mod drain;
 mod finish;
 mod forward;
 mod hit;
+mod http1;
 mod invalidate;
 mod linger;
 mod link;

@@ -8,7 +8,6 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 
-use super::admit;
 use super::context::Context;
 use super::forward::{self, Way};
 use super::respond::Answer;
@@ -16,7 +15,6 @@ use super::state::{Shared, Towards};
 use crate::http_cache;
 use crate::observe::Failure;
 use crate::origin::{self, FailureKind};
-use crate::site;
 
 /// No server was there to be asked.
 pub const NO_SERVER: ErrorType = ErrorType::Custom("NoServer");
@@ -68,8 +66,12 @@ pub fn request(shared: &Shared, session: &Session, header: &mut RequestHeader, c
         return Error::e_explain(ErrorType::InternalError, "a request without a site, a client or a server");
     };
     let asked = session.req_header();
-    if let Some(target) = target(asked) {
-        header.set_raw_path(&target)?;
+    // What the client asked for, in origin form (RFC 9112 §3.2.1).
+    if let Some(target) = &request.target {
+        header.set_raw_path(target.as_bytes())?;
+    } else if !asked.raw_path().starts_with(b"/") && asked.raw_path() != b"*" {
+        let target = asked.uri.path_and_query().map_or("/", |target| target.as_str());
+        header.set_raw_path(target.as_bytes())?;
     }
     let host = asked
         .headers
@@ -91,26 +93,6 @@ pub fn request(shared: &Shared, session: &Session, header: &mut RequestHeader, c
     forward::prepare(header, &way)?;
     ctx.upstream.sent = Some(SystemTime::now().into());
     Ok(())
-}
-
-/// The target for the origin, where it is not to be the very bytes that the client sent.
-///
-/// It is in origin form (RFC 9112 §3.2.1). Dot segments are resolved: were it left to the origin, one that resolves
-/// them otherwise, or not at all, would answer for another resource than the one in the key and in the routes.
-fn target(asked: &RequestHeader) -> Option<Vec<u8>> {
-    let sent = asked.raw_path();
-    let in_origin_form = sent.starts_with(b"/") || sent == b"*";
-    let target = match in_origin_form {
-        true => sent,
-        false => asked.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes(),
-    };
-    let (path, query) = target.split_at(target.iter().position(|byte| *byte == b'?').unwrap_or(target.len()));
-    if site::has_dot_segments(&String::from_utf8_lossy(path))
-        && let Ok((path, _)) = admit::target(asked)
-    {
-        return Some([path.as_bytes(), query].concat());
-    }
-    (!in_origin_form).then(|| target.to_vec())
 }
 
 /// Looks at the origin's response before anybody else does.

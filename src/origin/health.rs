@@ -101,7 +101,8 @@ impl Probe {
         let check: Box<dyn health_check::HealthCheck + Send + Sync> = match kind {
             HealthCheckKind::Tcp => {
                 let mut tcp = TcpHealthCheck::new();
-                tcp.peer_template.options.connection_timeout = Some(timeout);
+                // The whole of a check has one limit, below.
+                tcp.peer_template.options.connection_timeout = None;
                 tcp
             }
             HealthCheckKind::Http { path, host } => {
@@ -112,8 +113,8 @@ impl Probe {
                 http.req.insert_header("User-Agent", concat!("Foreland-health/", env!("CARGO_PKG_VERSION")))?;
                 http.req.insert_header("Accept", "*/*")?;
                 http.req.insert_header("Connection", "close")?;
-                http.peer_template.options.connection_timeout = Some(timeout);
-                http.peer_template.options.read_timeout = Some(timeout);
+                http.peer_template.options.connection_timeout = None;
+                http.peer_template.options.read_timeout = None;
                 http.validator = Some(Box::new(|head| match head.status.is_success() {
                     true => Ok(()),
                     false => Error::e_explain(UNHEALTHY, format!("status {}", head.status.as_str())),
@@ -140,10 +141,10 @@ const UNHEALTHY: ErrorType = ErrorType::Custom("Unhealthy");
 fn reason(e: &Error) -> String {
     match e.etype() {
         kind if *kind == UNHEALTHY => e.context.as_ref().map(|c| c.as_str().to_owned()).unwrap_or_default(),
-        kind => e.root_cause().downcast_ref::<std::io::Error>().map_or_else(
-            || kind.as_str().to_owned(),
-            |io| format!("{}: {io}", kind.as_str()),
-        ),
+        kind => e
+            .root_cause()
+            .downcast_ref::<std::io::Error>()
+            .map_or_else(|| kind.as_str().to_owned(), |io| format!("{}: {io}", kind.as_str())),
     }
 }
 
@@ -204,7 +205,10 @@ mod tests {
         let (request, verdict) = probe_answer(http(), b"HTTP/1.1 204 No Content\r\n\r\n").await;
         assert_eq!(verdict, Ok(()));
         let version = env!("CARGO_PKG_VERSION");
-        assert!(request.starts_with("GET /healthz HTTP/1.1\r\n") && request.contains("\r\nHost: origin.test:80\r\n"), "{request}");
+        assert!(
+            request.starts_with("GET /healthz HTTP/1.1\r\n") && request.contains("\r\nHost: origin.test:80\r\n"),
+            "{request}"
+        );
         assert!(request.contains(&format!("\r\nUser-Agent: Foreland-health/{version}\r\n")), "{request}");
         assert!(request.contains("\r\nConnection: close\r\n"), "{request}");
         let host = HealthCheckKind::Http { path: "/".to_owned(), host: Some("www.test".to_owned()) };

@@ -119,7 +119,8 @@ pub fn normalise_path(path: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether a path holds segments that [`normalise_path`] resolves: `.` and `..`, encoded or not.
+/// Whether [`normalise_path`] removes segments: then the normal form does not only write the same path in another way, and
+/// a server that does not do so itself would take the two for different resources.
 pub fn has_dot_segments(path: &str) -> bool {
     decode_unreserved(path).split('/').any(is_dot_segment)
 }
