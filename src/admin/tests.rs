@@ -146,7 +146,7 @@ impl Answer {
 }
 
 fn config(address: AdminAddress, token: Option<&str>) -> Admin {
-    Admin { address, token: token.map(|token| Secret(token.as_bytes().to_vec())) }
+    Admin { address, token: token.map(|token| Secret(token.as_bytes().to_vec(), "env:TOKEN".to_owned())) }
 }
 
 #[test]

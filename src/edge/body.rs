@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 
@@ -12,10 +13,18 @@ use crate::config::model::Limits;
 
 /// Sets the connection's timeouts for this request.
 pub fn prepare(session: &mut Session, limits: &Limits) {
-    if let Some(connection) = link::connection(session) {
-        connection.watched().request_began();
+    if let Some((connection, head)) = link::http1(session) {
+        let headers = &session.req_header().headers;
+        let body = match headers.get(CONTENT_LENGTH) {
+            _ if headers.contains_key(TRANSFER_ENCODING) => None,
+            None => Some(0),
+            Some(length) => length.to_str().ok().and_then(|length| length.trim().parse().ok()),
+        };
+        connection.request_began(head, body);
     }
     session.set_read_timeout(Some(limits.body_timeout));
+    // A client may send its next request before it has the answer to this one (RFC 9112 §9.3.2); else it would be lost.
+    session.set_pipelining_enabled(true);
 }
 
 /// Some of the request's body has come.

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, VARY};
+use http::header::{CONTENT_LENGTH, HOST, RANGE, TRANSFER_ENCODING, VARY};
 use http::{HeaderMap, Method, StatusCode, Version};
 use log::debug;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -20,7 +20,7 @@ use super::state::Shared;
 use crate::http_cache::{
     self, Facts, FwdReason, NotStored, RequestFacts, Reuse, RevalidateReason, Stored, Timestamp, Variance,
 };
-use crate::store::{Expect, Followed, ObjectKey, Record, meta_of};
+use crate::store::{Expect, Followed, ObjectKey, Record, Rejection, meta_of};
 
 /// A waiter looks again as often as it takes: giving up would send it to the origin beside the others, and lose it a
 /// stale object it could have had.
@@ -51,7 +51,13 @@ pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
     // Where the last answer could not be shared, waiting for the next one would be in vain. It is stored all the same
     // if it can be.
     let expected = shared.store.uncacheable().expect(&key.hash, shared.uptime());
-    if expected == Expect::Never && shared.store.memory().peek(&ObjectKey::primary(key.hash)).is_none() {
+    // A part of what is not stored is the origin's to cut out, rather than ours from the whole.
+    let in_vain = match expected {
+        Expect::Cacheable => false,
+        Expect::Uncacheable => session.req_header().headers.contains_key(RANGE),
+        Expect::Never => true,
+    };
+    if in_vain && shared.store.memory().peek(&ObjectKey::primary(key.hash)).is_none() {
         return;
     }
     let lock = (expected == Expect::Cacheable).then_some(shared.lock);
@@ -90,7 +96,7 @@ pub fn on_hit(
     if handler.as_any().is::<Followed>() {
         ctx.cache.collapsed = true;
         if let Some(connection) = link::connection(session) {
-            connection.release_heads();
+            connection.release_head(true);
         }
     }
     let reuse = http_cache::reuse(&facts, &directives, now);
@@ -214,6 +220,7 @@ fn judged(
     let length = response.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     let stored = judge(session, ctx, response.status, &response.headers).map_err(Verdict::Rule)?;
     if length.is_some_and(|length| length > shared.store.memory().max_object()) {
+        shared.store.reject(Rejection::TooLarge);
         return Err(Verdict::TooLarge);
     }
     let mut shareable = response.clone();

@@ -7,16 +7,18 @@
 //! lets the [`Watch`] end it when the client is too slow.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use log::debug;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
@@ -26,6 +28,7 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::linger;
 use super::watch::{Watch, Watched};
 
 /// The largest write that is held back to leave together with the next one: the head of any ordinary response.
@@ -43,13 +46,19 @@ pub struct Connection {
     outbox: Mutex<Outbox>,
     /// The next write is the first after a flush: the head of a response, which waits for its body.
     hold: bool,
-    /// Set where a head must not wait (see [`Connection::release_heads`]).
+    /// Set where a head must not wait (see [`Connection::release_head`]).
     release: AtomicBool,
+    /// Set where the client may not have sent all of its request (see [`Connection::linger`]).
+    linger: AtomicBool,
     digest: Arc<SocketDigest>,
     peer: SocketAddr,
     /// HTTP/2 with prior knowledge is looked for.
     h2c: bool,
     watched: Watched,
+    /// Bytes that have come, and bytes that the requests so far were made of. More than those: the next request has
+    /// begun to come.
+    received: u64,
+    served: AtomicU64,
 }
 
 /// Bytes that have been accepted for the client but not been given to the kernel yet.
@@ -72,16 +81,48 @@ impl Connection {
             outbox: Mutex::default(),
             hold: true,
             release: AtomicBool::new(false),
+            linger: AtomicBool::new(false),
             digest: Arc::new(digest),
             peer,
             h2c,
             watched: watch.add(),
+            received: 0,
+            served: AtomicU64::new(0),
         }
     }
 
     /// The client's socket address.
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// HTTP/2 with prior knowledge is to be looked for.
+    pub fn may_be_http2(&self) -> bool {
+        self.h2c
+    }
+
+    /// A request of so many bytes has begun: its header section and, where its length is known, its body.
+    pub fn request_began(&self, header: usize, body: Option<u64>) {
+        let len = body.map_or(0, |body| body.saturating_add(header as u64));
+        self.served.fetch_add(len, Ordering::Relaxed);
+        self.watched.request_began();
+    }
+
+    /// Something has come that belongs to no request yet; or it may have, where a body's length was not known.
+    pub fn has_unserved(&mut self) -> bool {
+        self.received != *self.served.get_mut()
+    }
+
+    /// Waits until there is something to read, or the end of the stream.
+    ///
+    /// # Errors
+    /// The socket's, or the watch has ended the connection.
+    pub async fn readable(&self) -> io::Result<()> {
+        poll_fn(|cx| match self.io.poll_read_ready(cx) {
+            Poll::Pending => self.watched.read_blocked(cx),
+            ready => ready,
+        })
+        .await
     }
 
     /// What the watch knows of this connection.
@@ -99,9 +140,14 @@ impl Connection {
         outbox.body = body;
     }
 
-    /// From now on heads leave at once: for responses whose body may take long to come.
-    pub fn release_heads(&self) {
-        self.release.store(true, Ordering::Relaxed);
+    /// Whether the head of this response leaves at once, rather than with its body: for one that may take long to come.
+    pub fn release_head(&self, release: bool) {
+        self.release.store(release, Ordering::Relaxed);
+    }
+
+    /// Whether the client may still be sending its request: then the connection's end leaves it time to read the answer.
+    pub fn linger(&self, linger: bool) {
+        self.linger.store(linger, Ordering::Relaxed);
     }
 
     /// Sends what is in the outbox, followed by `more`; says how many bytes of `more` have been taken.
@@ -149,6 +195,17 @@ impl Connection {
     }
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if *self.linger.get_mut()
+            && !self.watched.expired()
+            && let Err(e) = linger::linger(&self.io, self.watched.another())
+        {
+            debug!("ending the connection of {} at once: {e}", self.peer);
+        }
+    }
+}
+
 impl Outbox {
     fn is_empty(&self) -> bool {
         self.sent == self.head.len() + self.body.len()
@@ -183,7 +240,9 @@ impl AsyncRead for Connection {
         let before = buf.filled().len();
         match Pin::new(&mut this.io).poll_read(cx, buf) {
             Poll::Ready(read) => {
-                if buf.filled().len() > before {
+                let n = buf.filled().len() - before;
+                if n > 0 {
+                    this.received += n as u64;
                     this.watched.read_some();
                 }
                 Poll::Ready(read)

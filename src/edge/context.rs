@@ -42,6 +42,8 @@ pub struct Request {
     pub route: Option<usize>,
     /// Normalised.
     pub host: Box<str>,
+    /// What the origin is asked for where it is not what the client asked for.
+    pub target: Option<Box<str>>,
     pub key: Option<(Key, KeyText)>,
     pub directives: RequestDirectives,
 }
@@ -84,8 +86,8 @@ pub struct Upstream {
     pub chosen: Option<Chosen>,
     /// Servers that have failed this request.
     pub tried: Vec<std::net::SocketAddr>,
-    /// What became of the last of them.
-    pub failure: Option<String>,
+    /// How the latest failed try failed.
+    pub failure: Option<(pingora::ErrorType, String)>,
     /// When the latest try began.
     pub began: Option<Instant>,
     /// The latest request left at this time, by the wall clock.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use pingora::protocols::http::ServerSession;
 use pingora_proxy::Session;
 
@@ -15,11 +16,27 @@ pub fn connection(session: &Session) -> Option<&Connection> {
     }
 }
 
+/// The same with the length of the request's header section, in bytes.
+pub fn http1(session: &Session) -> Option<(&Connection, usize)> {
+    match &*session.downstream_session {
+        ServerSession::H1(inner) => Some((connection(session)?, inner.get_headers_raw_bytes().len())),
+        _ => None,
+    }
+}
+
 /// The client's socket address.
 pub fn peer(session: &Session) -> Option<SocketAddr> {
     match connection(session) {
         Some(connection) => Some(connection.peer()),
         None => session.client_addr()?.as_inet().copied(),
+    }
+}
+
+/// The header section of an HTTP/1 request as it came.
+pub fn raw_head(session: &Session) -> Option<Bytes> {
+    match &*session.downstream_session {
+        ServerSession::H1(session) => Some(session.get_headers_raw_bytes()),
+        _ => None,
     }
 }
 

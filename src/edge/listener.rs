@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::{info, warn};
-use pingora::apps::ServerApp;
+use pingora_proxy::HttpProxy;
 use rustix::net::{self as unix, AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::connection::Connection;
 use super::drain::Drain;
+use super::http1;
+use super::proxy::Edge;
 use super::state::Shared;
 use crate::config::model;
 
@@ -60,9 +62,9 @@ impl Bound {
 
 /// Accepts connections and serves each with `app` until `shutdown` turns true; then takes what the kernel has queued
 /// and stops.
-pub async fn serve<A: ServerApp + Send + Sync + 'static>(
+pub async fn serve(
     bound: Bound,
-    app: Arc<A>,
+    app: Arc<HttpProxy<Edge>>,
     shared: Arc<Shared>,
     drain: Drain,
     shutdown: watch::Receiver<bool>,
@@ -82,7 +84,7 @@ pub async fn serve<A: ServerApp + Send + Sync + 'static>(
             let (app, shutdown, busy) = (app.clone(), shutdown.clone(), drain.connection());
             tokio::spawn(async move {
                 let _alive = (busy, counted);
-                app.process_new(Box::new(connection), &shutdown).await;
+                http1::serve(Box::new(connection), app, shutdown).await;
             });
             true
         }

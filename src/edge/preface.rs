@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use super::watch::Watched;
 
 /// RFC 9113 §3.4: the client connection preface.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub const PREFACE: [u8; 24] = *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How long to wait before looking again where the preface has come only in part: the socket stays readable, so
 /// readiness cannot say when more is there. A client that cuts its first 24 bytes in two is rare.

@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 
 use super::state::Shared;
 use crate::observe::{Samples, table};
+use crate::store::Rejection;
 
 /// Makes each scrape look.
 pub fn register(shared: &Arc<Shared>) {
@@ -19,6 +20,9 @@ fn sample(shared: &Weak<Shared>, out: &mut Samples) {
     out.set(&table::CACHE_BYTES, &["memory"], usage.bytes as f64);
     out.set(&table::CACHE_CAPACITY, &["memory"], usage.capacity as f64);
     out.set(&table::CACHE_EVICTIONS, &["memory"], usage.evictions as f64);
+    for why in Rejection::ALL {
+        out.set(&table::CACHE_REJECTIONS, &["memory", why.as_str()], shared.store.rejected(why) as f64);
+    }
     out.set(&table::CACHE_FILLS, &[], shared.store.fills_running() as f64);
     out.set(&table::CACHE_FILL_BYTES, &[], shared.store.fill_bytes() as f64);
     out.set(&table::CONNECTIONS_ENDED, &[], shared.watch.ended() as f64);

@@ -59,11 +59,12 @@ pub fn run(launch: Launch) -> ExitCode {
     raise_file_limit();
     // Installed by whoever comes first; ours before Pingora's.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(launch.config.threads)
-        .thread_name("edge")
-        .enable_all()
-        .build();
+    // One worker needs no scheduler that could move work to another.
+    let mut builder = match launch.config.threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = builder.worker_threads(launch.config.threads).thread_name("edge").enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(e) => return failed(&format!("starting the worker threads: {e}")),

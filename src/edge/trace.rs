@@ -1,8 +1,8 @@
 //! What the client is told of the response's way: Age, Cache-Status, and nothing that is not its business.
 
 use bytes::BytesMut;
-use http::header::AGE;
-use http::{HeaderName, Method, StatusCode};
+use http::header::{AGE, TRANSFER_ENCODING};
+use http::{HeaderName, Method, StatusCode, Version};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora_cache::CachePhase;
@@ -38,6 +38,11 @@ pub fn complete(session: &mut Session, response: &mut ResponseHeader, ctx: &mut 
             .cache
             .miss_body_reader()
             .and_then(|reader| Some(reader.as_any().downcast_ref::<Followed>()?.fill().clone()));
+    }
+    if ctx.reply.version == Some(Version::HTTP_10) && response.headers.contains_key(TRANSFER_ENCODING) {
+        // RFC 9112 §6.1: a client of HTTP/1.0 knows no chunks. The end of the connection is the end of the body.
+        response.remove_header(&TRANSFER_ENCODING);
+        session.set_keepalive(None);
     }
     add_cache_status(response, ctx)?;
     ctx.reply.status = response.status.as_u16();

@@ -27,12 +27,14 @@ pub fn choose(ctx: &mut Context) -> Result<Box<HttpPeer>> {
     let Towards { pool, metrics } = request.snapshot.towards(request.policy().origin);
     let Some(chosen) = pool.select(&ctx.upstream.tried) else {
         metrics.failed(Failure::Unavailable);
-        let why = match &ctx.upstream.failure {
-            Some(failure) => format!("no other server of origin {:?} is available after {failure}", pool.origin().name),
-            None => format!("no server of origin {:?} is available", pool.origin().name),
-        };
+        let name = &pool.origin().name;
         // As if the origin had failed: what is stale may be served.
-        return Err(Error::create(NO_SERVER, ErrorSource::Upstream, Some(why.into()), None));
+        let (kind, why) = match ctx.upstream.failure.take() {
+            // All that could be tried has been: what failed last is the answer.
+            Some((kind, why)) => (kind, format!("no other server of origin {name:?} is available after {why}")),
+            None => (NO_SERVER, format!("no server of origin {name:?} is available")),
+        };
+        return Err(Error::create(kind, ErrorSource::Upstream, Some(why.into()), None));
     };
     if ctx.upstream.tries > 0 {
         metrics.retried();
@@ -61,7 +63,9 @@ pub fn request(shared: &Shared, session: &Session, header: &mut RequestHeader, c
     };
     let asked = session.req_header();
     // What the client asked for, in origin form (RFC 9112 §3.2.1).
-    if !asked.raw_path().starts_with(b"/") && asked.raw_path() != b"*" {
+    if let Some(target) = &request.target {
+        header.set_raw_path(target.as_bytes())?;
+    } else if !asked.raw_path().starts_with(b"/") && asked.raw_path() != b"*" {
         let target = asked.uri.path_and_query().map_or("/", |target| target.as_str());
         header.set_raw_path(target.as_bytes())?;
     }
@@ -121,19 +125,25 @@ fn answered(status: StatusCode, ctx: &mut Context) {
 /// A connection could not be made: another server is tried, since nothing of the request has been sent.
 pub fn connect_failed(ctx: &mut Context, mut e: Box<Error>) -> Box<Error> {
     let again = failed(ctx, &e);
+    if let Some(chosen) = &ctx.upstream.chosen {
+        ctx.upstream.tried.push(chosen.addr());
+    }
     e.set_retry(again);
     e
 }
 
 /// A connection failed that was made. The request is tried again where it may be sent twice and nothing has come back.
-pub fn exchange_failed(session: &Session, ctx: &mut Context, mut e: Box<Error>) -> Box<Error> {
+pub fn exchange_failed(session: &Session, ctx: &mut Context, mut e: Box<Error>, reused: bool) -> Box<Error> {
     if *e.esource() == ErrorSource::Downstream {
         e.set_retry(false);
         return e;
     }
     let again = failed(ctx, &e);
-    let method = &session.req_header().method;
-    let repeatable = method.is_idempotent();
+    // A kept connection may have been closed by the server meanwhile, which says nothing of the server.
+    if !reused && let Some(chosen) = &ctx.upstream.chosen {
+        ctx.upstream.tried.push(chosen.addr());
+    }
+    let repeatable = session.req_header().method.is_idempotent();
     let silent = !ctx.upstream.answered && session.response_written().is_none();
     let lost = matches!(origin::kind(&e), FailureKind::Reset);
     e.set_retry(again && repeatable && silent && lost && !session.as_ref().retry_buffer_truncated());
@@ -153,10 +163,7 @@ fn failed(ctx: &mut Context, e: &Error) -> bool {
         FailureKind::Invalid => Failure::Protocol,
         FailureKind::Other => Failure::Other,
     });
-    if let Some(chosen) = &ctx.upstream.chosen {
-        ctx.upstream.tried.push(chosen.addr());
-        ctx.upstream.failure = Some(e.to_string());
-    }
+    ctx.upstream.failure = Some((e.etype().clone(), e.to_string()));
     ctx.upstream.tries <= request.snapshot.config.origins[origin].retries
 }
 
@@ -165,6 +172,9 @@ pub fn answer(session: &Session, e: &Error) -> Option<Answer> {
     use ErrorType::*;
     let text = |status: StatusCode, text: &'static str| Some(Answer::new(status, text, e.to_string()));
     match (e.esource(), e.etype()) {
+        (_, HTTPStatus(413)) => {
+            text(StatusCode::PAYLOAD_TOO_LARGE, "The request's body is too large.").map(Answer::closing)
+        }
         (_, HTTPStatus(code)) => {
             text(StatusCode::from_u16(*code).unwrap_or(StatusCode::BAD_GATEWAY), "The request could not be served.")
         }

@@ -10,4 +10,4 @@ mod normal;
 pub use directory::Directory;
 pub use key::{Key, KeyParts, KeyText, describe, key};
 pub use matcher::{Facts, matches, route};
-pub use normal::{BadHost, normalise_host, normalise_path, normalise_query};
+pub use normal::{BadHost, has_dot_segments, normalise_host, normalise_path, normalise_query};

@@ -119,6 +119,12 @@ pub fn normalise_path(path: &str) -> Cow<'_, str> {
     }
 }
 
+/// Whether [`normalise_path`] removes segments: then the normal form does not only write the same path in another way, and
+/// a server that does not do so itself would take the two for different resources.
+pub fn has_dot_segments(path: &str) -> bool {
+    decode_unreserved(path).split('/').any(is_dot_segment)
+}
+
 /// A query (without its `?`) in normal form: as for a path, but dots and slashes mean nothing here. The order of the
 /// parameters is kept, and `+` is left alone.
 pub fn normalise_query(query: &str) -> Cow<'_, str> {
@@ -274,6 +280,16 @@ mod tests {
         assert_eq!(host("example.com:"), "example.com");
         assert_eq!(host("my_host-1"), "my_host-1");
         assert_eq!(host("127.0.0.1:9000"), "127.0.0.1");
+    }
+
+    #[test]
+    fn dot_segments_are_whole_segments() {
+        for path in ["/a/../b", "/./a", "/a/..", "/.", "/a/%2e%2E/b", "/a/.%2e"] {
+            assert!(has_dot_segments(path), "{path}");
+        }
+        for path in ["/", "/a.b/..c/d..", "/...", "*", "/a//b", "/a%2F..%2Fb"] {
+            assert!(!has_dot_segments(path), "{path}");
+        }
     }
 
     #[test]

@@ -11,5 +11,5 @@ pub use fill::{Fill, MAX_LAG};
 pub use key::ObjectKey;
 pub use memory::{MemoryTier, MemoryUsage};
 pub use object::{Head, Object, Record, meta_of, write_field};
-pub use storage::{Followed, Store};
+pub use storage::{Followed, Rejection, Store};
 pub use uncacheable::{Expect, Uncacheable};

@@ -37,6 +37,28 @@ pub struct Store {
     held: Arc<AtomicU64>,
     held_max: u64,
     uncacheable: Uncacheable,
+    rejected: [AtomicU64; Rejection::ALL.len()],
+}
+
+/// Why something that may be stored is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// Larger than the tier takes.
+    TooLarge,
+    /// The fills in progress hold as much memory as they may.
+    Fills,
+}
+
+impl Rejection {
+    pub const ALL: [Rejection; 2] = [Rejection::TooLarge, Rejection::Fills];
+
+    /// A stable word, for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Rejection::TooLarge => "too-large",
+            Rejection::Fills => "fills",
+        }
+    }
 }
 
 impl Store {
@@ -51,6 +73,7 @@ impl Store {
             // One object must always fit, however small the tier is.
             held_max: (config.size / 2).max(config.max_object),
             uncacheable: Uncacheable::default(),
+            rejected: Default::default(),
         }))
     }
 
@@ -61,6 +84,16 @@ impl Store {
     /// Which resources have lately been uncacheable.
     pub fn uncacheable(&self) -> &Uncacheable {
         &self.uncacheable
+    }
+
+    /// Counts what was not admitted.
+    pub fn reject(&self, why: Rejection) {
+        self.rejected[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that has been.
+    pub fn rejected(&self, why: Rejection) -> u64 {
+        self.rejected[why as usize].load(Ordering::Relaxed)
     }
 
     /// Fills in progress.
@@ -124,6 +157,7 @@ impl Storage for Store {
             return Error::e_explain(ErrorType::InternalError, "a response to store without its facts");
         };
         if self.held.load(Ordering::Relaxed) >= self.held_max {
+            self.reject(Rejection::Fills);
             return Error::e_explain(ErrorType::InternalError, "fills in progress hold as much memory as they may");
         }
         let key = ObjectKey::of(key);
@@ -171,6 +205,7 @@ impl HandleMiss for Writer {
     async fn write_body(&mut self, data: Bytes, _: bool) -> Result<()> {
         if self.fill.write(data)? == Written::Outgrown {
             self.store.forget(&self.fill);
+            self.store.reject(Rejection::TooLarge);
         }
         Ok(())
     }

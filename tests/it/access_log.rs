@@ -96,10 +96,10 @@ async fn a_failure_says_why_and_how_often_it_was_tried() {
     let edge = Edge::start(&Edge::yaml_before(&[&origin, &other], "")).await;
     origin.stop().await;
     other.stop().await;
-    assert_eq!(edge.get("/a").await.status, 503);
+    assert_eq!(edge.get("/a").await.status, 502);
     let log = edge.access_log_lines(1).await;
     assert_eq!(members(&log[0]), with(&["detail", "origin", "server", "site"]));
-    assert_eq!((&log[0]["status"], &log[0]["cache"]), (&503.into(), &"local".into()));
+    assert_eq!((&log[0]["status"], &log[0]["cache"]), (&502.into(), &"local".into()));
     assert_eq!(log[0]["retries"], 1, "each of two servers once: {}", log[0]);
     let detail = log[0]["detail"].as_str().unwrap_or_default();
     assert!(detail.to_ascii_lowercase().contains("refused"), "{detail}");
@@ -215,8 +215,7 @@ async fn hostile_bytes_stay_within_their_field() {
 #[tokio::test]
 async fn combined_is_what_its_readers_expect() {
     let origin = Origin::start(|_| Reply::ok("hello").cache_control("max-age=60")).await;
-    let yaml =
-        Edge::yaml_before(&[&origin], "") + "access_log: { path: \"{dir}/combined.log\", format: combined }\n";
+    let yaml = Edge::yaml_before(&[&origin], "") + "access_log: { path: \"{dir}/combined.log\", format: combined }\n";
     let edge = Edge::start(&yaml).await;
     let file = edge.folder().join("combined.log");
     let plain = Ask::get("/a\"b\"?c").header("User-Agent", "ua \"1\"\\").header("Referer", "https://r.test/");

@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn json_leaves_out_what_is_absent() {
         let want = "{\"time\":\"1970-01-01T00:00:00.000Z\",\"method\":\"\",\"uri\":\"\",\"protocol\":\"\",\"status\":0,\
-                    \"bytes\":0,\"bytes_received\":0,\"duration\":0.000000,\"cache\":\"none\",\"retries\":0}\n";
+                    \"bytes\":0,\"bytes_received\":0,\"duration\":0.000000,\"cache\":\"local\",\"retries\":0}\n";
         assert_eq!(line(LogFormat::Json, &Record::default()), want);
     }
 
