@@ -30,6 +30,10 @@ pub fn admit(shared: &Shared, session: &Session, ctx: &mut Context) -> Result<()
         ctx.client = Some(Client::of(peer, &header.headers, &snapshot.config.trusted_proxies));
     }
     within_limits(header, &snapshot.config.limits)?;
+    if header.headers.contains_key(TRANSFER_ENCODING) && link::raw_head(session).is_some_and(|head| has_length(&head)) {
+        let reason = "Content-Length beside Transfer-Encoding";
+        return Err(Answer::new(StatusCode::BAD_REQUEST, "The request's length is ambiguous.", reason).closing());
+    }
     if forward::loops(&header.headers, &shared.cdn_id) {
         return Err(Answer::new(
             StatusCode::LOOP_DETECTED,
@@ -75,14 +79,23 @@ pub fn admit(shared: &Shared, session: &Session, ctx: &mut Context) -> Result<()
 
 /// The target for the origin where it cannot be the client's own: an origin that does not resolve dot segments as we do
 /// would answer another question than the one in the cache key.
-fn resolved(header: &RequestHeader, path: &Cow<'_, str>, query: Option<&str>) -> Option<Box<str>> {
-    if matches!(path, Cow::Borrowed(_)) || !site::has_dot_segments(header.uri.path()) {
+fn resolved(header: &RequestHeader, path: &str, query: Option<&str>) -> Option<Box<str>> {
+    // Without an allocation for most: what is in normal form has none.
+    if path == header.uri.path() || !site::has_dot_segments(header.uri.path()) {
         return None;
     }
     Some(match query {
         Some(query) => format!("{path}?{query}").into(),
-        None => Box::from(&**path),
+        None => Box::from(path),
     })
+}
+
+/// Whether a header section states a Content-Length, which Pingora has removed by now where there is a
+/// Transfer-Encoding: an attempt to smuggle a request past one that reads it otherwise (RFC 9112 §6.1).
+fn has_length(head: &[u8]) -> bool {
+    const NAME: &[u8] = b"content-length:";
+    head.split(|byte| *byte == b'\n')
+        .any(|line| line.len() >= NAME.len() && line[..NAME.len()].eq_ignore_ascii_case(NAME))
 }
 
 fn has_content(header: &RequestHeader) -> bool {
@@ -176,7 +189,8 @@ pub fn too_large(size: u64, limit: u64) -> Answer {
 
 /// The normalised host. An absolute target and :authority name it; else Host does (RFC 9112 §3.2.2).
 fn host(header: &RequestHeader) -> Result<Cow<'_, str>, Answer> {
-    let bad = |reason: String| Answer::new(StatusCode::BAD_REQUEST, "The request names no valid host.", reason);
+    let bad =
+        |reason: String| Answer::new(StatusCode::BAD_REQUEST, "The request names no valid host.", reason).closing();
     let mut lines = header.headers.get_all(HOST).iter();
     let line = lines.next();
     if lines.next().is_some() {
@@ -191,16 +205,25 @@ fn host(header: &RequestHeader) -> Result<Cow<'_, str>, Answer> {
 
 /// The normalised path and query.
 fn target(header: &RequestHeader) -> Result<(Cow<'_, str>, Option<Cow<'_, str>>), Answer> {
+    let invalid = |reason: &str| {
+        Err(Answer::new(StatusCode::BAD_REQUEST, "The request's target is not valid.", reason).closing())
+    };
+    let sent = header.raw_path();
+    let is_url = |scheme: &[u8]| sent.len() > scheme.len() && sent[..scheme.len()].eq_ignore_ascii_case(scheme);
+    let is_form = sent.starts_with(b"/") || is_url(b"http://") || is_url(b"https://");
+    // A bare name belongs to CONNECT, and the asterisk to OPTIONS (RFC 9112 §3.2): neither is a path.
+    if !is_form && (sent != b"*" || header.method != Method::OPTIONS) {
+        return invalid("a target that is neither a path nor a URL");
+    }
     if header.raw_path_is_utf8() && header.uri.path().is_ascii() && header.uri.query().is_none_or(str::is_ascii) {
         return Ok((site::normalise_path(header.uri.path()), header.uri.query().map(site::normalise_query)));
     }
-    if !header.raw_path().starts_with(b"/") {
-        let (text, reason) = ("The request's target is not valid.", "an absolute target with bytes beyond ASCII");
-        return Err(Answer::new(StatusCode::BAD_REQUEST, text, reason));
+    if !sent.starts_with(b"/") {
+        return invalid("an absolute target with bytes beyond ASCII");
     }
     // Bytes that are no ASCII mean what their percent-encoding means (RFC 3986 §2.5).
-    let mut text = String::with_capacity(header.raw_path().len() * 2);
-    for &byte in header.raw_path() {
+    let mut text = String::with_capacity(sent.len() * 2);
+    for &byte in sent {
         match byte.is_ascii() {
             true => text.push(char::from(byte)),
             false => text.push_str(&format!("%{byte:02X}")),

@@ -18,6 +18,7 @@ use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use log::debug;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
@@ -27,6 +28,7 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::linger;
 use super::watch::{Watch, Watched};
 
 /// The largest write that is held back to leave together with the next one: the head of any ordinary response.
@@ -46,6 +48,8 @@ pub struct Connection {
     hold: bool,
     /// Set where a head must not wait (see [`Connection::release_head`]).
     release: AtomicBool,
+    /// Set where the client may not have sent all of its request (see [`Connection::linger`]).
+    linger: AtomicBool,
     digest: Arc<SocketDigest>,
     peer: SocketAddr,
     /// HTTP/2 with prior knowledge is looked for.
@@ -77,6 +81,7 @@ impl Connection {
             outbox: Mutex::default(),
             hold: true,
             release: AtomicBool::new(false),
+            linger: AtomicBool::new(false),
             digest: Arc::new(digest),
             peer,
             h2c,
@@ -140,6 +145,11 @@ impl Connection {
         self.release.store(release, Ordering::Relaxed);
     }
 
+    /// Whether the client may still be sending its request: then the connection's end leaves it time to read the answer.
+    pub fn linger(&self, linger: bool) {
+        self.linger.store(linger, Ordering::Relaxed);
+    }
+
     /// Sends what is in the outbox, followed by `more`; says how many bytes of `more` have been taken.
     fn poll_send(&mut self, cx: &mut Context<'_>, more: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         const SLICES: usize = 16;
@@ -182,6 +192,17 @@ impl Connection {
             && len <= HOLD_MAX
             && !*self.release.get_mut()
             && self.outbox.get_mut().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if *self.linger.get_mut()
+            && !self.watched.expired()
+            && let Err(e) = linger::linger(&self.io, self.watched.another())
+        {
+            debug!("ending the connection of {} at once: {e}", self.peer);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use http::Version;
 use http::header::{HOST, REFERER, USER_AGENT};
-use pingora::{Error, ErrorSource};
+use pingora::Error;
 use pingora_proxy::{FailToProxy, Session};
 
 use super::context::{Context, Request};
@@ -21,13 +21,12 @@ pub async fn fail(session: &mut Session, e: &Error, ctx: &mut Context) -> FailTo
         return gone;
     };
     let status = answer.status.as_u16();
-    // What could have been read of the request's body may not have been: only a request without one leaves the
-    // connection in a known state.
-    let reusable = *e.esource() == ErrorSource::Upstream && session.is_body_done() && !answer.close;
     ctx.cache.outcome = Outcome::Local;
     ctx.cache.stored = false;
-    match respond(session, ctx, answer).await {
-        Ok(()) => FailToProxy { error_code: status, can_reuse_downstream: reusable },
+    // Pingora does not keep the client's connection after a failure, so the client must be told: else it would send
+    // its next request into a connection that ends.
+    match respond(session, ctx, answer.closing()).await {
+        Ok(()) => FailToProxy { error_code: status, can_reuse_downstream: false },
         Err(_) => gone,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use pingora::protocols::http::ServerSession;
 use pingora_proxy::Session;
 
@@ -28,6 +29,14 @@ pub fn peer(session: &Session) -> Option<SocketAddr> {
     match connection(session) {
         Some(connection) => Some(connection.peer()),
         None => session.client_addr()?.as_inet().copied(),
+    }
+}
+
+/// The header section of an HTTP/1 request as it came.
+pub fn raw_head(session: &Session) -> Option<Bytes> {
+    match &*session.downstream_session {
+        ServerSession::H1(session) => Some(session.get_headers_raw_bytes()),
+        _ => None,
     }
 }
 

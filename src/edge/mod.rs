@@ -16,6 +16,7 @@ mod forward;
 mod hit;
 mod http1;
 mod invalidate;
+mod linger;
 mod link;
 mod listener;
 mod notify;

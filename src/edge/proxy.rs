@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::StatusCode;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -212,9 +213,12 @@ impl ProxyHttp for Edge {
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Context) {
         finish::finish(&self.shared, session, e, ctx);
+        // A connection that has become a tunnel has no request whose end could be missing.
+        let unread = !session.is_body_done() && ctx.reply.status != StatusCode::SWITCHING_PROTOCOLS.as_u16();
         if let Some(connection) = link::connection(session) {
             connection.watched().request_ended();
             connection.release_head(false);
+            connection.linger(unread);
         }
     }
 

@@ -192,6 +192,11 @@ impl Watched {
         self.enter(Phase::Idle);
     }
 
+    /// A further entry in the same watch.
+    pub fn another(&self) -> Watched {
+        self.watch.add()
+    }
+
     /// The watch has ended this connection.
     pub fn expired(&self) -> bool {
         self.state.expired.load(Ordering::Acquire)

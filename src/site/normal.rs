@@ -283,6 +283,16 @@ mod tests {
     }
 
     #[test]
+    fn dot_segments_are_whole_segments() {
+        for path in ["/a/../b", "/./a", "/a/..", "/.", "/a/%2e%2E/b", "/a/.%2e"] {
+            assert!(has_dot_segments(path), "{path}");
+        }
+        for path in ["/", "/a.b/..c/d..", "/...", "*", "/a//b", "/a%2F..%2Fb"] {
+            assert!(!has_dot_segments(path), "{path}");
+        }
+    }
+
+    #[test]
     fn ipv6_literals_keep_their_brackets_and_have_one_spelling() {
         assert_eq!(host("[::1]"), "[::1]");
         assert_eq!(host("[::1]:8080"), "[::1]");

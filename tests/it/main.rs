@@ -2,16 +2,28 @@
 //!
 //! A test reads: *origin says, client asks, edge answers, origin saw*. See `harness` for the tools.
 
-mod harness;
-
+mod access_log;
+mod balancing;
+mod bodies;
 mod collapsing;
 mod filling;
+mod forwarding;
 mod framing;
 mod freshness;
+mod harness;
 mod hits;
 mod key;
 mod large;
+mod limits;
+mod load;
+mod log_file;
+mod origin_failures;
 mod over;
+mod reload;
 mod revalidation;
+mod routing;
 mod sharing;
 mod stale;
+mod stop;
+mod syntax;
+mod upgrade;

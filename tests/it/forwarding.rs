@@ -1,0 +1,207 @@
+//! What the origin is told of a request's way, and what neither side may tell the other.
+
+use super::harness::{Ask, Edge, Origin, Reply};
+
+const TRUSTING: &str = "trusted_proxies: [127.0.0.1/32]\n";
+
+/// What an intermediary may say of the client, and what a client must not.
+fn with_claims(ask: Ask) -> Ask {
+    ask.header("X-Forwarded-For", "203.0.113.7")
+        .header("X-Forwarded-For", "198.51.100.2, 127.0.0.1")
+        .header("X-Forwarded-Proto", "https")
+        .header("X-Forwarded-Host", "public.test")
+        .header("Forwarded", "for=203.0.113.7;proto=https")
+        .header("X-Real-IP", "203.0.113.7")
+        .header("X-Original-URL", "/admin")
+        .header("X-Rewrite-URL", "/admin")
+        .header("X-HTTP-Method-Override", "DELETE")
+        .header("X-Host", "evil.test")
+}
+
+#[tokio::test]
+async fn a_strangers_claims_are_dropped() {
+    let origin = Origin::start(|_| Reply::ok("x")).await;
+    let edge = Edge::before(&origin, "").await;
+    edge.ask(&with_claims(Ask::get("/"))).await.text();
+    let seen = &origin.seen()[0];
+    assert_eq!(seen.headers.all("X-Forwarded-For"), ["127.0.0.1"]);
+    assert_eq!(seen.headers.all("X-Forwarded-Proto"), ["http"]);
+    assert_eq!(seen.headers.all("X-Forwarded-Host"), ["edge.test"]);
+    assert_eq!(seen.headers.all("Forwarded"), ["for=127.0.0.1;host=edge.test;proto=http"]);
+    assert_eq!(seen.headers.all("Host"), ["edge.test"]);
+    for name in ["X-Real-IP", "X-Original-URL", "X-Rewrite-URL", "X-HTTP-Method-Override", "X-Host"] {
+        assert_eq!(seen.header(name), None, "{name}");
+    }
+    assert_eq!(edge.access_log_lines(1).await[0]["client"], "127.0.0.1");
+}
+
+#[tokio::test]
+async fn a_trusted_proxys_claims_are_continued() {
+    let origin = Origin::start(|_| Reply::ok("x")).await;
+    let edge = Edge::start(&(Edge::yaml_before(&[&origin], "") + TRUSTING)).await;
+    edge.ask(&with_claims(Ask::get("/"))).await.text();
+    let seen = &origin.seen()[0];
+    // One line: an origin that reads only the first would miss the rest.
+    assert_eq!(seen.headers.all("X-Forwarded-For"), ["203.0.113.7, 198.51.100.2, 127.0.0.1, 127.0.0.1"]);
+    assert_eq!(seen.headers.all("X-Forwarded-Proto"), ["https"]);
+    assert_eq!(seen.headers.all("X-Forwarded-Host"), ["public.test"]);
+    let forwarded = "for=203.0.113.7;proto=https, for=127.0.0.1;host=edge.test;proto=http";
+    assert_eq!(seen.headers.all("Forwarded"), [forwarded]);
+    assert_eq!(seen.header("X-Original-URL"), Some("/admin"));
+    // The client is the last address that no trusted proxy has.
+    assert_eq!(edge.access_log_lines(1).await[0]["client"], "198.51.100.2");
+}
+
+#[tokio::test]
+async fn the_way_is_written_down() {
+    let origin = Origin::start(|_| Reply::ok("x")).await;
+    let edge = Edge::before(&origin, "").await;
+    edge.get("/").await.text();
+    edge.ask(&Ask::get("/").header("Via", "1.0 fred").header("CDN-Loop", "other; v=1")).await.text();
+    let seen = origin.seen();
+    assert_eq!(seen[0].headers.all("Via"), ["1.1 foreland"]);
+    let [id] = seen[0].headers.all("CDN-Loop")[..] else { panic!("one CDN-Loop: {:?}", seen[0]) };
+    assert!(!id.is_empty() && !id.contains([',', ';', ' ']), "{id:?}");
+    assert_eq!(seen[1].headers.all("Via"), ["1.0 fred, 1.1 foreland"]);
+    assert_eq!(seen[1].headers.all("CDN-Loop"), [format!("other; v=1, {id}")]);
+}
+
+#[tokio::test]
+async fn each_request_has_a_name() {
+    let origin = Origin::start(|_| Reply::ok("x")).await;
+    let edge = Edge::before(&origin, "").await;
+    edge.get("/").await.text();
+    edge.ask(&Ask::get("/").header("X-Request-Id", "client-chose.this_1")).await.text();
+    edge.ask(&Ask::get("/").header("X-Request-Id", "bad id, \"injected\"")).await.text();
+    let ids: Vec<String> = origin.seen().iter().map(|r| r.headers.all("X-Request-Id").join("|")).collect();
+    for made in [&ids[0], &ids[2]] {
+        assert!(made.len() == 32 && made.bytes().all(|b| b.is_ascii_hexdigit()), "{ids:?}");
+    }
+    assert_ne!(ids[0], ids[2]);
+    assert_eq!(ids[1], "client-chose.this_1");
+    // The log is in order for each worker, not over all of them.
+    let lines = edge.access_log_lines(3).await;
+    for id in &ids {
+        assert!(lines.iter().any(|l| l["request_id"] == id.as_str()), "{id}: {lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn hop_by_hop_fields_stay_on_their_hop() {
+    let reply = Reply::ok("x")
+        .header("Connection", "X-Origin-Hop, keep-alive")
+        .header("X-Origin-Hop", "1")
+        .header("Keep-Alive", "timeout=5")
+        .header("Proxy-Connection", "keep-alive")
+        .header("Upgrade", "h2c")
+        .header("X-End", "kept")
+        .header("Set-Cookie", "a=1")
+        .header("Set-Cookie", "b=2");
+    let origin = Origin::start(move |_| reply.clone()).await;
+    let edge = Edge::before(&origin, "").await;
+    let ask = Ask::get("/")
+        .header("Connection", "X-Client-Hop, keep-alive, TE")
+        .header("X-Client-Hop", "1")
+        .header("Keep-Alive", "timeout=5")
+        .header("Proxy-Connection", "keep-alive")
+        .header("Proxy-Authorization", "Basic c2VjcmV0")
+        .header("TE", "gzip")
+        .header("X-End", "one")
+        .header("X-End", "two")
+        .header("Authorization", "Basic a2VwdA==")
+        .header("Cookie", "c=1; d=2");
+    let response = edge.ask(&ask).await;
+    assert_eq!(response.text(), "x");
+    for name in ["X-Origin-Hop", "Keep-Alive", "Proxy-Connection", "Upgrade"] {
+        assert_eq!(response.header(name), None, "{name}");
+    }
+    assert!(!response.headers.lists("Connection", "X-Origin-Hop"));
+    assert_eq!(response.header("X-End"), Some("kept"));
+    assert_eq!(response.headers.all("Set-Cookie"), ["a=1", "b=2"]);
+    let seen = &origin.seen()[0];
+    for name in ["X-Client-Hop", "Keep-Alive", "Proxy-Connection", "Proxy-Authorization", "TE"] {
+        assert_eq!(seen.header(name), None, "{name}");
+    }
+    assert!(!seen.headers.lists("Connection", "X-Client-Hop"));
+    assert_eq!(seen.headers.all("X-End"), ["one", "two"]);
+    assert_eq!(seen.header("Authorization"), Some("Basic a2VwdA=="));
+    assert_eq!(seen.header("Cookie"), Some("c=1; d=2"));
+}
+
+#[tokio::test]
+async fn a_connection_field_cannot_take_the_edges_own_words_away() {
+    let origin = Origin::start(|_| Reply::ok("x")).await;
+    let edge = Edge::before(&origin, "").await;
+    let names = "close, Host, X-Forwarded-For, Via, CDN-Loop, Forwarded, X-Request-Id, X-Forwarded-Proto";
+    let response = edge.ask(&Ask::get("/").header("Connection", names)).await;
+    // A refusal would do as well; what must not be is a request without them.
+    assert!(matches!(response.status, 200 | 400), "{response:?}");
+    for seen in origin.seen() {
+        assert_eq!(seen.header("Host"), Some("edge.test"));
+        assert_eq!(seen.header("X-Forwarded-For"), Some("127.0.0.1"));
+        for name in ["Via", "CDN-Loop", "Forwarded", "X-Request-Id", "X-Forwarded-Proto"] {
+            assert!(seen.headers.has(name), "{name}: {seen:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_origin_chooses_the_host_it_is_asked_by() {
+    let origin = Origin::start(|_| Reply::ok("x")).await;
+    let address = origin.address();
+    let yaml = format!(
+        r#"
+origins:
+  client: {{ servers: ["{address}"] }}
+  server: {{ servers: ["{address}"], host: server }}
+  fixed: {{ servers: ["{address}"], host: internal.test }}
+sites:
+  - hosts: ["*"]
+    origin: client
+    routes:
+      - {{ match: {{ path: "/server" }}, origin: server }}
+      - {{ match: {{ path: "/fixed" }}, origin: fixed }}
+"#
+    );
+    let edge = Edge::start(&yaml).await;
+    for (path, host) in
+        [("/client", "Www.Example.test:8080"), ("/server", &*address.to_string()), ("/fixed", "internal.test")]
+    {
+        edge.ask(&Ask::get(path).host("Www.Example.test:8080")).await.text();
+        let seen = origin.seen();
+        let seen = seen.last().expect("a request");
+        assert_eq!(seen.headers.all("Host"), [host], "{path}");
+        assert_eq!(seen.header("X-Forwarded-Host"), Some("Www.Example.test:8080"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_comes_back_is_refused() {
+    let origin = Origin::start(|_| Reply::ok("x")).await;
+    let edge = Edge::before(&origin, "").await;
+    edge.get("/").await.text();
+    let id = origin.seen()[0].header("CDN-Loop").expect("the edge's own id").to_owned();
+    for members in [id.clone(), format!("other, {id}; v=1"), id.to_uppercase()] {
+        let response = edge.ask(&Ask::get("/").header("CDN-Loop", &members)).await;
+        assert_eq!(response.status, 508, "{members}");
+        assert!(response.text().contains("passed through this server before"), "{response:?}");
+    }
+    let two_lines = Ask::get("/").header("CDN-Loop", "other").header("CDN-Loop", &id);
+    assert_eq!(edge.ask(&two_lines).await.status, 508);
+    assert_eq!(origin.count(), 1);
+    assert_eq!(edge.ask(&Ask::get("/").header("CDN-Loop", format!("{id}x"))).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_edge_before_itself_does_not_spin() {
+    let yaml = "origins:\n  o: { servers: [\"127.0.0.1:{port}\"] }\nsites: [{ hosts: [\"*\"], origin: o }]\n";
+    let edge = Edge::start(yaml).await;
+    let response = edge.get("/").await;
+    assert_eq!(response.status, 508);
+    // The inner refusal and its outer relay.
+    let lines = edge.access_log_lines(2).await;
+    assert_eq!(lines.len(), 2);
+    assert!(lines.iter().all(|l| l["status"] == 508), "{lines:?}");
+    edge.get("/again").await;
+    assert_eq!(edge.access_log_lines(4).await.len(), 4);
+}
