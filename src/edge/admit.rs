@@ -188,7 +188,8 @@ pub fn too_large(size: u64, limit: u64) -> Answer {
 
 /// The normalised host. An absolute target and :authority name it; else Host does (RFC 9112 §3.2.2).
 fn host(header: &RequestHeader) -> Result<Cow<'_, str>, Answer> {
-    let bad = |reason: String| Answer::new(StatusCode::BAD_REQUEST, "The request names no valid host.", reason).closing();
+    let bad =
+        |reason: String| Answer::new(StatusCode::BAD_REQUEST, "The request names no valid host.", reason).closing();
     let mut lines = header.headers.get_all(HOST).iter();
     let line = lines.next();
     if lines.next().is_some() {
