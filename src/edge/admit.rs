@@ -79,13 +79,14 @@ pub fn admit(shared: &Shared, session: &Session, ctx: &mut Context) -> Result<()
 
 /// The target for the origin where it cannot be the client's own: an origin that does not resolve dot segments as we do
 /// would answer another question than the one in the cache key.
-fn resolved(header: &RequestHeader, path: &Cow<'_, str>, query: Option<&str>) -> Option<Box<str>> {
-    if matches!(path, Cow::Borrowed(_)) || !site::has_dot_segments(header.uri.path()) {
+fn resolved(header: &RequestHeader, path: &str, query: Option<&str>) -> Option<Box<str>> {
+    // Without an allocation for most: what is in normal form has none.
+    if path == header.uri.path() || !site::has_dot_segments(header.uri.path()) {
         return None;
     }
     Some(match query {
         Some(query) => format!("{path}?{query}").into(),
-        None => Box::from(&**path),
+        None => Box::from(path),
     })
 }
 

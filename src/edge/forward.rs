@@ -13,13 +13,16 @@ use smallvec::SmallVec;
 use super::client::Client;
 use crate::config::model::HostHeader;
 
-// In the letter case that they are sent in.
-const CDN_LOOP: &str = "CDN-Loop";
-const FORWARDED: &str = "Forwarded";
-const X_FORWARDED_FOR: &str = "X-Forwarded-For";
-const X_FORWARDED_HOST: &str = "X-Forwarded-Host";
-const X_FORWARDED_PROTO: &str = "X-Forwarded-Proto";
-const X_REQUEST_ID: &str = "X-Request-Id";
+/// A field that is written here: its name for looking it up, and in the letter case that it is sent in.
+struct Field(HeaderName, &'static str);
+
+static CDN_LOOP: Field = Field(HeaderName::from_static("cdn-loop"), "CDN-Loop");
+static FORWARDED: Field = Field(HeaderName::from_static("forwarded"), "Forwarded");
+static FORWARDED_FOR: Field = Field(HeaderName::from_static("x-forwarded-for"), "X-Forwarded-For");
+static FORWARDED_HOST: Field = Field(HeaderName::from_static("x-forwarded-host"), "X-Forwarded-Host");
+static FORWARDED_PROTO: Field = Field(HeaderName::from_static("x-forwarded-proto"), "X-Forwarded-Proto");
+static REQUEST_ID: Field = Field(HeaderName::from_static("x-request-id"), "X-Request-Id");
+static VIA: Field = Field(header::VIA, "Via");
 
 /// Fields by which a client could make an origin answer another question than the one in the cache key. They do not
 /// pass unless a trusted proxy has set them.
@@ -61,7 +64,7 @@ pub struct Way<'a> {
 
 /// Whether a request has been here before (RFC 8586 §2).
 pub fn loops(headers: &HeaderMap, cdn_id: &HeaderValue) -> bool {
-    let mut members = headers.get_all(CDN_LOOP).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
+    let mut members = headers.get_all(&CDN_LOOP.0).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
     members.any(|member| {
         let id = member.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
         id.eq_ignore_ascii_case(cdn_id.as_bytes())
@@ -82,31 +85,29 @@ pub fn prepare(req: &mut RequestHeader, way: &Way<'_>) -> Result<()> {
         }
     }
     req.remove_header(&header::PROXY_AUTHORIZATION);
-    // One allocation for all that differs from request to request.
+    // One allocation for all that differs from request to request. Writing to it cannot fail.
     let mut text = BytesMut::with_capacity(160);
-    // Writing to it cannot fail.
     let _ = write!(text, "{}", way.client.peer);
-    let peer = value(text.split())?;
-    append_to_list(req, X_FORWARDED_FOR, peer)?;
-    if !req.headers.contains_key(X_FORWARDED_PROTO) {
-        req.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(way.scheme))?;
+    append_to_list(req, &FORWARDED_FOR, value(text.split())?)?;
+    if !way.client.trusted || !req.headers.contains_key(&FORWARDED_PROTO.0) {
+        req.insert_header(FORWARDED_PROTO.1, HeaderValue::from_static(way.scheme))?;
     }
-    if !req.headers.contains_key(X_FORWARDED_HOST) {
+    if !way.client.trusted || !req.headers.contains_key(&FORWARDED_HOST.0) {
         text.extend_from_slice(way.host.as_bytes());
-        req.insert_header(X_FORWARDED_HOST, value(text.split())?)?;
+        req.insert_header(FORWARDED_HOST.1, value(text.split())?)?;
     }
     forwarded(&mut text, way);
-    append_to_list(req, FORWARDED, value(text.split())?)?;
+    append_to_list(req, &FORWARDED, value(text.split())?)?;
     let via = match way.received {
         http::Version::HTTP_10 => "1.0 foreland",
         http::Version::HTTP_2 => "2 foreland",
         _ => "1.1 foreland",
     };
-    append_to_list(req, "Via", HeaderValue::from_static(via))?;
-    append_to_list(req, CDN_LOOP, way.cdn_id.clone())?;
-    if req.headers.get(X_REQUEST_ID).is_none_or(|id| id.as_bytes() != way.request_id.as_bytes()) {
+    append_to_list(req, &VIA, HeaderValue::from_static(via))?;
+    append_to_list(req, &CDN_LOOP, way.cdn_id.clone())?;
+    if req.headers.get(&REQUEST_ID.0).is_none_or(|id| id.as_bytes() != way.request_id.as_bytes()) {
         text.extend_from_slice(way.request_id.as_bytes());
-        req.insert_header(X_REQUEST_ID, value(text.split())?)?;
+        req.insert_header(REQUEST_ID.1, value(text.split())?)?;
     }
     match way.host_header {
         HostHeader::Client => {}
@@ -129,9 +130,10 @@ fn forwarded(element: &mut BytesMut, way: &Way<'_>) {
 }
 
 /// Appends a member to a list field, joining several lines into one so that an origin cannot read only the first.
-fn append_to_list(req: &mut RequestHeader, name: &'static str, member: HeaderValue) -> Result<()> {
+fn append_to_list(req: &mut RequestHeader, field: &'static Field, member: HeaderValue) -> Result<()> {
+    let Field(name, written) = field;
     if !req.headers.contains_key(name) {
-        return req.insert_header(name, member);
+        return req.insert_header(*written, member);
     }
     let mut line = BytesMut::with_capacity(128);
     for present in req.headers.get_all(name) {
@@ -139,7 +141,7 @@ fn append_to_list(req: &mut RequestHeader, name: &'static str, member: HeaderVal
         line.extend_from_slice(b", ");
     }
     line.extend_from_slice(member.as_bytes());
-    req.insert_header(name, value(line)?)
+    req.insert_header(*written, value(line)?)
 }
 
 fn value(text: BytesMut) -> Result<HeaderValue> {

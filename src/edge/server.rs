@@ -62,11 +62,12 @@ pub fn run(launch: Launch) -> ExitCode {
     raise_file_limit();
     // Installed by whoever comes first; ours before Pingora's.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(launch.config.threads)
-        .thread_name("edge")
-        .enable_all()
-        .build();
+    // One worker needs no scheduler that could move work to another.
+    let mut builder = match launch.config.threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = builder.worker_threads(launch.config.threads).thread_name("edge").enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(e) => return failed(&format!("starting the worker threads: {e}")),
@@ -217,12 +218,7 @@ async fn until_stopped(
                 let shared = shared.clone();
                 let _ = tokio::task::spawn_blocking(move || reload::reload(&shared).is_ok()).await;
             }
-            What::Reopen => {
-                if let Some(log) = &*shared.access_log.load() {
-                    log.reopen();
-                }
-                info!("logs reopened");
-            }
+            What::Reopen => reopen_logs(shared),
             What::Upgrade => match upgrade_socket {
                 None => error!("QUIT: no upgrade_socket in the configuration, so there is nowhere to hand over to"),
                 Some(path) => {
@@ -248,6 +244,13 @@ async fn until_stopped(
     }
 }
 
+fn reopen_logs(shared: &Shared) {
+    if let Some(log) = &*shared.access_log.load() {
+        log.reopen();
+    }
+    info!("logs reopened");
+}
+
 /// Waits for the requests in flight, at most `limit`, or until a second signal to stop.
 async fn drain_connections(shared: &Shared, drained: &mut Drained, limit: Duration, signals: &mut Signals) {
     let mut tick = tokio::time::interval(DRAIN_TICK);
@@ -260,9 +263,14 @@ async fn drain_connections(shared: &Shared, drained: &mut Drained, limit: Durati
                 warn!("{} client connections are still open after {limit:?}; ending them", shared.watch.open());
                 return;
             }
-            what = signals.next() => if matches!(what, What::Stop) {
-                warn!("asked again to stop: ending {} client connections", shared.watch.open());
-                return;
+            what = signals.next() => match what {
+                What::Stop => {
+                    warn!("asked again to stop: ending {} client connections", shared.watch.open());
+                    return;
+                }
+                // Rotation goes on: what is in flight may last as long as `drain`.
+                What::Reopen => reopen_logs(shared),
+                What::Reload | What::Upgrade => info!("HUP and QUIT have no effect any more: stopping already"),
             },
             _ = tick.tick() => shared.watch.end_idle(IDLE_GRACE.min(limit)),
         }

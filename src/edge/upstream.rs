@@ -25,20 +25,16 @@ pub fn choose(ctx: &mut Context) -> Result<Box<HttpPeer>> {
         return Error::e_explain(ErrorType::InternalError, "a request without a site");
     };
     let Towards { pool, metrics } = request.snapshot.towards(request.policy().origin);
-    ctx.upstream.chosen = None;
     let Some(chosen) = pool.select(&ctx.upstream.tried) else {
-        if let Some((kind, why)) = ctx.upstream.failure.take() {
-            // All that could be tried has been: what failed last is the answer.
-            return Err(Error::create(kind, ErrorSource::Upstream, Some(why.into()), None));
-        }
         metrics.failed(Failure::Unavailable);
+        let name = &pool.origin().name;
         // As if the origin had failed: what is stale may be served.
-        return Err(Error::create(
-            NO_SERVER,
-            ErrorSource::Upstream,
-            Some(format!("no server of origin {:?} is available", pool.origin().name).into()),
-            None,
-        ));
+        let (kind, why) = match ctx.upstream.failure.take() {
+            // All that could be tried has been: what failed last is the answer.
+            Some((kind, why)) => (kind, format!("no other server of origin {name:?} is available after {why}")),
+            None => (NO_SERVER, format!("no server of origin {name:?} is available")),
+        };
+        return Err(Error::create(kind, ErrorSource::Upstream, Some(why.into()), None));
     };
     if ctx.upstream.tries > 0 {
         metrics.retried();

@@ -2,11 +2,14 @@
 //!
 //! A test reads: *origin says, client asks, edge answers, origin saw*. See `harness` for the tools.
 
+mod access_log;
 mod balancing;
 mod bodies;
 mod forwarding;
 mod harness;
 mod limits;
+mod load;
+mod log_file;
 mod origin_failures;
 mod routing;
 mod syntax;

@@ -29,8 +29,10 @@ pub struct LogFile {
 }
 
 impl LogFile {
+    /// # Errors
+    /// The system's, with the path in its text.
     pub fn open(path: PathBuf) -> io::Result<LogFile> {
-        let file = open(&path)?;
+        let file = open(&path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
         Ok(LogFile { path, file })
     }
 }
