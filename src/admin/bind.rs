@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -49,21 +51,15 @@ pub fn bind(config: &Admin) -> io::Result<Bound> {
 }
 
 impl Bound {
-    /// The listener of a process that this one replaces.
-    ///
-    /// A Unix socket gets a new file in place of the old one: each process can then tell whether the name is its own
-    /// when it ends.
-    ///
-    /// # Errors
-    /// The system's, with the address in its text.
-    pub fn adopt(config: &Admin, socket: OwnedFd) -> io::Result<Bound> {
-        match &config.address {
-            AdminAddress::Tcp(_) => Ok(Bound::from_listener(TcpListener::from(socket), config)),
-            AdminAddress::Unix(path) => {
-                std::fs::remove_file(path).map_err(|error| with_address(&error, path.display()))?;
-                bind(config)
-            }
-        }
+    /// The listener of a process that this one replaces. A Unix socket's name stays that process's until
+    /// [`Serving::own_name`](super::Serving::own_name) says otherwise.
+    pub fn adopt(config: &Admin, socket: OwnedFd) -> Bound {
+        let listener = match &config.address {
+            AdminAddress::Tcp(_) => Listener::Tcp(TcpListener::from(socket)),
+            AdminAddress::Unix(path) => Listener::Unix(UnixListener::from(socket), SocketFile::new(path, false)),
+        };
+        let token = config.token.as_ref().map(|secret| Token::new(&secret.0));
+        Bound { listener, token }
     }
 
     /// To be handed over to a process that replaces this one.
@@ -94,18 +90,25 @@ impl Bound {
 pub(super) struct SocketFile {
     path: PathBuf,
     identity: Option<(u64, u64)>,
+    /// The name is this process's to remove.
+    own: Arc<AtomicBool>,
 }
 
 impl SocketFile {
-    fn new(path: &Path) -> SocketFile {
-        SocketFile { path: path.to_owned(), identity: identity(path) }
+    fn new(path: &Path, own: bool) -> SocketFile {
+        SocketFile { path: path.to_owned(), identity: identity(path), own: Arc::new(AtomicBool::new(own)) }
+    }
+
+    pub(super) fn own(&self) -> Arc<AtomicBool> {
+        self.own.clone()
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // After an upgrade the name belongs to the new process.
-        if self.identity.is_some() && identity(&self.path) == self.identity {
+        // Somebody may have put another socket in its place.
+        let same = self.identity.is_some() && identity(&self.path) == self.identity;
+        if same && self.own.load(Ordering::Acquire) {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -119,7 +122,7 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     remove_stale(path)?;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    let file = SocketFile::new(path);
+    let file = SocketFile::new(path, true);
     // Before `listen`, nobody can connect: there is no moment at which others could have slipped in.
     rustix::fs::chmod(path, Mode::RUSR | Mode::WUSR)?;
     rustix::net::listen(&socket, BACKLOG)?;

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -41,9 +42,19 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Serving {
     thread: JoinHandle<()>,
+    /// For a Unix socket.
+    own_name: Option<Arc<AtomicBool>>,
 }
 
 impl Serving {
+    /// Whether a Unix socket's name is removed when the listener ends: it belongs to the process that was handed the
+    /// listener last, once that one serves. As [`bind`](super::bind) leaves it, it does; as [`Bound::adopt`] does, not.
+    pub fn own_name(&self, own: bool) {
+        if let Some(flag) = &self.own_name {
+            flag.store(own, Ordering::Release);
+        }
+    }
+
     /// Blocks until the listener has ended: soon after `shutdown`.
     pub fn join(self) {
         if self.thread.join().is_err() {
@@ -74,6 +85,10 @@ impl Bound {
             (None, Listener::Unix(..)) => Guard::Anybody,
             (None, Listener::Tcp(_)) => Guard::NoPages,
         };
+        let own_name = match &self.listener {
+            Listener::Tcp(_) => None,
+            Listener::Unix(_, file) => Some(file.own()),
+        };
         let router = routes::router(control, guard);
         let acceptor = {
             let _context = runtime.enter();
@@ -85,7 +100,7 @@ impl Bound {
             // A reload that hangs on a dead file system must not keep the process.
             runtime.shutdown_background();
         })?;
-        Ok(Serving { thread })
+        Ok(Serving { thread, own_name })
     }
 }
 

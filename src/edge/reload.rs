@@ -1,5 +1,7 @@
 //! Putting a changed file in force: checked in full, then swapped; a bad file changes nothing.
 
+use std::sync::PoisonError;
+
 use log::{error, info, warn};
 
 use super::notify;
@@ -15,6 +17,7 @@ pub fn reload(shared: &Shared) -> Result<ReloadReport, String> {
     let Some(file) = &shared.file else {
         return Err("this process has no configuration file".to_owned());
     };
+    let _one_at_a_time = shared.reloading.lock().unwrap_or_else(PoisonError::into_inner);
     notify::reloading();
     let result = config::load(file).map_err(|errors| errors.to_string()).and_then(|config| {
         let warnings = config.warnings.clone();

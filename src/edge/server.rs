@@ -22,11 +22,8 @@ use super::proxy::Edge;
 use super::state::{Life, Shared};
 use super::{notify, reload, sample, upgrade};
 use crate::admin;
-use crate::config::model::Config;
+use crate::config::model::{Admin, AdminAddress, Config};
 use crate::observe::AccessLog;
-
-/// The name under which the admin listener is handed over.
-const ADMIN: &str = "admin";
 
 /// An idle client connection of a draining process ends after this: sooner, and a client that is about to send its
 /// next request on it would lose it.
@@ -96,7 +93,11 @@ async fn serve(launch: Launch) -> Result<(), String> {
         (false, _) => None,
         (true, Some(path)) => {
             info!("waiting on {} for the running process to hand its sockets over", path.display());
-            Some(upgrade::take(path).await.map_err(|e| format!("upgrade by {}: {e}", path.display()))?)
+            let taken = tokio::select! {
+                taken = upgrade::take(path) => taken,
+                () = signals.stop() => return Err("stopped while waiting for the running process".to_owned()),
+            };
+            Some(taken.map_err(|e| format!("upgrade by {}: {e}", path.display()))?)
         }
         (true, None) => return Err("--upgrade needs upgrade_socket in the configuration".to_owned()),
     };
@@ -111,7 +112,11 @@ async fn serve(launch: Launch) -> Result<(), String> {
         sockets.push((name, bound.map_err(|e| format!("listening on {}: {e}", listener.address))?));
     }
     let admin = match &config.admin {
-        Some(admin) => Some(bind_admin(admin, take(&mut inherited, ADMIN))?),
+        Some(admin) => {
+            let name = admin_name(admin);
+            let (bound, socket) = bind_admin(admin, take(&mut inherited, &name))?;
+            Some((name, bound, socket))
+        }
         None => None,
     };
     drop(inherited);
@@ -128,26 +133,19 @@ async fn serve(launch: Launch) -> Result<(), String> {
     let (stop, stopped) = watch::channel(false);
     let (drain, mut drained) = drain();
     tokio::spawn(shared.watch.clone().run());
-    for (name, bound) in &sockets {
-        let bound = bound.share().map_err(|e| format!("listening on {name}: {e}"))?;
-        let serving = listener::serve(bound, app.clone(), shared.clone(), drain.clone(), stopped.clone());
-        let name = name.clone();
-        tokio::spawn(async move {
-            if let Err(e) = serving.await {
-                error!("serving {name}: {e}");
-            }
-        });
-    }
-    drop(drain);
-    let (admin_stop, admin_stopped) = watch::channel(false);
+    // What may fail comes before the first accept: a connection that is accepted is answered.
+    let shares: Vec<_> = sockets
+        .iter()
+        .map(|(name, bound)| Ok((name.clone(), bound.share().map_err(|e| format!("listening on {name}: {e}"))?)))
+        .collect::<Result<_, String>>()?;
+    let (admin_stop, mut admin_stopped) = watch::channel(false);
     let admin_serving = match admin {
-        Some((bound, socket)) => {
-            let mut stopped = admin_stopped;
+        Some((name, bound, socket)) => {
             let stopped = async move {
-                let _ = stopped.wait_for(|stop| *stop).await;
+                let _ = admin_stopped.wait_for(|stop| *stop).await;
             };
             let serving = bound.serve(Arc::new(EdgeControl::new(shared.clone())), stopped);
-            Some((serving.map_err(|e| format!("admin listener: {e}"))?, socket))
+            Some((serving.map_err(|e| format!("admin listener: {e}"))?, name, socket))
         }
         None => None,
     };
@@ -155,6 +153,15 @@ async fn serve(launch: Launch) -> Result<(), String> {
         std::fs::write(path, format!("{}\n", std::process::id()))
             .map_err(|e| format!("writing {}: {e}", path.display()))?;
     }
+    for (name, bound) in shares {
+        let serving = listener::serve(bound, app.clone(), shared.clone(), drain.clone(), stopped.clone());
+        tokio::spawn(async move {
+            if let Err(e) = serving.await {
+                error!("serving {name}: {e}");
+            }
+        });
+    }
+    drop(drain);
     shared.enter(Life::Serving);
     notify::ready();
     if let Some(handover) = handover
@@ -162,32 +169,40 @@ async fn serve(launch: Launch) -> Result<(), String> {
     {
         warn!("telling the old process that this one serves: {e}");
     }
+    if let Some((serving, ..)) = &admin_serving {
+        serving.own_name(true);
+    }
     for (name, _) in &sockets {
         info!("listening on {name}");
     }
     ready();
 
     let mut to_give: Vec<(String, BorrowedFd<'_>)> = sockets.iter().map(|(n, b)| (n.clone(), b.as_fd())).collect();
-    if let Some((_, socket)) = &admin_serving {
-        to_give.push((ADMIN.to_owned(), socket.as_fd()));
+    if let Some((_, name, socket)) = &admin_serving {
+        to_give.push((name.clone(), socket.as_fd()));
     }
     let end = until_stopped(&mut signals, &shared, upgrade_socket.as_deref(), &to_give).await;
 
     shared.enter(Life::Draining);
     drop(to_give);
     drop(sockets);
-    let admin_thread = admin_serving.map(|(thread, _)| thread);
+    let admin_serving = admin_serving.map(|(serving, ..)| serving);
     let _ = stop.send(true);
     match end {
         // The new process answers on the same socket; what this one would say of itself is of no use any more.
-        End::HandedOver => drop(admin_stop.send(true)),
+        End::HandedOver => {
+            if let Some(serving) = &admin_serving {
+                serving.own_name(false);
+            }
+            let _ = admin_stop.send(true);
+        }
         // Probes see that it drains, to the end.
         End::Stopped => notify::stopping(),
     }
     drain_connections(&shared, &mut drained, shared.snapshot().config.drain, &mut signals).await;
     let _ = admin_stop.send(true);
-    if let Some(thread) = admin_thread {
-        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+    if let Some(serving) = admin_serving {
+        let _ = tokio::task::spawn_blocking(move || serving.join()).await;
     }
     if let Some(log) = shared.access_log.load_full() {
         let _ = tokio::task::spawn_blocking(move || log.shutdown(LOG_GRACE)).await;
@@ -212,8 +227,24 @@ async fn until_stopped(
     upgrade_socket: Option<&Path>,
     sockets: &[(String, BorrowedFd<'_>)],
 ) -> End {
+    // Waiting for the new process keeps no other signal waiting.
+    let mut giving = None;
     loop {
-        match signals.next().await {
+        let what = tokio::select! {
+            what = signals.next() => what,
+            Some(given) = async { Some(giving.as_mut()?.await) } => {
+                match given {
+                    Ok(()) => {
+                        info!("the new process serves; finishing what is in flight");
+                        return End::HandedOver;
+                    }
+                    Err(e) => error!("{e}; this process goes on"),
+                }
+                giving = None;
+                continue;
+            }
+        };
+        match what {
             What::Reload => {
                 let shared = shared.clone();
                 let _ = tokio::task::spawn_blocking(move || reload::reload(&shared).is_ok()).await;
@@ -221,19 +252,12 @@ async fn until_stopped(
             What::Reopen => reopen_logs(shared),
             What::Upgrade => match upgrade_socket {
                 None => error!("QUIT: no upgrade_socket in the configuration, so there is nowhere to hand over to"),
+                Some(_) if giving.is_some() => info!("QUIT: waiting for the new process already"),
                 Some(path) => {
                     info!("handing {} sockets over by {}", sockets.len(), path.display());
-                    let given = tokio::select! {
-                        given = upgrade::give(path, sockets) => given,
-                        () = signals.stop() => return End::Stopped,
-                    };
-                    match given {
-                        Ok(()) => {
-                            info!("the new process serves; finishing what is in flight");
-                            return End::HandedOver;
-                        }
-                        Err(e) => error!("upgrade by {}: {e}; this process goes on", path.display()),
-                    }
+                    giving = Some(Box::pin(async move {
+                        upgrade::give(path, sockets).await.map_err(|e| format!("upgrade by {}: {e}", path.display()))
+                    }));
                 }
             },
             What::Stop => {
@@ -297,13 +321,18 @@ fn proxy(shared: &Arc<Shared>) -> HttpProxy<Edge> {
     proxy
 }
 
-fn bind_admin(
-    settings: &crate::config::model::Admin,
-    inherited: Option<OwnedFd>,
-) -> Result<(admin::Bound, OwnedFd), String> {
+/// The name under which the admin listener is handed over: with its address, since the new file may have another.
+fn admin_name(settings: &Admin) -> String {
+    match &settings.address {
+        AdminAddress::Tcp(address) => format!("admin {address}"),
+        AdminAddress::Unix(path) => format!("admin {}", path.display()),
+    }
+}
+
+fn bind_admin(settings: &Admin, inherited: Option<OwnedFd>) -> Result<(admin::Bound, OwnedFd), String> {
     let failed = |e: io::Error| format!("admin listener: {e}");
     let bound = match inherited {
-        Some(socket) => admin::Bound::adopt(settings, socket).map_err(failed)?,
+        Some(socket) => admin::Bound::adopt(settings, socket),
         None => admin::bind(settings).map_err(failed)?,
     };
     let socket = bound.as_fd().try_clone_to_owned().map_err(failed)?;

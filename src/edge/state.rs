@@ -3,8 +3,8 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -37,6 +37,8 @@ pub struct Shared {
     /// other, and only the same one twice is a loop.
     pub cdn_id: HeaderValue,
     pub file: Option<PathBuf>,
+    /// Held from reading the file to putting it in force: with two at once, the earlier text could win.
+    pub reloading: Mutex<()>,
     started: Instant,
     phase: AtomicU8,
     runtime: Handle,
@@ -88,6 +90,7 @@ impl Shared {
             watch: Watch::new(limits),
             cdn_id: cdn_id(),
             file,
+            reloading: Mutex::default(),
             started: Instant::now(),
             phase: AtomicU8::new(Life::Starting as u8),
             runtime,

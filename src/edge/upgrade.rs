@@ -36,7 +36,7 @@ const READY: &[u8] = b"ready\n";
 /// The new process's side, after the sockets have come: to be told when it serves.
 pub struct Handover {
     stream: UnixStream,
-    /// Each socket with its name: an address, or `admin`.
+    /// Each socket with its name: an address, or `admin` and an address.
     pub sockets: Vec<(String, OwnedFd)>,
 }
 
@@ -56,13 +56,10 @@ pub async fn take(path: &Path) -> io::Result<Handover> {
     let taken = async {
         loop {
             let (stream, _) = listener.accept().await?;
-            let sockets = stream.readable().await.and_then(|()| stream.try_io(Interest::READABLE, || receive(&stream)));
-            match sockets {
-                // Somebody who only looked whether we are there.
-                Ok(sockets) if sockets.is_empty() => continue,
-                Ok(sockets) => return Ok(Handover { stream, sockets }),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(e) => return Err(e),
+            let sockets = stream.async_io(Interest::READABLE, || receive(&stream)).await?;
+            // None: somebody who only looked whether we are there.
+            if !sockets.is_empty() {
+                return Ok(Handover { stream, sockets });
             }
         }
     };
@@ -94,10 +91,9 @@ pub async fn give(path: &Path, sockets: &[(String, BorrowedFd<'_>)]) -> io::Resu
         }
     });
     let mut stream = connected.await.map_err(|_| {
-        io::Error::new(io::ErrorKind::TimedOut, format!("no `run --upgrade` is waiting on {} ", path.display()))
+        io::Error::new(io::ErrorKind::TimedOut, format!("no `run --upgrade` is waiting on {}", path.display()))
     })?;
-    stream.writable().await?;
-    stream.try_io(Interest::WRITABLE, || send(&stream, sockets))?;
+    stream.async_io(Interest::WRITABLE, || send(&stream, sockets)).await?;
     let mut answer = [0; READY.len()];
     timeout(START, stream.read_exact(&mut answer))
         .await

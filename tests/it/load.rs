@@ -13,6 +13,8 @@ use super::harness::{Ask, Connection, Edge, End, Origin, Reply, within};
 pub enum Manner {
     /// One connection until the edge announces its end, then the next.
     Keepalive,
+    /// One connection until the edge announces its end; then the client is done.
+    UntilClose,
     /// A connection for each request.
     OneEach,
 }
@@ -59,6 +61,11 @@ impl Load {
     /// requests.
     pub async fn finish(self) -> usize {
         self.stop.send_replace(true);
+        self.end().await
+    }
+
+    /// As [`Load::finish`], for clients that end by themselves.
+    pub async fn end(self) -> usize {
         let mut failures = Vec::new();
         for client in self.clients {
             match within("a client's last answer", client).await {
@@ -98,14 +105,18 @@ impl Client {
         let mut connection = None;
         while !*self.stop.borrow() {
             let n = self.serial.fetch_add(1, Ordering::Relaxed);
-            let kind = if n % 2 == 0 { "cached" } else { "passed" };
+            let kind = if n.is_multiple_of(2) { "cached" } else { "passed" };
             let target = format!("/{kind}?n={}", n % URLS);
             match self.ask(&mut connection, &target).await {
                 Ok(()) => self.answered.send_modify(|count| *count += 1),
+                Err(why) if matches!(self.manner, Manner::UntilClose) => return vec![format!("{target}: {why}")],
                 Err(why) => {
                     connection = None;
                     failures.push(format!("{:?} {target}: {why}", self.manner));
                 }
+            }
+            if matches!(self.manner, Manner::UntilClose) && connection.is_none() {
+                break;
             }
             // Others on this thread have their turn, the origin among them.
             tokio::task::yield_now().await;

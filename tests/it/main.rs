@@ -11,5 +11,8 @@ mod limits;
 mod load;
 mod log_file;
 mod origin_failures;
+mod reload;
 mod routing;
+mod stop;
 mod syntax;
+mod upgrade;
