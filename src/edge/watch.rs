@@ -102,7 +102,7 @@ impl Watch {
     pub fn add(self: &Arc<Watch>) -> Watched {
         let state = Arc::new(State {
             phase: AtomicU8::new(Phase::Idle as u8),
-            since: AtomicU32::new(self.from_now()),
+            since: AtomicU32::new(self.next_tick()),
             write_since: AtomicU32::new(0),
             expired: AtomicBool::new(false),
             reader: AtomicWaker::new(),
@@ -173,7 +173,7 @@ impl Watch {
 
     /// Where something begins now: since the last tick knows less, no sooner than the next one, so that a timeout may
     /// be late by a tick but is never early.
-    fn from_now(&self) -> u32 {
+    fn next_tick(&self) -> u32 {
         self.now().saturating_add(TICK.as_millis() as u32)
     }
 }
@@ -224,7 +224,7 @@ impl Watched {
     /// To be returned where a write would block.
     pub(super) fn write_blocked<T>(&self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if self.state.write_since.load(Ordering::Relaxed) == 0 {
-            self.state.write_since.store(self.watch.from_now(), Ordering::Relaxed);
+            self.state.write_since.store(self.watch.next_tick(), Ordering::Relaxed);
         }
         self.state.writer.register(cx.waker());
         self.pending()
@@ -244,7 +244,7 @@ impl Watched {
     }
 
     fn enter(&self, phase: Phase) {
-        self.state.since.store(self.watch.from_now(), Ordering::Relaxed);
+        self.state.since.store(self.watch.next_tick(), Ordering::Relaxed);
         self.state.phase.store(phase as u8, Ordering::Relaxed);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::net::{TcpListener, TcpSocket};
 
-use super::{DEADLINE, POLL};
+use super::DEADLINE;
 
 /// A loopback port held by a bound socket that does not listen: connections to it are refused, no other process is
 /// given it, and a server that binds with `SO_REUSEADDR` (as they all do) may listen on it meanwhile.
@@ -38,7 +38,7 @@ impl Port {
         // it becomes another program.
         let deadline = Instant::now() + DEADLINE;
         while try_bind(self.address).is_err_and(|e| e.kind() == io::ErrorKind::AddrInUse) && Instant::now() < deadline {
-            std::thread::sleep(POLL);
+            std::thread::yield_now();
         }
         bind(self.address).listen(1024).unwrap_or_else(|e| panic!("cannot listen on {}: {e}", self.address))
     }
