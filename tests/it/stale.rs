@@ -65,8 +65,8 @@ async fn a_failing_origin_is_covered_by_what_is_stale() {
                     assert!(stale.age() >= Some(60), "{case}");
                 }
             }
-            // Each tried the origin first.
-            assert_eq!(origin.count(), 6, "{how}");
+            // Each tried the origin first; one whose kept connection was reset did so again on a new one.
+            assert!(origin.count() >= 6, "{how}: {}", origin.count());
         }
     }
 }
