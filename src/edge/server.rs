@@ -329,10 +329,7 @@ fn admin_name(settings: &Admin) -> String {
     }
 }
 
-fn bind_admin(
-    settings: &Admin,
-    inherited: Option<OwnedFd>,
-) -> Result<(admin::Bound, OwnedFd), String> {
+fn bind_admin(settings: &Admin, inherited: Option<OwnedFd>) -> Result<(admin::Bound, OwnedFd), String> {
     let failed = |e: io::Error| format!("admin listener: {e}");
     let bound = match inherited {
         Some(socket) => admin::Bound::adopt(settings, socket),

@@ -33,8 +33,9 @@ async fn new_routes_and_hosts_apply_to_new_requests() {
     let ask = Ask::get("/a").host("new.test");
     assert_eq!(edge.ask(&ask).await.status, 200);
     let before = hash(&edge).await;
-    let yaml = Edge::yaml_before(&[&origin], "routes:\n  - { name: fresh, match: { path: \"/a\" }, cache: { ttl: 1m } }")
-        .replace("\"*\"", "new.test");
+    let yaml =
+        Edge::yaml_before(&[&origin], "routes:\n  - { name: fresh, match: { path: \"/a\" }, cache: { ttl: 1m } }")
+            .replace("\"*\"", "new.test");
     edge.write_config(&yaml);
     assert_eq!(edge.ask(&Ask::get("/b").host("old.test")).await.status, 200, "nothing changes before HUP");
     hup(&edge, "ok", 1).await;
@@ -188,7 +189,12 @@ async fn twenty_reloads_under_load_fail_no_request() {
     let origin = echo().await;
     let yaml = |n: usize| {
         // Something changes everywhere: the site's settings, and with the origin's the pool.
-        let text = Edge::yaml_before(&[&origin], &format!("cache: {{ stale_if_error: {n}h }}\nroutes:\n  - {{ name: r{n}, match: {{ path: \"/passed\" }}, cache: {{ max_ttl: {n}s }} }}"));
+        let text = Edge::yaml_before(
+            &[&origin],
+            &format!(
+                "cache: {{ stale_if_error: {n}h }}\nroutes:\n  - {{ name: r{n}, match: {{ path: \"/passed\" }}, cache: {{ max_ttl: {n}s }} }}"
+            ),
+        );
         let check = if n % 2 == 0 { "" } else { "    health_check: { interval: 1s, timeout: 1s }\n" };
         text.replace("sites:\n", &format!("{check}    read_timeout: {}s\nsites:\n", n + 10))
     };

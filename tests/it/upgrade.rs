@@ -5,8 +5,7 @@ use rustix::process::Signal;
 use super::harness::{Ask, Connection, Edge, End, Gate, Origin, Reply, eventually, exchange};
 use super::load::{Load, Manner, echo};
 
-const UPGRADE: &str =
-    "drain: 10m\nupgrade_socket: \"{dir}/upgrade.sock\"\npid_file: \"{dir}/foreland.pid\"\n";
+const UPGRADE: &str = "drain: 10m\nupgrade_socket: \"{dir}/upgrade.sock\"\npid_file: \"{dir}/foreland.pid\"\n";
 
 fn yaml(origin: &Origin) -> String {
     Edge::yaml_before(&[origin], "") + UPGRADE
@@ -56,8 +55,10 @@ async fn the_old_process_finishes_what_it_has_and_ends() {
     let gate = Gate::new();
     let held = Reply::ok("held").hold(&gate).cache_control("no-store");
     let origin =
-        Origin::start(move |r| if r.path() == "/held" { held.clone() } else { Reply::ok("x").cache_control("no-store") })
-            .await;
+        Origin::start(
+            move |r| if r.path() == "/held" { held.clone() } else { Reply::ok("x").cache_control("no-store") },
+        )
+        .await;
     let old = Edge::start(&yaml(&origin)).await;
     let mut client = old.connect().await;
     client.send(Ask::get("/held").bytes()).await;
@@ -133,7 +134,10 @@ async fn a_successor_that_cannot_start_changes_nothing() {
     let taken = taken.local_addr().expect("an address");
     let failures = [
         // Each fails when the sockets are there already.
-        (format!("listeners:\n  - address: 127.0.0.1:{{port}}\n  - address: {taken}\n"), format!("listening on {taken}")),
+        (
+            format!("listeners:\n  - address: 127.0.0.1:{{port}}\n  - address: {taken}\n"),
+            format!("listening on {taken}"),
+        ),
         ("access_log: { path: /dev/null/log, format: json }\n".to_owned(), "access log: /dev/null/log".to_owned()),
         (String::new(), "writing /dev/null/pid".to_owned()),
     ];
