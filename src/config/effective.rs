@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::model::{
     AdminAddress, Balance, Config, HealthCheckKind, HostHeader, KeyPolicy, LogFormat, LogPath, Matcher, Origin,
-    QueryKey, RequestPolicy, Route, ServerAddress, Site, ValueMatch,
+    QueryKey, RequestPolicy, Route, Site, ValueMatch,
 };
 use super::units::{show_duration, show_size};
 use crate::http_cache::Policy;
@@ -133,10 +133,7 @@ fn origin(origin: &Origin) -> Yaml {
     map.add("read_timeout", duration(origin.read_timeout));
     map.add("write_timeout", duration(origin.write_timeout));
     map.add("idle_timeout", duration(origin.idle_timeout));
-    // More than there are other servers has no effect, and saying so draws a remark.
-    let all_known = origin.servers.iter().all(|s| matches!(s.address, ServerAddress::Socket(_)));
-    let others = if all_known { origin.servers.len().saturating_sub(1) } else { usize::MAX };
-    map.plain("retries", origin.retries.min(others));
+    map.plain("retries", origin.retries);
     map.done()
 }
 
