@@ -79,7 +79,7 @@ async fn the_configuration_in_force_can_be_read_and_used() {
     let edge = Edge::before(&origin, "cache: { ttl: 90s }").await;
     let answer = edge.admin_get("/v1/config").await.json();
     let yaml = answer["yaml"].as_str().expect("text");
-    for wanted in ["ttl: 1m30s", "idle_timeout: 1m", "retries: 2"] {
+    for wanted in ["ttl: 1m30s", "idle_timeout: 1m", "max_object: 1MiB"] {
         assert!(yaml.contains(wanted), "{wanted:?} in {yaml}");
     }
     let file = edge.folder().join("effective.yaml");

@@ -9,17 +9,22 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::harness::{Ask, Connection, Port, eventually, exchange};
 
+/// One demo at a time: another would take the ports of the origins that this one has killed.
+static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 struct Demo {
     child: Child,
     edge: Port,
     output: PathBuf,
     /// The commands of the banner, in order.
     commands: Vec<String>,
+    _one: tokio::sync::MutexGuard<'static, ()>,
 }
 
 impl Demo {
     async fn start() -> Demo {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let one = ONE.lock().await;
         let name = format!("demo-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let output = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         let (edge, admin) = (Port::reserve(), Port::reserve());
@@ -31,7 +36,7 @@ impl Demo {
             .stderr(Stdio::null())
             .spawn()
             .expect("the binary starts");
-        let mut demo = Demo { child, edge, output, commands: Vec::new() };
+        let mut demo = Demo { child, edge, output, commands: Vec::new(), _one: one };
         eventually("the banner", async || demo.text().contains("Ctrl-C ends it.")).await;
         demo.commands = demo.text().lines().filter_map(|l| l.strip_prefix("   ")).map(str::to_owned).collect();
         demo

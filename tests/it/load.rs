@@ -105,7 +105,7 @@ impl Client {
         let mut connection = None;
         while !*self.stop.borrow() {
             let n = self.serial.fetch_add(1, Ordering::Relaxed);
-            let kind = if n % 2 == 0 { "cached" } else { "passed" };
+            let kind = if n.is_multiple_of(2) { "cached" } else { "passed" };
             let target = format!("/{kind}?n={}", n % URLS);
             match self.ask(&mut connection, &target).await {
                 Ok(()) => self.answered.send_modify(|count| *count += 1),

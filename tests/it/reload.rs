@@ -195,7 +195,7 @@ async fn twenty_reloads_under_load_fail_no_request() {
                 "cache: {{ stale_if_error: {n}h }}\nroutes:\n  - {{ name: r{n}, match: {{ path: \"/passed\" }}, cache: {{ max_ttl: {n}s }} }}"
             ),
         );
-        let check = if n % 2 == 0 { "" } else { "    health_check: { interval: 1s, timeout: 1s }\n" };
+        let check = if n.is_multiple_of(2) { "" } else { "    health_check: { interval: 1s, timeout: 1s }\n" };
         text.replace("sites:\n", &format!("{check}    read_timeout: {}s\nsites:\n", n + 10))
     };
     let edge = Edge::start(&yaml(0)).await;

@@ -39,7 +39,7 @@ mod tempfile {
     }
 }
 
-const GOOD: &str = "listeners:\n  - address: 127.0.0.1:18080\norigins:\n  o: { servers: [\"127.0.0.1:19000\"] }\nsites:\n  - hosts: [\"*\"]\n    origin: o\n";
+const GOOD: &str = "listeners:\n  - address: 127.0.0.1:18080\norigins:\n  o: { servers: [\"127.0.0.1:19000\", \"127.0.0.1:19001\", \"127.0.0.1:19002\"] }\nsites:\n  - hosts: [\"*\"]\n    origin: o\n";
 
 #[tokio::test]
 async fn a_port_in_use_is_named() {
@@ -144,7 +144,7 @@ async fn check_says_ok_and_prints_a_policy_that_says_the_same() {
 
 #[tokio::test]
 async fn check_warns_and_accepts() {
-    let unused = GOOD.replace("sites:", "  unused: { servers: [\"127.0.0.1:19001\"] }\nsites:");
+    let unused = GOOD.replace("sites:", "  unused: { servers: [\"127.0.0.1:19009\"] }\nsites:");
     let (_folder, path) = file("warn", &unused).await;
     let (status, out, errors) = Edge::command(&["check", "-c", &path]).await;
     assert_eq!((status.code(), out), (Some(0), format!("{path}: ok\n")));
