@@ -45,10 +45,22 @@ pub fn received(data: Option<&Bytes>, ctx: &mut Context) -> Result<()> {
 }
 
 /// Some of the origin's body has come; how long to wait before more is taken.
-pub fn came(data: Option<&Bytes>, ctx: &mut Context) -> Option<Duration> {
+pub fn came(session: &mut Session, data: Option<&Bytes>, ctx: &mut Context) -> Option<Duration> {
     let data = data?;
     ctx.upstream.body_bytes += data.len() as u64;
-    ctx.cache.fill.as_ref()?.pause()
+    let fill = ctx.cache.fill.as_ref()?;
+    if fill.is_oversize() {
+        // What is not kept cannot be taken faster than the client takes it: from here on, writing to it comes first.
+        session.set_proxy_tasks_enabled(false);
+    }
+    fill.pause()
+}
+
+/// The client has left in the middle of a response that is being stored. That goes on, for whoever follows it.
+pub fn client_left(ctx: &Context) {
+    if let Some(fill) = &ctx.cache.fill {
+        fill.own_reader_left();
+    }
 }
 
 /// Some of the response's body is about to leave.

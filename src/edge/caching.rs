@@ -15,8 +15,8 @@ use pingora_cache::{
 use pingora_proxy::Session;
 
 use super::context::{Context, Request};
-use super::link;
 use super::state::Shared;
+use super::{link, upstream};
 use crate::http_cache::{
     self, Facts, FwdReason, NotStored, RequestFacts, Reuse, RevalidateReason, Stored, Timestamp, Variance,
 };
@@ -34,19 +34,14 @@ pub fn eligible(method: &Method) -> bool {
 /// Puts the cache in the request's way, unless there is nothing in it to win.
 pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
     let Some(request) = &ctx.request else { return };
-    let Some((key, _)) = &request.key else {
-        ctx.cache.forwarded = Some(FwdReason::Bypass);
-        return;
-    };
-    let method = &session.req_header().method;
-    if !eligible(method) {
+    if request.cache_policy().is_some() && !eligible(&session.req_header().method) {
         ctx.cache.forwarded = Some(FwdReason::Method);
         return;
     }
-    if session.is_upgrade_req() {
+    let Some((key, _)) = request.key.as_ref().filter(|_| !session.is_upgrade_req()) else {
         ctx.cache.forwarded = Some(FwdReason::Bypass);
         return;
-    }
+    };
     ctx.cache.forwarded = Some(FwdReason::UriMiss);
     // Where the last answer could not be shared, waiting for the next one would be in vain. It is stored all the same
     // if it can be.
@@ -101,10 +96,12 @@ pub fn on_hit(
     }
     let reuse = http_cache::reuse(&facts, &directives, now);
     ctx.cache.stale_while_revalidate = reuse == Reuse::StaleWhileRevalidate;
-    ctx.cache.forwarded = Some(match reuse {
-        Reuse::Revalidate(reason) => reason.fwd(),
-        _ => FwdReason::Stale,
-    });
+    match reuse {
+        // Nothing is forwarded, or was before: by the request whose response this is.
+        Reuse::Fresh => {}
+        Reuse::Revalidate(reason) => ctx.cache.forwarded = Some(reason.fwd()),
+        _ => ctx.cache.forwarded = Some(FwdReason::Stale),
+    }
     match reuse {
         Reuse::Fresh | Reuse::Stale => (!is_fresh).then_some(ForcedFreshness::ForceFresh),
         // A response answers all requests that were waiting when it came, even if it must be validated the next time
@@ -138,9 +135,13 @@ fn prepare_background_fetch(header: &mut RequestHeader) {
     header.set_version(Version::HTTP_11);
 }
 
-/// The hash of the request fields that select a variant.
-pub fn variance(meta: &CacheMeta, request: &RequestHeader) -> Option<HashBinary> {
-    variance_of(meta.headers(), &request.headers)
+/// The hash of the request fields that select a variant: in a lookup, and for what is about to be stored.
+pub fn variance(meta: &CacheMeta, request: &RequestHeader, ctx: &mut Context) -> Option<HashBinary> {
+    let variance = variance_of(meta.headers(), &request.headers);
+    if !ctx.cache.stored && variance != meta.variance() {
+        ctx.cache.forwarded = Some(FwdReason::VaryMiss);
+    }
+    variance
 }
 
 /// As [`variance`], of the fields alone.
@@ -289,6 +290,12 @@ pub fn may_serve_stale(session: &Session, ctx: &mut Context, failure: Option<&Er
             let upstream = matches!(e.esource(), pingora::ErrorSource::Upstream);
             let may = upstream && facts.stale_if_error_allowed(&directives, Timestamp::from(SystemTime::now()));
             ctx.cache.stale_if_error |= may;
+            if let (true, ErrorType::HTTPStatus(status)) = (may, e.etype())
+                && let Ok(status) = StatusCode::from_u16(*status)
+            {
+                // The response goes no further, so this is all that is ever seen of it.
+                upstream::answered(status, ctx);
+            }
             may
         }
     }
@@ -302,12 +309,4 @@ pub fn not_modified(session: &Session, head: &ResponseHeader, ctx: &mut Context)
     let met = http_cache::not_modified(&request.method, &request.headers, status, stored, modified, ctx.now);
     ctx.reply.no_body |= met;
     met
-}
-
-/// Whether a Range is to be obeyed (RFC 9110 §14.2): in a GET, of a 200, if If-Range allows.
-pub fn range_applies(session: &Session, head: &ResponseHeader, ctx: &Context) -> bool {
-    let request = session.req_header();
-    request.method == Method::GET
-        && head.status == StatusCode::OK
-        && http_cache::if_range_matches(&request.headers, &head.headers, ctx.now)
 }

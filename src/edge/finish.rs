@@ -10,7 +10,7 @@ use pingora_proxy::{FailToProxy, Session};
 use super::context::{Context, Request};
 use super::respond::respond;
 use super::state::Shared;
-use super::{caching, invalidate, trace, upstream};
+use super::{trace, upstream};
 use crate::http_cache::Outcome;
 use crate::observe::{Finished, Record};
 
@@ -56,9 +56,6 @@ pub fn finish(shared: &Shared, session: &mut Session, e: Option<&Error>, ctx: &m
         && ctx.upstream.body_bytes > 0
     {
         request.snapshot.towards(request.policy().origin).metrics.received(ctx.upstream.body_bytes);
-    }
-    if !caching::eligible(&session.req_header().method) {
-        invalidate::after(shared, session, ctx);
     }
     let log = shared.access_log.load();
     let Some(log) = &*log else { return };

@@ -173,7 +173,8 @@ fn multipart(object: &Object, ranges: &[Range<usize>], boundary: &str) -> Bytes 
     body.freeze()
 }
 
-fn content_range(range: Option<&Range<usize>>, len: usize) -> String {
+/// The value of Content-Range: for a part, or for none (RFC 9110 §14.4).
+pub(super) fn content_range(range: Option<&Range<usize>>, len: usize) -> String {
     match range {
         Some(range) => format!("bytes {}-{}/{len}", range.start, range.end - 1),
         None => format!("bytes */{len}"),

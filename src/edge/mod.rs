@@ -22,6 +22,7 @@ mod listener;
 mod notify;
 mod preface;
 mod proxy;
+mod ranges;
 mod reload;
 mod request_id;
 mod respond;

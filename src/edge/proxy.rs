@@ -13,11 +13,11 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 use pingora_cache::key::HashBinary;
 use pingora_cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, RespCacheable};
-use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, RangeType, Session, range_header_filter};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, RangeType, Session};
 
 use super::context::Context;
 use super::state::Shared;
-use super::{admit, body, caching, finish, hit, link, respond, trace, upstream};
+use super::{admit, body, caching, finish, hit, invalidate, link, ranges, respond, trace, upstream};
 
 /// The edge.
 pub struct Edge {
@@ -70,8 +70,8 @@ impl ProxyHttp for Edge {
         caching::key(ctx)
     }
 
-    fn cache_vary_filter(&self, meta: &CacheMeta, _: &mut Context, request: &RequestHeader) -> Option<HashBinary> {
-        caching::variance(meta, request)
+    fn cache_vary_filter(&self, meta: &CacheMeta, ctx: &mut Context, request: &RequestHeader) -> Option<HashBinary> {
+        caching::variance(meta, request, ctx)
     }
 
     async fn cache_hit_filter(
@@ -91,10 +91,7 @@ impl ProxyHttp for Edge {
     }
 
     fn range_header_filter(&self, session: &mut Session, head: &mut ResponseHeader, ctx: &mut Context) -> RangeType {
-        match caching::range_applies(session, head, ctx) {
-            true => range_header_filter(session.req_header(), head, Some(crate::http_cache::MAX_RANGES)),
-            false => RangeType::None,
-        }
+        ranges::apply(session, head, ctx)
     }
 
     // ---- towards the origin
@@ -142,17 +139,18 @@ impl ProxyHttp for Edge {
         ctx: &mut Context,
     ) -> Result<()> {
         upstream::response(session, response, ctx);
+        invalidate::by(&self.shared, session, response, ctx);
         Ok(())
     }
 
     fn upstream_response_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         data: &mut Option<Bytes>,
         _: bool,
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
-        Ok(body::came(data.as_ref(), ctx))
+        Ok(body::came(session, data.as_ref(), ctx))
     }
 
     fn response_cache_filter(
@@ -229,7 +227,10 @@ impl ProxyHttp for Edge {
         true
     }
 
-    fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
+    fn suppress_proxy_warn_log(&self, _: &Session, ctx: &Context, _: &Error, what: ProxyWarnLogContext) -> bool {
+        if let ProxyWarnLogContext::DownstreamCache = what {
+            body::client_left(ctx);
+        }
         true
     }
 }

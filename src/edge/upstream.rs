@@ -112,7 +112,8 @@ pub fn response(session: &Session, header: &mut ResponseHeader, ctx: &mut Contex
     }
 }
 
-fn answered(status: StatusCode, ctx: &mut Context) {
+/// The origin has answered.
+pub fn answered(status: StatusCode, ctx: &mut Context) {
     ctx.upstream.answered = true;
     ctx.cache.forward_status = Some(status.as_u16());
     let time = ctx.upstream.began.map(|began| began.elapsed()).unwrap_or_default();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use pingora::{Error, ErrorType, Result};
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use super::key::ObjectKey;
@@ -16,11 +17,22 @@ use super::object::Head;
 /// what it has not read yet would have to be kept for it alone.
 pub const MAX_LAG: u64 = 4 * 1024 * 1024;
 
-/// How far, in bytes, the writer of such a response may be ahead of its fastest reader before it is slowed down.
+/// How far, in bytes, the writer of such a response may be ahead of its fastest reader before it is slowed down, once
+/// the client that it began with has left.
 const WINDOW: u64 = 1024 * 1024;
 
 /// The longest pause of a writer that is far ahead.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// Bytes ahead, beyond the window, that cost the writer a millisecond for each of its chunks.
+const AHEAD_PER_MS: u64 = 4 * 1024;
+
+/// The most, in bytes, that such a response may hold. It takes a client that reads nothing for minutes to get there.
+const MAX_HELD: u64 = 12 * 1024 * 1024;
+
+/// How much the writer's own reader is given at once. Both run in one task, taking turns, and the writer takes several
+/// chunks a turn: a reader that took one would fall ever further behind.
+const AT_ONCE: usize = 512 * 1024;
 
 /// Chunks below this size are copied: a few bytes can be a slice of a read buffer of 64 KiB.
 const COPY_BELOW: usize = 16 * 1024;
@@ -64,13 +76,17 @@ struct Position {
     reader: u64,
     chunk: usize,
     offset: u64,
-    dropped: bool,
+    own: bool,
 }
 
 /// One who follows a fill.
 pub struct Reader {
     fill: Arc<Fill>,
     id: u64,
+    /// It serves the client whose request feeds the fill.
+    own: bool,
+    /// Where it joins the chunks that it is given at once.
+    joined: BytesMut,
 }
 
 /// How a write went.
@@ -117,7 +133,7 @@ impl Fill {
     /// Takes the next bytes of the body.
     ///
     /// # Errors
-    /// The body is longer than announced, or it cannot be kept and nobody reads it any more.
+    /// The body is longer than announced, or it cannot be kept and nobody reads it any more, or not for minutes.
     pub fn write(&self, data: Bytes) -> Result<Written> {
         if data.is_empty() {
             return Ok(Written::Kept);
@@ -141,6 +157,9 @@ impl Fill {
                     return fail("nobody reads a response that is too large to keep");
                 }
                 self.let_go(&mut state);
+                if state.held > MAX_HELD {
+                    return fail("nobody takes a response that is too large to keep");
+                }
             }
             match (outgrown, state.oversize) {
                 (true, _) => Written::Outgrown,
@@ -186,22 +205,88 @@ impl Fill {
         state.phase != Phase::Failed && !state.oversize
     }
 
-    /// How long the writer should pause so as not to run away from its readers. Never, for what is kept anyway.
+    /// The response has turned out too large to keep.
+    pub fn is_oversize(&self) -> bool {
+        self.lock().oversize
+    }
+
+    /// How long the writer should pause so as not to run away from its readers. Never, for what is kept anyway; nor
+    /// while it has a reader of its own, which would have to pause with it.
     pub fn pause(&self) -> Option<Duration> {
         let state = self.lock();
+        if state.readers.iter().any(|reader| reader.own) {
+            return None;
+        }
         let fastest = state.readers.iter().map(|r| r.offset).max().unwrap_or(state.len);
         let ahead = (state.len - fastest).saturating_sub(WINDOW);
-        (state.oversize && ahead > 0).then(|| Duration::from_millis(1 + ahead / (16 * 1024)).min(MAX_PAUSE))
+        (state.oversize && ahead > 0).then(|| Duration::from_millis(1 + ahead / AHEAD_PER_MS).min(MAX_PAUSE))
     }
 
     /// A new reader, at the first byte that is still there.
     pub fn follow(self: &Arc<Fill>, id: u64) -> Reader {
+        self.reader(id, false)
+    }
+
+    /// The reader of the client whose request feeds this fill. As any other, but it never fails before the writer is
+    /// done: an error would end the request, and the fill with it, which others may follow.
+    pub fn follow_own(self: &Arc<Fill>, id: u64) -> Reader {
+        self.reader(id, true)
+    }
+
+    fn reader(self: &Arc<Fill>, id: u64, own: bool) -> Reader {
         let mut state = self.lock();
         let chunk = state.gone;
         let offset = state.len - state.chunks.iter().map(|c| c.len() as u64).sum::<u64>();
-        state.readers.push(Position { reader: id, chunk, offset, dropped: false });
+        state.readers.push(Position { reader: id, chunk, offset, own });
         drop(state);
-        Reader { fill: self.clone(), id }
+        Reader { fill: self.clone(), id, own, joined: BytesMut::new() }
+    }
+
+    /// The client whose request feeds this fill has left: it is nobody to keep anything for.
+    pub fn own_reader_left(&self) {
+        let mut state = self.lock();
+        state.readers.retain(|reader| !reader.own);
+        if state.oversize {
+            self.let_go(&mut state);
+        }
+    }
+
+    /// What there is to be had now; `None`: nothing yet. The writer's own reader gets several chunks, joined in `joined`.
+    fn look(&self, id: u64, joined: Option<&mut BytesMut>) -> Option<Result<Option<Bytes>>> {
+        let mut pieces = SmallVec::<[Bytes; 8]>::new();
+        let mut state = self.lock();
+        let State { chunks, gone, phase, readers, oversize, .. } = &mut *state;
+        let Some(position) = readers.iter_mut().find(|r| r.reader == id) else {
+            let waits = joined.is_some() && *phase == Phase::Running;
+            return (!waits).then(|| fail("too slow a reader of a response that is too large to keep"));
+        };
+        let at_once = if joined.is_some() { AT_ONCE } else { 0 };
+        let mut len = 0;
+        for chunk in chunks.iter().skip(position.chunk.saturating_sub(*gone)) {
+            if !pieces.is_empty() && len + chunk.len() > at_once {
+                break;
+            }
+            len += chunk.len();
+            pieces.push(chunk.clone());
+        }
+        if pieces.is_empty() {
+            return match phase {
+                Phase::Complete => Some(Ok(None)),
+                Phase::Failed => Some(fail("the fill that this response follows has failed")),
+                Phase::Running => None,
+            };
+        }
+        position.chunk += pieces.len();
+        position.offset += len as u64;
+        if *oversize {
+            self.let_go(&mut state);
+        }
+        drop(state);
+        let Some(joined) = joined.filter(|_| pieces.len() > 1) else { return Some(Ok(pieces.pop())) };
+        // The same room again and again, since what it held last has been sent.
+        joined.reserve(AT_ONCE);
+        pieces.iter().for_each(|piece| joined.extend_from_slice(piece));
+        Some(Ok(Some(joined.split().freeze())))
     }
 
     /// Lets go of the chunks that every reader has had.
@@ -231,7 +316,7 @@ impl Drop for Fill {
 impl State {
     fn drop_laggards(&mut self) {
         let fastest = self.readers.iter().map(|r| r.offset).max().unwrap_or(0);
-        self.readers.retain(|reader| fastest - reader.offset <= MAX_LAG && !reader.dropped);
+        self.readers.retain(|reader| fastest - reader.offset <= MAX_LAG);
     }
 }
 
@@ -241,28 +326,12 @@ impl Reader {
     /// # Errors
     /// The writer has failed, or this reader was dropped for being too slow: what it has had is not the whole body.
     pub async fn read(&mut self) -> Result<Option<Bytes>> {
+        let Reader { fill, id, own, joined } = self;
         loop {
             // Before the look: a change in between wakes it.
-            let changed = self.fill.changed.notified();
-            {
-                let mut state = self.fill.lock();
-                let State { chunks, gone, phase, readers, oversize, .. } = &mut *state;
-                let Some(position) = readers.iter_mut().find(|r| r.reader == self.id) else {
-                    return fail("too slow a reader of a response that is too large to keep");
-                };
-                if let Some(chunk) = position.chunk.checked_sub(*gone).and_then(|i| chunks.get(i)).cloned() {
-                    position.chunk += 1;
-                    position.offset += chunk.len() as u64;
-                    if *oversize {
-                        self.fill.let_go(&mut state);
-                    }
-                    return Ok(Some(chunk));
-                }
-                match phase {
-                    Phase::Complete => return Ok(None),
-                    Phase::Failed => return fail("the fill that this response follows has failed"),
-                    Phase::Running => {}
-                }
+            let changed = fill.changed.notified();
+            if let Some(found) = fill.look(*id, own.then_some(&mut *joined)) {
+                return found;
             }
             changed.await;
         }
@@ -399,10 +468,66 @@ mod tests {
         assert_eq!(held.load(Ordering::Relaxed), 0);
     }
 
+    #[tokio::test]
+    async fn the_writers_own_reader_gets_several_chunks_at_once() {
+        let fill = fill(None, 100 * 64 * 1024);
+        let (mut own, mut other) = (fill.follow_own(1), fill.follow(2));
+        for _ in 0..10 {
+            fill.write(bytes(64 * 1024)).unwrap();
+        }
+        fill.end(true);
+        for len in [AT_ONCE, 2 * 64 * 1024] {
+            assert_eq!(own.read().await.unwrap().unwrap().len(), len);
+        }
+        assert!(own.read().await.unwrap().is_none());
+        assert_eq!(other.read().await.unwrap().unwrap().len(), 64 * 1024, "others share the chunks as they are");
+    }
+
+    #[tokio::test]
+    async fn the_writers_own_reader_fails_only_when_the_writer_is_done() {
+        let fill = fill(None, 10);
+        let (mut own, mut other) = (fill.follow_own(1), fill.follow(2));
+        for _ in 0..80 {
+            fill.write(bytes(64 * 1024)).unwrap();
+            assert!(other.read().await.unwrap().is_some());
+        }
+        assert!(now(&mut own).is_none(), "it waits");
+        fill.end(true);
+        assert!(own.read().await.is_err());
+        assert!(other.read().await.unwrap().is_none());
+    }
+
+    #[test]
+    fn what_nobody_takes_ends() {
+        let abandoned = fill(None, 10);
+        let _own = abandoned.follow_own(1);
+        abandoned.write(bytes(64 * 1024)).unwrap();
+        abandoned.own_reader_left();
+        assert!(abandoned.write(bytes(1)).is_err());
+        let stalled = fill(None, 10);
+        let _own = stalled.follow_own(1);
+        let taken = (0..1000).take_while(|_| stalled.write(bytes(64 * 1024)).is_ok()).count() as u64;
+        assert_eq!(taken, MAX_HELD / (64 * 1024));
+    }
+
+    #[test]
+    fn what_is_kept_is_written_to_its_end_without_readers() {
+        let fill = fill(None, 1024 * 1024);
+        drop(fill.follow_own(1));
+        fill.own_reader_left();
+        for _ in 0..16 {
+            assert_eq!(fill.write(bytes(64 * 1024)).unwrap(), Written::Kept);
+        }
+        assert_eq!(fill.body().unwrap().unwrap().len(), 1024 * 1024);
+    }
+
     #[test]
     fn a_writer_far_ahead_is_slowed_down_in_proportion() {
         let fill = fill(None, 10);
-        let _reader = fill.follow(1);
+        let (_reader, own) = (fill.follow(1), fill.follow_own(2));
+        fill.write(bytes(2 * 1024 * 1024)).unwrap();
+        assert!(fill.pause().is_none(), "its own reader would pause with it");
+        drop(own);
         let mut last = Duration::ZERO;
         for _ in 0..40 {
             fill.write(bytes(64 * 1024)).unwrap();

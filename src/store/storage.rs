@@ -123,9 +123,9 @@ impl Store {
         }
     }
 
-    fn follow(&self, fill: &Arc<Fill>) -> (CacheMeta, HitHandler) {
-        let reader = fill.follow(self.next_id.fetch_add(1, Ordering::Relaxed));
-        (fill.head.meta(), Box::new(Followed { reader }))
+    fn follow(&self, fill: &Arc<Fill>, follow: fn(&Arc<Fill>, u64) -> Reader) -> (CacheMeta, HitHandler) {
+        let reader = follow(fill, self.next_id.fetch_add(1, Ordering::Relaxed));
+        (fill.head.meta(), Box::new(Followed { reader, skip: 0, left: None }))
     }
 }
 
@@ -135,7 +135,7 @@ impl Storage for Store {
         let key = ObjectKey::of(key);
         // A fill in progress is newer than what is stored.
         if let Some(fill) = self.filling(&key) {
-            return Ok(Some(self.follow(&fill)));
+            return Ok(Some(self.follow(&fill, Fill::follow)));
         }
         Ok(self.memory.get(&key).map(|object| (object.head.meta(), Box::new(Whole::new(object)) as HitHandler)))
     }
@@ -149,7 +149,7 @@ impl Storage for Store {
         let Some(tag) = tag else { return self.lookup(key, trace).await };
         let id = U64WriteId::try_from(tag).map(u64::from).ok();
         let fill = self.fills(&ObjectKey::of(key)).get(&ObjectKey::of(key)).filter(|f| Some(f.id) == id).cloned();
-        Ok(fill.map(|fill| self.follow(&fill)))
+        Ok(fill.map(|fill| self.follow(&fill, Fill::follow_own)))
     }
 
     async fn get_miss_handler(&'static self, key: &CacheKey, meta: &CacheMeta, _: &SpanHandle) -> Result<MissHandler> {
@@ -248,6 +248,10 @@ impl Drop for Writer {
 /// A hit on a fill in progress.
 pub struct Followed {
     reader: Reader,
+    /// Bytes to pass over before the next that are wanted.
+    skip: u64,
+    /// Bytes wanted from there on; `None`: all.
+    left: Option<u64>,
 }
 
 impl Followed {
@@ -260,10 +264,41 @@ impl Followed {
 #[async_trait]
 impl HandleHit for Followed {
     async fn read_body(&mut self) -> Result<Option<Bytes>> {
-        self.reader.read().await
+        while self.left != Some(0) {
+            let Some(mut piece) = self.reader.read().await? else { break };
+            let len = piece.len() as u64;
+            let passed = self.skip.min(len);
+            self.skip -= passed;
+            let wanted = self.left.unwrap_or(u64::MAX).min(len - passed);
+            if let Some(left) = &mut self.left {
+                *left -= wanted;
+            }
+            if wanted > 0 {
+                // Both are within the piece's length, which is a usize.
+                return Ok(Some(piece.split_to((passed + wanted) as usize).split_off(passed as usize)));
+            }
+        }
+        Ok(None)
     }
 
     async fn finish(self: Box<Self>, _: &'static (dyn Storage + Sync), _: &CacheKey, _: &SpanHandle) -> Result<()> {
+        Ok(())
+    }
+
+    fn can_seek(&self) -> bool {
+        true
+    }
+
+    /// Only forward: several ranges are cut out of the whole by Pingora's filter.
+    fn can_seek_multipart(&self) -> bool {
+        false
+    }
+
+    fn seek(&mut self, start: usize, end: Option<usize>) -> Result<()> {
+        let Some(len) = end.map_or(Some(None), |end| end.checked_sub(start).map(Some)) else {
+            return Error::e_explain(ErrorType::InternalError, "a range that ends before it begins");
+        };
+        (self.skip, self.left) = (start as u64, len.map(|len| len as u64));
         Ok(())
     }
 

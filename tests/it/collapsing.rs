@@ -1,0 +1,286 @@
+//! Many clients, one resource: the origin is asked once where one answer serves all, and nobody waits in vain.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::harness::{Ask, Edge, Gate, Origin, Reply, Response, within};
+use crate::over::{BOTH, all};
+
+/// Waits until so many requests are at the edge, unanswered.
+async fn in_flight(edge: &Edge, n: usize) {
+    edge.wait_metrics(&format!("{n} requests in flight"), |m| m.sum("foreland_requests_in_flight", &[]) == n as f64)
+        .await;
+}
+
+/// `n` clients ask at once, half of them over HTTP/2; `meanwhile` runs beside them.
+async fn at_once(edge: &Edge, n: usize, meanwhile: impl Future<Output = ()>) -> Vec<Response> {
+    let asks = (0..n).map(|i| BOTH[i % 2].get(edge, "/a"));
+    tokio::join!(all(asks), meanwhile).0
+}
+
+#[tokio::test]
+async fn one_request_serves_all() {
+    for chunked in [false, true] {
+        let gate = Gate::new();
+        let at = gate.clone();
+        let origin = Origin::start(move |_| {
+            let reply = Reply::ok("the same for all").cache_control("max-age=60").hold(&at);
+            if chunked { reply.chunked() } else { reply }
+        })
+        .await;
+        let edge = Edge::before(&origin, "").await;
+        let responses = at_once(&edge, 20, async {
+            in_flight(&edge, 20).await;
+            gate.open();
+        })
+        .await;
+        for response in &responses {
+            assert_eq!((response.status, response.text()), (200, "the same for all"), "{response:?}");
+        }
+        assert_eq!(origin.count(), 1);
+        let collapsed = responses.iter().filter(|r| r.cache_status().contains("; collapsed")).count();
+        assert_eq!(collapsed, 19, "{:?}", responses.iter().map(Response::cache_status).collect::<Vec<_>>());
+        let metrics = edge.metrics().await;
+        assert_eq!(metrics.sum("foreland_requests_total", &[("cache", "collapsed")]), 19.0);
+        assert_eq!(metrics.sum("foreland_requests_total", &[("cache", "miss")]), 1.0);
+    }
+}
+
+#[tokio::test]
+async fn different_resources_do_not_wait_for_each_other() {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let origin = Origin::start(move |r| {
+        let reply = Reply::ok(r.target.clone()).cache_control("max-age=60");
+        if r.target == "/a" { reply.hold(&at) } else { reply }
+    })
+    .await;
+    let edge = Edge::before(&origin, "").await;
+    let (held, ()) = tokio::join!(edge.get("/a"), async {
+        origin.wait_for(1).await;
+        for target in ["/b", "/a?b", "/A"] {
+            assert_eq!(edge.get(target).await.text(), target);
+        }
+        gate.open();
+    });
+    assert_eq!(held.text(), "/a");
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_shared_lets_everyone_go_on_at_once() {
+    let (first_head, bodies) = (Gate::new(), Gate::new());
+    let (head, body) = (first_head.clone(), bodies.clone());
+    let serial = AtomicUsize::new(0);
+    let origin = Origin::start(move |_| {
+        let serial = serial.fetch_add(1, Ordering::Relaxed);
+        let reply = Reply::ok("number ").wait(&body).body(serial.to_string()).cache_control("private");
+        if serial == 0 { reply.hold(&head) } else { reply }
+    })
+    .await;
+    let edge = Edge::before(&origin, "").await;
+    let responses = at_once(&edge, 12, async {
+        in_flight(&edge, 12).await;
+        assert_eq!(origin.count(), 1, "the others wait");
+        first_head.open();
+        // No body has been let through yet: the head alone sets the others free.
+        origin.wait_for(12).await;
+        bodies.open();
+    })
+    .await;
+    let mut texts: Vec<_> = responses.iter().map(|r| r.text().to_owned()).collect();
+    texts.sort();
+    texts.dedup();
+    assert_eq!(texts.len(), 12, "each its own: {texts:?}");
+
+    // From now on it is known, and nobody waits for anybody.
+    let (first, body) = (Gate::new(), Gate::new());
+    let (at_first, at) = (first.clone(), body.clone());
+    let serial = AtomicUsize::new(0);
+    origin.answer(move |_| {
+        let reply = Reply::ok("x").cache_control("private");
+        if serial.fetch_add(1, Ordering::Relaxed) == 0 { reply.hold(&at_first) } else { reply.hold(&at) }
+    });
+    at_once(&edge, 6, async {
+        origin.wait_for(12 + 6).await;
+        first.open();
+        body.open();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_becomes_cacheable_is_shared_again() {
+    let origin = Origin::start(|_| Reply::ok("mine").cache_control("private")).await;
+    let edge = Edge::before(&origin, "").await;
+    edge.get("/a").await;
+    origin.answer(|_| Reply::ok("ours").cache_control("max-age=60"));
+    assert_eq!(edge.get("/a").await.text(), "ours");
+    assert!(edge.get("/a").await.is_hit());
+}
+
+/// The first answer to come is `bad`, the others are good: each client but the first gets a good one.
+async fn a_bad_first_answer(origin_settings: &str, bad: impl Fn() -> Reply + Send + Sync + 'static, status: u16) {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let serial = AtomicUsize::new(0);
+    let origin = Origin::start(move |_| match serial.fetch_add(1, Ordering::Relaxed) {
+        0 => bad().hold(&at),
+        _ => Reply::ok("good").cache_control("max-age=60"),
+    })
+    .await;
+    let address = origin.address();
+    let edge = Edge::start(&format!(
+        "origins:\n  o: {{ servers: [\"{address}\"]{origin_settings} }}\nsites:\n  - hosts: [\"*\"]\n    origin: o\n"
+    ))
+    .await;
+    let responses = at_once(&edge, 20, async {
+        in_flight(&edge, 20).await;
+        gate.open();
+    })
+    .await;
+    let bad = responses.iter().filter(|r| r.status == status).count();
+    let good = responses.iter().filter(|r| r.status == 200 && r.text() == "good").count();
+    let statuses: Vec<_> = responses.iter().map(|r| r.status).collect();
+    assert_eq!((bad, good), (1, 19), "{statuses:?}");
+}
+
+#[tokio::test]
+async fn a_first_answer_of_500_is_only_the_first_clients() {
+    a_bad_first_answer("", || Reply::new(500).body("broken"), 500).await;
+}
+
+#[tokio::test]
+async fn a_first_answer_that_is_reset_is_only_the_first_clients() {
+    a_bad_first_answer(", retries: 0", Reply::rst, 502).await;
+}
+
+#[tokio::test]
+async fn a_first_answer_that_never_comes_is_only_the_first_clients() {
+    // No gate: the timeout is what ends it. Those who arrive in the meantime wait, then ask for themselves.
+    let serial = AtomicUsize::new(0);
+    let origin = Origin::start(move |_| match serial.fetch_add(1, Ordering::Relaxed) {
+        0 => Reply::never(),
+        _ => Reply::ok("good").cache_control("max-age=60"),
+    })
+    .await;
+    let address = origin.address();
+    let edge = Edge::start(&format!(
+        "origins:\n  o: {{ servers: [\"{address}\"], retries: 0, read_timeout: 500ms }}\nsites:\n  - hosts: [\"*\"]\n    origin: o\n"
+    ))
+    .await;
+    let responses = at_once(&edge, 20, async {}).await;
+    let mut statuses: Vec<_> = responses.iter().map(|r| r.status).collect();
+    statuses.sort();
+    assert_eq!(statuses.iter().filter(|s| **s == 504).count(), 1, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|s| **s == 200).count(), 19, "{statuses:?}");
+    // One of the others asked for all. One that had looked before that answer came, and gets to ask after it, asks too.
+    assert!((2..=4).contains(&origin.count()), "{} requests", origin.count());
+}
+
+#[tokio::test]
+async fn an_origin_that_keeps_failing_strands_nobody() {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let origin = Origin::start(move |_| Reply::new(503).body("busy").hold(&at)).await;
+    let edge = Edge::before(&origin, "").await;
+    let responses = at_once(&edge, 20, async {
+        in_flight(&edge, 20).await;
+        gate.open();
+    })
+    .await;
+    assert!(responses.iter().all(|r| r.status == 503 && r.text() == "busy"), "{responses:?}");
+}
+
+#[tokio::test]
+async fn a_first_client_that_leaves_before_the_head_takes_nothing_away_from_the_others() {
+    for over in BOTH {
+        let gate = Gate::new();
+        let at = gate.clone();
+        let origin = Origin::start(move |_| Reply::ok("good").cache_control("max-age=60").hold(&at)).await;
+        let edge = Edge::before(&origin, "").await;
+        match over {
+            crate::over::Over::Http1 => {
+                let mut first = edge.connect().await;
+                first.send(Ask::get("/a").bytes()).await;
+                gate.reached(1).await;
+                let others = at_once(&edge, 8, async {
+                    in_flight(&edge, 9).await;
+                    first.reset();
+                    gate.open();
+                })
+                .await;
+                assert!(others.iter().all(|r| r.status == 200 && r.text() == "good"), "{others:?}");
+            }
+            crate::over::Over::Http2 => {
+                let first = edge.connect_h2().await;
+                let ask = Ask::get("/a");
+                let mut asking = Box::pin(first.try_start(&ask));
+                let others = tokio::select! {
+                    _ = &mut asking => panic!("an answer before the gate is open"),
+                    () = gate.reached(1) => async {
+                        let asks = at_once(&edge, 8, async {
+                            in_flight(&edge, 9).await;
+                            gate.open();
+                        });
+                        asks.await
+                    }
+                }
+                .await;
+                drop(asking);
+                drop(first);
+                assert!(others.iter().all(|r| r.status == 200 && r.text() == "good"), "{others:?}");
+            }
+        }
+        assert!(origin.count() <= 2, "{} requests", origin.count());
+        assert!(edge.get("/a").await.is_hit());
+    }
+}
+
+#[tokio::test]
+async fn a_waiter_that_leaves_takes_nothing_away_from_the_others() {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let origin = Origin::start(move |_| Reply::ok("good").cache_control("max-age=60").hold(&at)).await;
+    let edge = Edge::before(&origin, "").await;
+    let (first, ()) = tokio::join!(edge.get("/a"), async {
+        gate.reached(1).await;
+        let mut waiters = Vec::new();
+        for _ in 0..4 {
+            let mut waiter = edge.connect().await;
+            waiter.send(Ask::get("/a").bytes()).await;
+            waiters.push(waiter);
+        }
+        in_flight(&edge, 5).await;
+        let stays = waiters.pop();
+        waiters.into_iter().for_each(|w| w.reset());
+        gate.open();
+        let response = stays.expect("the last").response("GET").await;
+        assert_eq!(response.text(), "good");
+    });
+    assert_eq!(first.text(), "good");
+    assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
+async fn a_head_and_a_range_wait_for_the_same_fill() {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let origin = Origin::start(move |_| Reply::ok("0123456789").cache_control("max-age=60").hold(&at)).await;
+    let edge = Edge::before(&origin, "").await;
+    for over in BOTH {
+        let target = format!("/{over:?}");
+        let (get, head, range) =
+            (Ask::get(&target), Ask::head(&target), Ask::get(&target).header("Range", "bytes=2-4"));
+        let already = origin.count();
+        let ((get, head, range), ()) = tokio::join!(
+            async { tokio::join!(over.ask(&edge, &get), over.ask(&edge, &head), over.ask(&edge, &range)) },
+            async {
+                in_flight(&edge, 3).await;
+                gate.let_one_through();
+            }
+        );
+        assert_eq!(within("all three", async { origin.count() }).await, already + 1);
+        assert_eq!(get.text(), "0123456789", "{over:?}");
+        assert_eq!((head.status, head.header("content-length"), head.text()), (200, Some("10"), ""), "{over:?}");
+        assert_eq!((range.status, range.text()), (206, "234"), "{over:?}: {range:?}");
+    }
+}

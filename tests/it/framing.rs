@@ -1,0 +1,122 @@
+//! Origins whose messages do not end as they should: the client is told, and nothing of it is stored.
+
+use crate::harness::{Ask, Edge, End, Origin, Reply};
+use crate::over::{BOTH, is_broken};
+
+const HEAD: &str = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n";
+
+fn raw(rest: &str) -> Reply {
+    Reply::raw(format!("{HEAD}{rest}"))
+}
+
+#[tokio::test]
+async fn a_broken_message_is_broken_for_the_client_and_never_stored() {
+    let cases: [(&str, fn() -> Reply); 11] = [
+        ("short", || raw("Content-Length: 10\r\n\r\nabc")),
+        ("no body", || raw("Content-Length: 10\r\n\r\n")),
+        ("short and reset", || Reply::ok("abc").cache_control("max-age=60").claim_length(10).reset()),
+        ("no last chunk", || raw("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")),
+        ("no chunk at all", || raw("Transfer-Encoding: chunked\r\n\r\n")),
+        ("half a chunk", || raw("Transfer-Encoding: chunked\r\n\r\n9\r\nabc")),
+        ("no chunk size", || raw("Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n")),
+        ("a negative chunk size", || raw("Transfer-Encoding: chunked\r\n\r\n-3\r\nabc\r\n0\r\n\r\n")),
+        ("a chunk longer than it says", || raw("Transfer-Encoding: chunked\r\n\r\n2\r\nabc\r\n0\r\n\r\n")),
+        ("two lengths", || raw("Content-Length: 3\r\nContent-Length: 5\r\n\r\nabcde")),
+        ("a length that is none", || raw("Content-Length: 3x\r\n\r\nabc")),
+    ];
+    for (how, reply) in cases {
+        let origin = Origin::start(move |_| reply()).await;
+        let edge = Edge::before(&origin, "").await;
+        for over in BOTH {
+            let client = over.connect(&edge).await;
+            let response = match client {
+                crate::over::Client::Http1(mut c) => {
+                    c.send(Ask::get("/a").bytes()).await;
+                    match c.try_head("GET").await {
+                        Some(head) => Some(c.rest(head).await),
+                        None => None,
+                    }
+                }
+                crate::over::Client::Http2(c) => match c.try_start(&Ask::get("/a")).await {
+                    Ok(exchange) => Some(exchange.rest().await),
+                    Err(_) => None,
+                },
+            };
+            let told = response.as_ref().is_none_or(|r| r.status == 502 || is_broken(r.end));
+            assert!(told, "{how} over {over:?}: {response:?}");
+        }
+        assert!(origin.count() >= 2, "{how}: nothing is stored");
+        origin.answer(|_| Reply::ok("whole").cache_control("max-age=60"));
+        let next = edge.get("/a").await;
+        assert!(!next.is_hit() && next.text() == "whole", "{how}: {next:?}");
+        assert!(edge.get("/a").await.is_hit(), "{how}");
+    }
+}
+
+#[tokio::test]
+async fn odd_but_sound_messages_are_passed_on() {
+    let cases: [(&str, fn() -> Reply); 6] = [
+        ("the same length twice", || raw("Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc")),
+        ("chunks with extensions", || raw("Transfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\n\r\n")),
+        ("chunks with trailers", || raw("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 3\r\n\r\n")),
+        ("until the end of the connection", || raw("\r\nabc")),
+        ("HTTP/1.0", || Reply::raw("HTTP/1.0 200 OK\r\nCache-Control: max-age=60\r\n\r\nabc")),
+        ("byte by byte", || {
+            let all = format!("{HEAD}Content-Length: 3\r\n\r\nabc");
+            all.bytes().fold(Reply::raw(""), |reply, byte| reply.body(vec![byte]))
+        }),
+    ];
+    for (how, reply) in cases {
+        let origin = Origin::start(move |_| reply()).await;
+        let edge = Edge::before(&origin, "").await;
+        for over in BOTH {
+            let target = format!("/{over:?}");
+            for _ in 0..2 {
+                let response = over.get(&edge, &target).await;
+                assert_eq!((response.status, response.text()), (200, "abc"), "{how} over {over:?}: {response:?}");
+            }
+        }
+        assert_eq!(origin.count(), 2, "{how}: stored");
+    }
+}
+
+#[tokio::test]
+async fn a_message_with_a_length_and_chunks_is_read_one_way_by_all() {
+    // RFC 9112 §6.3: chunks win, or the message is refused; never is the length passed on beside them.
+    let origin =
+        Origin::start(|_| raw("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n8\r\nabcdefgh\r\n0\r\n\r\n"))
+            .await;
+    let edge = Edge::before(&origin, "").await;
+    for over in BOTH {
+        for _ in 0..2 {
+            let response = over.get(&edge, "/a").await;
+            if response.status == 200 {
+                assert_eq!((response.end, response.body.as_slice()), (End::Clean, &b"abcdefgh"[..]), "{over:?}");
+                assert!(response.header("content-length").is_none_or(|l| l == "8"), "{over:?}: {response:?}");
+            } else {
+                assert_eq!(response.status, 502, "{over:?}: {response:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_follows_a_message_is_no_part_of_it_nor_of_the_next() {
+    let origin = Origin::start(|r| match r.path() {
+        "/long" => Reply::raw(format!(
+            "{HEAD}Content-Length: 3\r\n\r\nabcHTTP/1.1 200 OK\r\nContent-Length: 4\r\nCache-Control: max-age=60\r\n\r\nevil"
+        )),
+        path => Reply::ok(path.to_owned()).cache_control("no-store"),
+    })
+    .await;
+    let edge = Edge::before(&origin, "").await;
+    for over in BOTH {
+        let mut client = over.connect(&edge).await;
+        let target = format!("/long?{over:?}");
+        let response = client.get(&target).await;
+        assert!(response.status == 502 || response.text() == "abc", "{over:?}: {response:?}");
+        for path in ["/b", "/c"] {
+            assert_eq!(over.get(&edge, path).await.text(), path, "{over:?}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Who may get whose response: Vary, Authorization, cookies; and what a change of the resource takes away.
+
+use crate::harness::{Ask, Edge, Gate, Origin, Reply};
+use crate::over::BOTH;
+
+#[tokio::test]
+async fn variants_lie_side_by_side() {
+    for over in BOTH {
+        let origin = Origin::start(|r| {
+            let language = r.header("accept-language").unwrap_or("none").to_owned();
+            Reply::ok(language).cache_control("max-age=60").header("Vary", "Accept-Language")
+        })
+        .await;
+        let edge = Edge::before(&origin, "").await;
+        let mut client = over.connect(&edge).await;
+        for round in 0..3 {
+            for language in ["de", "en", "fr"] {
+                let response = client.ask(&Ask::get("/a").header("Accept-Language", language)).await;
+                assert_eq!(response.text(), language, "{over:?}");
+                assert_eq!(response.is_hit(), round > 0, "round {round} of {language} over {over:?}: {response:?}");
+            }
+            let none = client.get("/a").await;
+            assert!(none.text() == "none" && none.is_hit() == (round > 0), "round {round} over {over:?}: {none:?}");
+        }
+        assert_eq!(origin.count(), 4);
+    }
+}
+
+#[tokio::test]
+async fn a_miss_of_a_variant_says_so() {
+    let origin = Origin::start(|_| Reply::ok("x").cache_control("max-age=60").header("Vary", "Accept-Language")).await;
+    let edge = Edge::before(&origin, "").await;
+    let ask = |language| Ask::get("/a").header("Accept-Language", language);
+    assert!(edge.ask(&ask("de")).await.cache_status().starts_with("Foreland; fwd=uri-miss; fwd-status=200; stored"));
+    assert!(edge.ask(&ask("en")).await.cache_status().starts_with("Foreland; fwd=vary-miss; fwd-status=200; stored"));
+}
+
+#[tokio::test]
+async fn a_vary_that_changes_is_followed() {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let origin = Origin::start(move |r| {
+        let reply = Reply::ok(format!("{:?} {:?}", r.header("x-a"), r.header("x-b")));
+        // Stale on arrival until the test says so, so that each request is a chance for a change.
+        let reply = reply.cache_control("max-age=60").header("ETag", "\"x\"");
+        match r.header("x-now") {
+            Some("b") => reply.header("Vary", "X-B"),
+            _ => reply.header("Age", "60").header("Vary", "X-A").hold(&at),
+        }
+    })
+    .await;
+    gate.open();
+    let edge = Edge::before(&origin, "").await;
+    let ask = |a, b, now| Ask::get("/v").header("X-A", a).header("X-B", b).header("X-Now", now);
+    edge.ask(&ask("1", "1", "a")).await;
+    edge.ask(&ask("2", "1", "a")).await;
+    for b in ["1", "2"] {
+        let response = edge.ask(&ask("1", b, "b")).await;
+        assert_eq!(response.text(), format!("Some(\"1\") Some(\"{b}\")"));
+    }
+    for b in ["1", "2"] {
+        let response = edge.ask(&ask("3", b, "b")).await;
+        assert_eq!(response.text(), format!("Some(\"1\") Some(\"{b}\")"), "only X-B counts now: {response:?}");
+    }
+}
+
+#[tokio::test]
+async fn vary_by_everything_is_never_shared() {
+    let origin = Origin::start(|_| Reply::ok("x").cache_control("max-age=60").header("Vary", "*")).await;
+    let edge = Edge::before(&origin, "").await;
+    for over in BOTH {
+        for _ in 0..2 {
+            let response = over.get(&edge, "/a").await;
+            assert!(response.cache_status().contains("detail=vary-any") || !response.is_hit(), "{response:?}");
+        }
+    }
+    assert_eq!(origin.count(), 4);
+}
+
+#[tokio::test]
+async fn what_an_authorised_client_got_is_shared_only_where_the_origin_says_so() {
+    for over in BOTH {
+        let origin = Origin::start(|r| {
+            let reply = Reply::ok(r.header("authorization").unwrap_or("nobody").to_owned());
+            reply.cache_control(&r.path()[1..].replace('_', "="))
+        })
+        .await;
+        let edge = Edge::before(&origin, "").await;
+        for (path, shared) in [
+            ("/max-age_60", false),
+            ("/max-age_60,public", true),
+            ("/s-maxage_60", true),
+            ("/max-age_60,must-revalidate", true),
+            ("/private,max-age_60", false),
+        ] {
+            let ask = |who| Ask::get(path).header("Authorization", who);
+            assert_eq!(over.ask(&edge, &ask("alice")).await.text(), "alice");
+            let bob = over.ask(&edge, &ask("bob")).await;
+            assert_eq!(bob.text(), if shared { "alice" } else { "bob" }, "{path} over {over:?}");
+            let nobody = over.get(&edge, path).await;
+            assert_eq!(nobody.text(), if shared { "alice" } else { "nobody" }, "{path} over {over:?}");
+            assert_eq!(bob.is_hit(), shared);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_response_with_a_cookie_is_its_clients_own() {
+    for over in BOTH {
+        let origin = Origin::start(|_| {
+            Reply::ok("x").cache_control("max-age=60").header("Set-Cookie", "id=1").header("Set-Cookie", "theme=dark")
+        })
+        .await;
+        let edge = Edge::before(&origin, "").await;
+        for _ in 0..2 {
+            let response = over.get(&edge, "/a").await;
+            assert_eq!(response.headers.all("Set-Cookie"), ["id=1", "theme=dark"], "{over:?}");
+            assert!(!response.is_hit() && response.cache_status().contains("detail=set-cookie"), "{response:?}");
+        }
+        assert_eq!(origin.count(), 2);
+    }
+}
+
+#[tokio::test]
+async fn cookies_are_stripped_from_what_is_stored_where_the_operator_says_so() {
+    for over in BOTH {
+        let gate = Gate::new();
+        let at = gate.clone();
+        let origin = Origin::start(move |_| {
+            let reply = Reply::ok("first ").wait(&at).body("second").cache_control("max-age=60");
+            reply.header("Set-Cookie", "id=1").header("Set-Cookie", "theme=dark").header("X-Other", "stays")
+        })
+        .await;
+        let edge = Edge::before(&origin, "cache: { store_set_cookie: true }").await;
+        let mut first = over.start(&edge, &Ask::get("/a")).await;
+        assert_eq!(first.head().headers.all("Set-Cookie"), ["id=1", "theme=dark"], "the client it is for: {over:?}");
+        first.bytes(6).await;
+        let follower = over.start(&edge, &Ask::get("/a")).await;
+        gate.open();
+        let (first, follower) = (first.rest().await, follower.rest().await);
+        let hit = over.get(&edge, "/a").await;
+        assert!(hit.is_hit(), "{hit:?}");
+        for (who, other) in [("a follower", &follower), ("a hit", &hit)] {
+            assert!(!other.headers.has("Set-Cookie"), "{who} over {over:?}: {other:?}");
+            assert_eq!((other.text(), other.header("x-other")), ("first second", Some("stays")), "{who}: {other:?}");
+        }
+        assert_eq!(first.end, crate::harness::End::Clean);
+        assert_eq!(origin.count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_change_takes_the_stored_response_away() {
+    for over in BOTH {
+        let origin = Origin::start(|r| match (&*r.method, r.query()) {
+            ("GET", _) => Reply::ok("x").cache_control("max-age=60").header("Vary", "X-Variant"),
+            (_, Some("fails")) => Reply::new(500),
+            (_, Some("refused")) => Reply::new(403),
+            (_, Some("moves")) => Reply::new(303).header("Location", "/other").header("Content-Location", "third"),
+            _ => Reply::new(204),
+        })
+        .await;
+        let edge = Edge::before(&origin, "").await;
+        let mut client = over.connect(&edge).await;
+        let variant = |v| Ask::get("/a").header("X-Variant", v);
+        for method in ["POST", "PUT", "DELETE", "PATCH"] {
+            for v in ["1", "2"] {
+                client.ask(&variant(v)).await;
+                assert!(client.ask(&variant(v)).await.is_hit(), "{method} over {over:?}");
+            }
+            client.ask(&Ask::new(method, "/a").body("b")).await;
+            for v in ["1", "2"] {
+                assert!(!client.ask(&variant(v)).await.is_hit(), "{method} over {over:?}, variant {v}");
+                assert!(client.ask(&variant(v)).await.is_hit(), "{method} over {over:?}, variant {v}");
+            }
+        }
+        // What has failed has changed nothing (RFC 9111 §4.4), and neither has what is safe.
+        for (method, target) in [("POST", "/b?fails"), ("POST", "/b?refused"), ("OPTIONS", "/b?fails")] {
+            client.get(target).await;
+            client.ask(&Ask::new(method, target).body("b")).await;
+            assert!(client.get(target).await.is_hit(), "{method} {target} over {over:?}");
+        }
+        for target in ["/other", "/third", "/fourth"] {
+            client.get(target).await;
+        }
+        client.ask(&Ask::new("POST", "/form?moves").body("b")).await;
+        for (target, hit) in [("/other", false), ("/third", false), ("/fourth", true)] {
+            assert_eq!(client.get(target).await.is_hit(), hit, "{target} over {over:?}");
+        }
+    }
+}
