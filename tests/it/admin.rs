@@ -127,7 +127,7 @@ async fn a_drained_server_gets_no_new_requests_until_it_is_undrained() {
     assert_eq!(edge.get("/a").await.text(), "two");
     gate.open();
     assert_eq!(client.response("GET").await.text(), "one", "what is in flight is finished");
-    assert_eq!(state().await["active"], 0);
+    eventually("none in flight", async || state().await["active"] == 0).await;
 
     assert_eq!(edge.admin_post(&path("undrain"), "").await.status, 200);
     let answers = [edge.get("/a").await.text().to_owned(), edge.get("/a").await.text().to_owned()];
