@@ -35,6 +35,9 @@ const LIFETIME: Duration = Duration::from_secs(600);
 /// For the answers that are under way when a connection or the listener is to end.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// For the request on a connection that was opened just before the end.
+const ON_ITS_WAY: Duration = Duration::from_millis(200);
+
 /// Before accepting again when the system is out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -186,7 +189,11 @@ async fn serve(connection: Box<dyn Connection>, router: Router, mut stopped: wat
     tokio::select! {
         // Its errors are the client's: a reset, a line that is not HTTP, a time that ran out.
         _ = connection.as_mut() => return,
-        _ = stopped.changed() => {}
+        _ = stopped.changed() => {
+            if tokio::time::timeout(ON_ITS_WAY, connection.as_mut()).await.is_ok() {
+                return;
+            }
+        }
         () = tokio::time::sleep(LIFETIME) => {}
     }
     connection.as_mut().graceful_shutdown();

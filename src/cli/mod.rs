@@ -76,7 +76,11 @@ pub fn main() -> ExitCode {
 }
 
 /// The process's own log, on standard error. `RUST_LOG` changes what it says.
+///
+/// What a client does wrong is no trouble of the process, and must not fill its log: Pingora says such things at the
+/// crate's root, and in the part that serves connections.
 fn init_log() {
-    let quiet = "info,pingora_core=warn,pingora_proxy=warn,pingora_cache=warn,hickory_proto=warn,hickory_resolver=warn";
+    let quiet = "info,pingora_core=warn,pingora_core::apps=off,pingora_proxy=off,pingora_proxy::proxy_cache=warn,\
+                 pingora_cache=warn,hickory_proto=warn,hickory_resolver=warn";
     let _ = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(quiet)).try_init();
 }

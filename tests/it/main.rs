@@ -3,9 +3,11 @@
 //! A test reads: *origin says, client asks, edge answers, origin saw*. See `harness` for the tools.
 
 mod access_log;
+mod admin;
 mod balancing;
 mod bodies;
 mod collapsing;
+mod demo;
 mod filling;
 mod forwarding;
 mod framing;
@@ -17,6 +19,7 @@ mod large;
 mod limits;
 mod load;
 mod log_file;
+mod metrics;
 mod origin_failures;
 mod over;
 mod reload;
@@ -24,6 +27,8 @@ mod revalidation;
 mod routing;
 mod sharing;
 mod stale;
+mod startup;
 mod stop;
 mod syntax;
+mod systemd;
 mod upgrade;

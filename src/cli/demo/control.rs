@@ -4,11 +4,12 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -75,7 +76,7 @@ fn router(slots: Slots) -> Router {
         .with_state(slots)
 }
 
-async fn state(State(slots): State<Slots>) -> Json<Value> {
+async fn state(State(slots): State<Slots>) -> Response {
     describe(&slots.lock().await)
 }
 
@@ -86,7 +87,7 @@ async fn kill(State(slots): State<Slots>, Path(number): Path<usize>) -> Response
     if let Some(running) = slot.running.take() {
         running.kill().await;
     }
-    describe(&slots).into_response()
+    describe(&slots)
 }
 
 /// Answers once the origin accepts connections again.
@@ -98,11 +99,11 @@ async fn revive(State(slots): State<Slots>, Path(number): Path<usize>) -> Respon
             Ok(running) => slot.running = Some(running),
             Err(e) => {
                 let error = json!({ "error": format!("cannot listen on {}: {e}", slot.address) });
-                return (StatusCode::INTERNAL_SERVER_ERROR, Json(error)).into_response();
+                return answer(StatusCode::INTERNAL_SERVER_ERROR, &error);
             }
         }
     }
-    describe(&slots).into_response()
+    describe(&slots)
 }
 
 fn slot(slots: &mut [Slot], number: usize) -> Option<&mut Slot> {
@@ -111,12 +112,17 @@ fn slot(slots: &mut [Slot], number: usize) -> Option<&mut Slot> {
 
 fn unknown() -> Response {
     let error = json!({ "error": format!("there are origins 1 to {ORIGINS}") });
-    (StatusCode::NOT_FOUND, Json(error)).into_response()
+    answer(StatusCode::NOT_FOUND, &error)
 }
 
-fn describe(slots: &[Slot]) -> Json<Value> {
+fn describe(slots: &[Slot]) -> Response {
     let origin = |(i, slot): (usize, &Slot)| json!({ "name": format!("origin-{}", i + 1), "address": slot.address, "alive": slot.running.is_some() });
-    Json(json!({ "origins": slots.iter().enumerate().map(origin).collect::<Vec<_>>() }))
+    answer(StatusCode::OK, &json!({ "origins": slots.iter().enumerate().map(origin).collect::<Vec<_>>() }))
+}
+
+/// With a line end, for the terminal that it is read on.
+fn answer(status: StatusCode, value: &Value) -> Response {
+    (status, [(CONTENT_TYPE, "application/json")], format!("{value}\n")).into_response()
 }
 
 #[cfg(test)]

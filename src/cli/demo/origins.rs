@@ -72,7 +72,10 @@ fn router(number: usize) -> Router {
         .route("/hello", get(move |headers| respond_hello(hello.clone(), headers)))
         .route(
             "/who",
-            get(async move || ([(CACHE_CONTROL, "no-store")], axum::Json(serde_json::json!({ "origin": who })))),
+            get(async move || {
+                let kind = (CONTENT_TYPE, "application/json");
+                ([(CACHE_CONTROL, "no-store"), kind], format!("{}\n", serde_json::json!({ "origin": who })))
+            }),
         )
         .route("/slow", get(async move || respond_slow(slow)))
         .route("/time", get(async move || respond_time(&time)))
