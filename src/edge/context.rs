@@ -83,6 +83,8 @@ pub struct CacheTrace {
 #[derive(Default)]
 pub struct Upstream {
     pub tries: usize,
+    /// Those of them that took a kept connection and found it closed.
+    pub stale: usize,
     pub chosen: Option<Chosen>,
     /// Servers that have failed this request.
     pub tried: Vec<std::net::SocketAddr>,

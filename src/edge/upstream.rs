@@ -139,14 +139,17 @@ pub fn exchange_failed(session: &Session, ctx: &mut Context, mut e: Box<Error>, 
         e.set_retry(false);
         return e;
     }
-    let again = failed(ctx, &e);
-    // A kept connection may have been closed by the server meanwhile, which says nothing of the server.
-    if !reused && let Some(chosen) = &ctx.upstream.chosen {
-        ctx.upstream.tried.push(chosen.addr());
-    }
-    let repeatable = session.req_header().method.is_idempotent();
     let silent = !ctx.upstream.answered && session.response_written().is_none();
     let lost = matches!(origin::kind(&e), FailureKind::Reset);
+    // A kept connection may have been closed by the server meanwhile, which says nothing of the server. There may be
+    // more of them than there are retries.
+    if reused && silent && lost {
+        ctx.upstream.stale += 1;
+    } else if let Some(chosen) = &ctx.upstream.chosen {
+        ctx.upstream.tried.push(chosen.addr());
+    }
+    let again = failed(ctx, &e);
+    let repeatable = session.req_header().method.is_idempotent();
     e.set_retry(again && repeatable && silent && lost && !session.as_ref().retry_buffer_truncated());
     e
 }
@@ -165,7 +168,7 @@ fn failed(ctx: &mut Context, e: &Error) -> bool {
         FailureKind::Other => Failure::Other,
     });
     ctx.upstream.failure = Some((e.etype().clone(), e.to_string()));
-    ctx.upstream.tries <= request.snapshot.config.origins[origin].retries
+    ctx.upstream.tries - ctx.upstream.stale <= request.snapshot.config.origins[origin].retries
 }
 
 /// What the client is told of a request that has failed; `None` where it is gone.

@@ -102,7 +102,7 @@ impl Watch {
     pub fn add(self: &Arc<Watch>) -> Watched {
         let state = Arc::new(State {
             phase: AtomicU8::new(Phase::Idle as u8),
-            since: AtomicU32::new(self.now()),
+            since: AtomicU32::new(self.next_tick()),
             write_since: AtomicU32::new(0),
             expired: AtomicBool::new(false),
             reader: AtomicWaker::new(),
@@ -120,7 +120,7 @@ impl Watch {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            self.look();
+            self.look(u32::try_from(self.started.elapsed().as_millis()).unwrap_or(u32::MAX).max(1));
         }
     }
 
@@ -139,8 +139,8 @@ impl Watch {
         });
     }
 
-    fn look(&self) {
-        let now = u32::try_from(self.started.elapsed().as_millis()).unwrap_or(u32::MAX).max(1);
+    /// A tick: ends what has waited too long at `now`.
+    fn look(&self, now: u32) {
         self.now.store(now, Ordering::Relaxed);
         let limits = self.limits.load();
         let [idle, header, write] =
@@ -166,8 +166,15 @@ impl Watch {
         }
     }
 
+    /// As of the last tick.
     fn now(&self) -> u32 {
         self.now.load(Ordering::Relaxed)
+    }
+
+    /// Where something begins now: since the last tick knows less, no sooner than the next one, so that a timeout may
+    /// be late by a tick but is never early.
+    fn next_tick(&self) -> u32 {
+        self.now().saturating_add(TICK.as_millis() as u32)
     }
 }
 
@@ -217,7 +224,7 @@ impl Watched {
     /// To be returned where a write would block.
     pub(super) fn write_blocked<T>(&self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if self.state.write_since.load(Ordering::Relaxed) == 0 {
-            self.state.write_since.store(self.watch.now(), Ordering::Relaxed);
+            self.state.write_since.store(self.watch.next_tick(), Ordering::Relaxed);
         }
         self.state.writer.register(cx.waker());
         self.pending()
@@ -237,7 +244,7 @@ impl Watched {
     }
 
     fn enter(&self, phase: Phase) {
-        self.state.since.store(self.watch.now(), Ordering::Relaxed);
+        self.state.since.store(self.watch.next_tick(), Ordering::Relaxed);
         self.state.phase.store(phase as u8, Ordering::Relaxed);
     }
 }
@@ -247,5 +254,44 @@ impl Drop for Watched {
         let mut shard = self.watch.shards[self.shard].lock().unwrap_or_else(PoisonError::into_inner);
         shard.try_remove(self.index);
         self.watch.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_never_early() {
+        let watch = Watch::new(Limits {
+            header_count: 100,
+            header_size: 1024,
+            uri_length: 1024,
+            body_size: None,
+            idle_timeout: Duration::from_millis(200),
+            header_timeout: Duration::from_secs(1),
+            body_timeout: Duration::from_secs(1),
+            write_timeout: Duration::from_secs(1),
+            connections: 10,
+        });
+        watch.look(1000);
+        let idle = watch.add();
+        // The next tick: it may have come a moment ago.
+        watch.look(1250);
+        assert!(!idle.expired());
+        watch.look(1450);
+        assert!(!idle.expired());
+        watch.look(1451);
+        assert!(idle.expired());
+        // Nor is another phase's time counted.
+        let busy = watch.add();
+        busy.read_some();
+        watch.look(2500);
+        assert!(!busy.expired());
+        busy.request_began();
+        watch.look(90_000);
+        busy.request_ended();
+        watch.look(90_200);
+        assert!(!busy.expired());
     }
 }

@@ -225,8 +225,12 @@ async fn a_client_that_never_reads_is_ended() {
 async fn connections_are_counted() {
     let origin = plain_origin().await;
     let edge = limited(&origin, "connections: 2").await;
-    let open = "foreland_client_connections_open";
-    edge.wait_metrics("no connection is left from the start", |m| m.metric(open) == Some(0.0)).await;
+    // The start tried whether the edge accepts: that connection has come and gone.
+    edge.wait_metrics("no connection is left from the start", |m| {
+        m.metric("foreland_client_connections_accepted_total") == Some(1.0)
+            && m.metric("foreland_client_connections_open") == Some(0.0)
+    })
+    .await;
     let refused = "foreland_client_connections_refused_total";
     let before = edge.metrics().await.metric(refused).unwrap_or_default();
     let (mut one, mut two) = (edge.connect().await, edge.connect().await);

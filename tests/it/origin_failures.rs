@@ -225,15 +225,44 @@ async fn a_kept_connection_that_has_been_closed_is_no_error() {
     })
     .await;
     let edge = pool(&[&origin.address().to_string()], "retries: 1").await;
+    let mut client = edge.connect().await;
     for _ in 0..4 {
-        assert_eq!(edge.get("/").await.text(), "x");
+        assert_eq!(client.ask(&Ask::get("/")).await.text(), "x");
     }
     assert_eq!(origin.count(), 7);
-    // And the likeliest: it closes in between, without a word.
+    // What may have had its effect is not sent twice, and the server is in no disgrace.
+    assert_eq!(client.ask(&Ask::new("POST", "/").body("x")).await.status, 502);
+    assert_eq!(origin.count(), 8);
+    // The likeliest moment: it closes in between, without a word.
     origin.answer(|_| Reply::ok("y").close_unsaid());
     for _ in 0..20 {
         assert_eq!(edge.get("/").await.text(), "y");
     }
+}
+
+#[tokio::test]
+async fn any_number_of_kept_connections_may_have_been_closed() {
+    let gate = Gate::new();
+    let held = Reply::ok("x").hold(&gate);
+    let origin = Origin::start(move |_| held.clone()).await;
+    let edge = pool(&[&origin.address().to_string()], "retries: 1").await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let mut client = edge.connect().await;
+        client.send(Ask::get("/").bytes()).await;
+        clients.push(client);
+    }
+    gate.reached(4).await;
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.response("GET").await.text(), "x");
+        // The next answer on the same connection: the one to the origin has been given back.
+        assert_eq!(client.ask(&Ask::get("/").host("no host")).await.status, 400);
+    }
+    // More than there are retries; each ends as a request comes.
+    origin.answer(|r| if r.connection < 4 { Reply::hang_up() } else { Reply::ok("y") });
+    assert_eq!(edge.get("/").await.text(), "y");
+    assert_eq!((origin.count(), origin.accepted()), (4 + 4 + 1, 5));
 }
 
 #[tokio::test]
