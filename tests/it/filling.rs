@@ -89,7 +89,8 @@ async fn a_range_of_what_is_still_coming() {
 
 #[tokio::test]
 async fn an_origin_that_breaks_off_breaks_off_for_all() {
-    let ends: [(&str, fn(Reply) -> Reply); 2] = [("cut", |r| r.body("b").cut()), ("reset", |r| r.reset())];
+    type End = fn(Reply) -> Reply;
+    let ends: [(&str, End); 2] = [("cut", |r| r.body("b").cut()), ("reset", |r| r.reset())];
     for (how, end) in ends {
         for chunked in [false, true] {
             let gate = Gate::new();

@@ -5,13 +5,16 @@ use crate::over::{BOTH, is_broken};
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n";
 
+/// What is the matter, and what the origin says.
+type Case = (&'static str, fn() -> Reply);
+
 fn raw(rest: &str) -> Reply {
     Reply::raw(format!("{HEAD}{rest}"))
 }
 
 #[tokio::test]
 async fn a_broken_message_is_broken_for_the_client_and_never_stored() {
-    let cases: [(&str, fn() -> Reply); 11] = [
+    let cases: [Case; 11] = [
         ("short", || raw("Content-Length: 10\r\n\r\nabc")),
         ("no body", || raw("Content-Length: 10\r\n\r\n")),
         ("short and reset", || Reply::ok("abc").cache_control("max-age=60").claim_length(10).reset()),
@@ -55,7 +58,7 @@ async fn a_broken_message_is_broken_for_the_client_and_never_stored() {
 
 #[tokio::test]
 async fn odd_but_sound_messages_are_passed_on() {
-    let cases: [(&str, fn() -> Reply); 6] = [
+    let cases: [Case; 6] = [
         ("the same length twice", || raw("Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc")),
         ("chunks with extensions", || raw("Transfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\n\r\n")),
         ("chunks with trailers", || raw("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 3\r\n\r\n")),

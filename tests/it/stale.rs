@@ -16,8 +16,10 @@ async fn then(directives: &'static str, later: impl Fn() -> Reply + Send + Sync 
     .await
 }
 
+/// Closes its connection: the failure of a kept one would be tried again on a new one.
 fn old(directives: &str) -> Reply {
-    Reply::ok("old").cache_control(&format!("max-age=60{directives}")).header("Age", "60").header("ETag", "\"v1\"")
+    let reply = Reply::ok("old").cache_control(&format!("max-age=60{directives}"));
+    reply.header("Age", "60").header("ETag", "\"v1\"").close()
 }
 
 async fn edge_before(origin: &Origin, site: &str) -> Edge {

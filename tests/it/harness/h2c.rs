@@ -30,6 +30,8 @@ impl H2Connection {
     pub async fn open(address: SocketAddr) -> H2Connection {
         let stream = within(&format!("a connection to {address}"), TcpStream::connect(address)).await;
         let stream = stream.unwrap_or_else(|e| panic!("cannot connect to {address}: {e}"));
+        // Window updates are small, and would wait for each other's acknowledgements.
+        let _ = stream.set_nodelay(true);
         let (send, connection) = within("an HTTP/2 handshake", h2::client::handshake(stream))
             .await
             .unwrap_or_else(|e| panic!("no HTTP/2 with {address}: {e}"));
