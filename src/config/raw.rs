@@ -236,7 +236,7 @@ options! {
         store_set_cookie: bool = Absent("`false`");
         /// Freshness lifetime by status, for responses that state none themselves: `{404: 30s}`.
         ttl_by_status: Map<Status, Duration, 0> = Absent("`{}`");
-        /// Do not obey `Cache-Control` and `Pragma` in requests.
+        /// Do not obey `Cache-Control` in requests. `Pragma` never is.
         ignore_client_cache_control: bool = Absent("`false`");
         /// What beside host and path tells two responses apart.
         key: Key = Absent("the whole query");

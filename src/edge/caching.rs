@@ -55,7 +55,9 @@ pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
     if in_vain && shared.store.memory().peek(&ObjectKey::primary(key.hash)).is_none() {
         return;
     }
-    let lock = (expected == Expect::Cacheable).then_some(shared.lock);
+    // Nor is anybody to wait for a response that its own client does not want stored.
+    let shares = expected == Expect::Cacheable && !request.directives.no_store;
+    let lock = shares.then_some(shared.lock);
     let mut overrides = CacheOptionOverrides::default();
     overrides.max_lock_retries = Some(LOCK_RETRIES);
     overrides.wait_timeout = Some(shared.lock_wait(request.policy().origin, &request.snapshot));
@@ -179,6 +181,7 @@ pub fn on_response(shared: &Shared, session: &Session, response: &ResponseHeader
             ctx.cache.not_stored = Some(why.word());
             if let Some((key, _)) = &request.key
                 && !response.status.is_server_error()
+                && !why.is_the_requests()
             {
                 shared.store.uncacheable().mark(&key.hash, shared.uptime());
             }
@@ -203,8 +206,15 @@ impl Verdict {
         }
     }
 
+    /// Another request for the same might well have its response stored.
+    fn is_the_requests(&self) -> bool {
+        matches!(self, Verdict::Rule(NotStored::RequestNoStore | NotStored::Authorization))
+    }
+
     fn reason(&self) -> NoCacheReason {
         match self {
+            // The next of those who wait tries.
+            _ if self.is_the_requests() => NoCacheReason::Deferred,
             Verdict::Rule(_) | Verdict::OtherResource => NoCacheReason::OriginNotCache,
             Verdict::TooLarge => NoCacheReason::ResponseTooLarge,
         }

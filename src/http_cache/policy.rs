@@ -24,7 +24,7 @@ pub struct Policy {
     pub store_set_cookie: bool,
     /// Freshness by status for responses that state none themselves (negative caching), sorted by status.
     pub ttl_by_status: Vec<(u16, Duration)>,
-    /// Request directives (`no-cache`, `max-age`, Pragma …) are not obeyed. Default off.
+    /// Request directives (`no-cache`, `max-age` …) are not obeyed. Default off. Pragma never is (RFC 9111 §5.4).
     pub ignore_client_cache_control: bool,
 }
 
