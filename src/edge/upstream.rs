@@ -20,7 +20,7 @@ use crate::origin::{self, FailureKind};
 pub const NO_SERVER: ErrorType = ErrorType::Custom("NoServer");
 
 /// Chooses a server that this request has not tried yet.
-pub fn choose(ctx: &mut Context) -> Result<Box<HttpPeer>> {
+pub fn choose(session: &Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
     let Some(request) = &ctx.request else {
         return Error::e_explain(ErrorType::InternalError, "a request without a site");
     };
@@ -41,7 +41,7 @@ pub fn choose(ctx: &mut Context) -> Result<Box<HttpPeer>> {
     }
     ctx.upstream.tries += 1;
     ctx.upstream.began = Some(Instant::now());
-    let peer = pool.peer(&chosen);
+    let peer = if session.is_upgrade_req() { pool.tunnel(&chosen) } else { pool.peer(&chosen) };
     ctx.upstream.chosen = Some(chosen);
     Ok(peer)
 }

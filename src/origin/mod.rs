@@ -12,6 +12,7 @@ mod peer;
 mod pool;
 mod pools;
 mod resolve;
+mod tunnel;
 
 pub use failure::{FailureKind, kind};
 pub use member::ServerStatus;

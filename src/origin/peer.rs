@@ -2,10 +2,12 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pingora::upstreams::peer::HttpPeer;
 
+use super::tunnel::TunnelConnect;
 use crate::config::model::Origin;
 
 /// An origin's settings towards its servers, worked out once.
@@ -31,6 +33,15 @@ impl PeerSettings {
             idle_timeout: origin.idle_timeout,
             group: hasher.finish(),
         }
+    }
+
+    /// The same for a request that asks for an upgrade: a connection of its own, which nobody else uses after it.
+    pub(super) fn tunnel(&self, addr: SocketAddr) -> Box<HttpPeer> {
+        let mut peer = self.peer(addr);
+        peer.group_key = !self.group;
+        peer.options.idle_timeout = Some(Duration::ZERO);
+        peer.options.custom_l4 = Some(Arc::new(TunnelConnect { timeout: self.connect_timeout }));
+        peer
     }
 
     /// Plain HTTP/1.1 to `addr`. Boxed because Pingora takes it so; nothing else is allocated.

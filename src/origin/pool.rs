@@ -167,6 +167,11 @@ impl Pool {
         self.inner.peers.peer(chosen.addr())
     }
 
+    /// The same for a request that asks for an upgrade (RFC 9110 §7.8).
+    pub fn tunnel(&self, chosen: &Chosen) -> Box<HttpPeer> {
+        self.inner.peers.tunnel(chosen.addr())
+    }
+
     /// The settings that it was made from.
     pub fn origin(&self) -> &Arc<Origin> {
         &self.inner.origin

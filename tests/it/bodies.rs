@@ -1,7 +1,5 @@
 //! Bodies on their way through: as they come, both ways, and what goes before and after them.
 
-use std::time::Duration;
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -197,9 +195,6 @@ async fn a_websocket_carries_both_ways() {
         while !head.ends_with(b"\r\n\r\n") {
             head.push(stream.read_u8().await.expect("a request"));
         }
-        // As far away as any real server: a 101 that is there before the edge has come to look for it may end the tunnel
-        // (https://github.com/cloudflare/pingora/issues/946).
-        tokio::time::sleep(Duration::from_millis(100)).await;
         let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                       Sec-WebSocket-Accept: x\r\n\r\nwelcome";
         stream.write_all(answer.as_bytes()).await.expect("sent");
