@@ -43,6 +43,7 @@ pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
         return;
     };
     ctx.cache.forwarded = Some(FwdReason::UriMiss);
+    ctx.cache.began = shared.store.sequence(&key.hash);
     // Where the last answer could not be shared, waiting for the next one would be in vain. It is stored all the same
     // if it can be.
     let expected = shared.store.uncacheable().expect(&key.hash, shared.uptime());
@@ -159,6 +160,12 @@ pub fn variance_of(stored: &HeaderMap, request: &HeaderMap) -> Option<HashBinary
 
 /// Whether the origin's response may be stored, and as what.
 pub fn on_response(shared: &Shared, session: &Session, response: &ResponseHeader, ctx: &mut Context) -> RespCacheable {
+    // What freshens an object is that object still.
+    let id = match &ctx.cache.not_modified {
+        Some(_) => session.cache.maybe_cache_meta().and_then(|m| Some(m.extensions().get::<Record>()?.id)),
+        None => None,
+    };
+    let identity = (id.unwrap_or(0), ctx.cache.began);
     let verdict = match ctx.cache.not_modified.take() {
         Some(update) => freshened(session, ctx, &update),
         None => judged(shared, session, ctx, response),
@@ -174,7 +181,7 @@ pub fn on_response(shared: &Shared, session: &Session, response: &ResponseHeader
             }
             let now = Timestamp::from(SystemTime::now());
             ctx.cache.ttl = Some(stored.facts.ttl(now));
-            RespCacheable::Cacheable(meta(request, &stored, response))
+            RespCacheable::Cacheable(meta(request, &stored, response, identity))
         }
         Err(why) => {
             debug!("not stored: {}", why.word());
@@ -194,6 +201,8 @@ pub fn on_response(shared: &Shared, session: &Session, response: &ResponseHeader
 enum Verdict {
     Rule(NotStored),
     TooLarge,
+    /// The fills in progress hold as much memory as they may.
+    Fills,
     OtherResource,
 }
 
@@ -202,17 +211,20 @@ impl Verdict {
         match self {
             Verdict::Rule(rule) => rule.as_str(),
             Verdict::TooLarge => "too-large",
+            Verdict::Fills => "fills",
             Verdict::OtherResource => "other-validator",
         }
     }
 
     /// Another request for the same might well have its response stored.
     fn is_the_requests(&self) -> bool {
-        matches!(self, Verdict::Rule(NotStored::RequestNoStore | NotStored::Authorization))
+        matches!(self, Verdict::Rule(NotStored::RequestNoStore | NotStored::Authorization) | Verdict::Fills)
     }
 
     fn reason(&self) -> NoCacheReason {
         match self {
+            // Nobody is to wait for room.
+            Verdict::Fills => NoCacheReason::OriginNotCache,
             // The next of those who wait tries.
             _ if self.is_the_requests() => NoCacheReason::Deferred,
             Verdict::Rule(_) | Verdict::OtherResource => NoCacheReason::OriginNotCache,
@@ -233,6 +245,10 @@ fn judged(
     if length.is_some_and(|length| length > shared.store.memory().max_object()) {
         shared.store.reject(Rejection::TooLarge);
         return Err(Verdict::TooLarge);
+    }
+    if !shared.store.has_room() {
+        shared.store.reject(Rejection::Fills);
+        return Err(Verdict::Fills);
     }
     let mut shareable = response.clone();
     shareable.remove_header(&TRANSFER_ENCODING);
@@ -278,10 +294,10 @@ fn judge(session: &Session, ctx: &Context, status: StatusCode, headers: &HeaderM
     http_cache::storability(&facts, status, headers, policy, received)
 }
 
-fn meta(request: &Request, stored: &Stored, response: ResponseHeader) -> CacheMeta {
+fn meta(request: &Request, stored: &Stored, response: ResponseHeader, (id, began): (u64, u64)) -> CacheMeta {
     let mut meta = meta_of(&stored.facts, SystemTime::now(), response);
     let key = request.key.as_ref().map(|(_, text)| Bytes::copy_from_slice(text.as_bytes())).unwrap_or_default();
-    meta.extensions_mut().insert(Record { facts: stored.facts, key });
+    meta.extensions_mut().insert(Record { facts: stored.facts, key, id, began });
     meta
 }
 

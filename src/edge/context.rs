@@ -52,6 +52,8 @@ pub struct Request {
 #[derive(Default)]
 pub struct CacheTrace {
     pub outcome: Outcome,
+    /// The store's sequence for this resource when the request came to the cache.
+    pub began: u64,
     /// Why the request went to the origin.
     pub forwarded: Option<FwdReason>,
     /// The status that the origin answered.

@@ -7,7 +7,6 @@ use super::context::Context;
 use super::state::Shared;
 use super::{admit, caching};
 use crate::http_cache;
-use crate::store::ObjectKey;
 
 /// Removes what is stored for the request's own URL, and for those that the origin's response names on the same host.
 ///
@@ -20,7 +19,7 @@ pub fn by(shared: &Shared, session: &Session, response: &ResponseHeader, ctx: &C
     let target = header.uri.path_and_query().map_or("/", |t| t.as_str());
     for target in http_cache::invalidated(&header.method, response.status, &request.host, target, &response.headers) {
         if let Some(key) = admit::key_of_get(request, header, &target) {
-            shared.store.memory().remove(&ObjectKey::primary(key.hash));
+            shared.store.invalidate(key.hash);
         }
     }
 }

@@ -27,7 +27,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes ahead, beyond the window, that cost the writer a millisecond for each of its chunks.
 const AHEAD_PER_MS: u64 = 4 * 1024;
 
-/// The most, in bytes, that such a response may hold. It takes a client that reads nothing for minutes to get there.
+/// The most, in bytes, that such a response may hold, and the most that it may grow by where it held more when it turned
+/// out too large. It takes a client that reads nothing for minutes to get there.
 const MAX_HELD: u64 = 12 * 1024 * 1024;
 
 /// How much the writer's own reader is given at once. Both run in one task, taking turns, and the writer takes several
@@ -48,8 +49,9 @@ pub struct Fill {
     max: u64,
     state: Mutex<State>,
     changed: Notify,
-    /// Bytes that all fills hold together.
+    /// Bytes that all fills hold together, and what they may: a body that takes them beyond is passed on but not kept.
     held: Arc<AtomicU64>,
+    held_max: u64,
 }
 
 struct State {
@@ -62,6 +64,8 @@ struct State {
     phase: Phase,
     /// Too large to keep: chunks go as soon as every reader has them.
     oversize: bool,
+    /// What it may hold then; only ever falls.
+    cap: u64,
     readers: Vec<Position>,
 }
 
@@ -77,6 +81,8 @@ struct Position {
     chunk: usize,
     offset: u64,
     own: bool,
+    /// How far it was behind when the response turned out too large, or has been at least since: that much it may be.
+    behind: u64,
 }
 
 /// One who follows a fill.
@@ -101,14 +107,15 @@ pub enum Written {
 }
 
 impl Fill {
-    /// A fill that nobody reads yet. `max`: the largest body that is kept.
+    /// A fill that nobody reads yet. `max`: the largest body that is kept; `held`: what all fills hold, and what they
+    /// may.
     pub fn new(
         id: u64,
         key: ObjectKey,
         head: Arc<Head>,
         expected: Option<u64>,
         max: u64,
-        held: Arc<AtomicU64>,
+        (held, held_max): (Arc<AtomicU64>, u64),
     ) -> Fill {
         Fill {
             id,
@@ -123,10 +130,12 @@ impl Fill {
                 held: 0,
                 phase: Phase::Running,
                 oversize: false,
+                cap: u64::MAX,
                 readers: Vec::new(),
             }),
             changed: Notify::new(),
             held,
+            held_max,
         }
     }
 
@@ -147,19 +156,22 @@ impl Fill {
             }
             state.len = len;
             state.held += data.len() as u64;
-            self.held.fetch_add(data.len() as u64, Ordering::Relaxed);
+            let all = self.held.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;
             state.chunks.push_back(data);
-            let outgrown = len > self.max && !state.oversize;
-            state.oversize |= outgrown;
+            let outgrown = (len > self.max || all > self.held_max) && !state.oversize;
+            if outgrown {
+                state.outgrow();
+            }
             if state.oversize {
                 state.drop_laggards();
                 if state.readers.is_empty() {
                     return fail("nobody reads a response that is too large to keep");
                 }
                 self.let_go(&mut state);
-                if state.held > MAX_HELD {
+                if state.held > state.cap {
                     return fail("nobody takes a response that is too large to keep");
                 }
+                state.cap = state.cap.min(state.held + MAX_HELD).max(MAX_HELD);
             }
             match (outgrown, state.oversize) {
                 (true, _) => Written::Outgrown,
@@ -199,12 +211,6 @@ impl Fill {
         self.changed.notify_waiters();
     }
 
-    /// Whether one who comes now gets the body from its first byte.
-    pub fn can_be_followed(&self) -> bool {
-        let state = self.lock();
-        state.phase != Phase::Failed && !state.oversize
-    }
-
     /// The response has turned out too large to keep.
     pub fn is_oversize(&self) -> bool {
         self.lock().oversize
@@ -222,24 +228,26 @@ impl Fill {
         (state.oversize && ahead > 0).then(|| Duration::from_millis(1 + ahead / AHEAD_PER_MS).min(MAX_PAUSE))
     }
 
-    /// A new reader, at the first byte that is still there.
-    pub fn follow(self: &Arc<Fill>, id: u64) -> Reader {
+    /// A new reader, from the first byte on; `None` where that is no longer to be had, or the fill has failed.
+    pub fn follow(self: &Arc<Fill>, id: u64) -> Option<Reader> {
         self.reader(id, false)
     }
 
     /// The reader of the client whose request feeds this fill. As any other, but it never fails before the writer is
     /// done: an error would end the request, and the fill with it, which others may follow.
-    pub fn follow_own(self: &Arc<Fill>, id: u64) -> Reader {
+    pub fn follow_own(self: &Arc<Fill>, id: u64) -> Option<Reader> {
         self.reader(id, true)
     }
 
-    fn reader(self: &Arc<Fill>, id: u64, own: bool) -> Reader {
+    fn reader(self: &Arc<Fill>, id: u64, own: bool) -> Option<Reader> {
         let mut state = self.lock();
-        let chunk = state.gone;
-        let offset = state.len - state.chunks.iter().map(|c| c.len() as u64).sum::<u64>();
-        state.readers.push(Position { reader: id, chunk, offset, own });
+        // Looked at and entered under one lock: in between, the first chunks could go.
+        if state.phase == Phase::Failed || state.oversize {
+            return None;
+        }
+        state.readers.push(Position { reader: id, chunk: 0, offset: 0, own, behind: 0 });
         drop(state);
-        Reader { fill: self.clone(), id, own, joined: BytesMut::new() }
+        Some(Reader { fill: self.clone(), id, own, joined: BytesMut::new() })
     }
 
     /// The client whose request feeds this fill has left: it is nobody to keep anything for.
@@ -314,9 +322,26 @@ impl Drop for Fill {
 }
 
 impl State {
+    /// From now on, chunks go as soon as every reader has them. What is held until now, each reader may still have.
+    fn outgrow(&mut self) {
+        self.oversize = true;
+        self.cap = self.held + MAX_HELD;
+        let fastest = self.fastest();
+        self.readers.iter_mut().for_each(|reader| reader.behind = fastest - reader.offset);
+    }
+
     fn drop_laggards(&mut self) {
-        let fastest = self.readers.iter().map(|r| r.offset).max().unwrap_or(0);
-        self.readers.retain(|reader| fastest - reader.offset <= MAX_LAG);
+        let fastest = self.fastest();
+        self.readers.retain_mut(|reader| {
+            let behind = fastest - reader.offset;
+            let kept = behind <= MAX_LAG.max(reader.behind + WINDOW);
+            reader.behind = reader.behind.min(behind);
+            kept
+        });
+    }
+
+    fn fastest(&self) -> u64 {
+        self.readers.iter().map(|r| r.offset).max().unwrap_or(0)
     }
 }
 
@@ -358,183 +383,5 @@ fn fail<T>(why: &'static str) -> Result<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::SystemTime;
-
-    use futures_util::FutureExt;
-    use pingora::http::ResponseHeader;
-    use pingora_cache::CacheMeta;
-
-    use super::*;
-    use crate::http_cache::{Policy, RequestDirectives, RequestFacts, Timestamp, storability};
-    use crate::store::Record;
-
-    fn fill(expected: Option<u64>, max: u64) -> Arc<Fill> {
-        let mut response = ResponseHeader::build(200, None).unwrap();
-        response.insert_header("Cache-Control", "max-age=60").unwrap();
-        let now = Timestamp::from(SystemTime::now());
-        let request = RequestFacts::new(&http::Method::GET, &response.headers, &RequestDirectives::default(), now);
-        let stored = storability(&request, response.status, &response.headers, &Policy::default(), now).unwrap();
-        let mut meta = CacheMeta::new(SystemTime::now(), SystemTime::now(), 0, 0, response);
-        meta.extensions_mut().insert(Record { facts: stored.facts, key: Bytes::new() });
-        let key = ObjectKey::primary([1; 16]);
-        Arc::new(Fill::new(1, key, Arc::new(Head::of(&meta).unwrap()), expected, max, Arc::default()))
-    }
-
-    fn bytes(len: usize) -> Bytes {
-        Bytes::from(vec![b'x'; len])
-    }
-
-    /// What a reader can have without waiting.
-    fn now(reader: &mut Reader) -> Option<Result<Option<Bytes>>> {
-        reader.read().now_or_never()
-    }
-
-    #[tokio::test]
-    async fn readers_get_all_from_the_first_byte_whenever_they_come() {
-        let fill = fill(Some(6), 100);
-        let mut early = fill.follow(1);
-        assert!(now(&mut early).is_none(), "nothing is there yet");
-        fill.write(Bytes::from_static(b"abc")).unwrap();
-        assert_eq!(early.read().await.unwrap().unwrap(), "abc");
-        let mut late = fill.follow(2);
-        fill.write(Bytes::from_static(b"def")).unwrap();
-        assert_eq!(fill.body().unwrap().unwrap(), "abcdef");
-        fill.end(true);
-        assert_eq!(early.read().await.unwrap().unwrap(), "def");
-        assert!(early.read().await.unwrap().is_none());
-        assert_eq!(late.read().await.unwrap().unwrap(), "abc");
-        assert_eq!(late.read().await.unwrap().unwrap(), "def");
-        assert!(late.read().await.unwrap().is_none());
-    }
-
-    #[tokio::test]
-    async fn a_waiting_reader_is_woken() {
-        let fill = fill(None, 100);
-        let mut reader = fill.follow(1);
-        let waiting = tokio::spawn(async move { reader.read().await });
-        tokio::task::yield_now().await;
-        fill.write(Bytes::from_static(b"a")).unwrap();
-        assert_eq!(waiting.await.unwrap().unwrap().unwrap(), "a");
-    }
-
-    #[tokio::test]
-    async fn a_failed_writer_is_an_error_never_an_end() {
-        let fill = fill(None, 100);
-        let mut reader = fill.follow(1);
-        fill.write(Bytes::from_static(b"a")).unwrap();
-        fill.end(false);
-        assert!(!fill.can_be_followed());
-        assert_eq!(reader.read().await.unwrap().unwrap(), "a");
-        assert!(reader.read().await.is_err());
-        fill.end(true);
-        assert!(reader.read().await.is_err(), "what has failed stays failed");
-    }
-
-    #[test]
-    fn a_length_that_is_not_kept_is_an_error() {
-        let short = fill(Some(5), 100);
-        short.write(bytes(4)).unwrap();
-        assert!(short.body().is_err());
-        let long = fill(Some(5), 100);
-        assert!(long.write(bytes(6)).is_err());
-    }
-
-    #[tokio::test]
-    async fn what_outgrows_the_tier_goes_through_a_window() {
-        let held = Arc::new(AtomicU64::new(0));
-        let base = fill(None, 10);
-        let fill = Arc::new(Fill::new(2, base.key, base.head.clone(), None, 100_000, held.clone()));
-        let (mut fast, slow) = (fill.follow(1), fill.follow(2));
-        assert_eq!(fill.write(bytes(64 * 1024)).unwrap(), Written::Kept);
-        assert_eq!(fill.write(bytes(64 * 1024)).unwrap(), Written::Outgrown);
-        assert!(!fill.can_be_followed() && fill.body().unwrap().is_none());
-        // The slow reader holds everything back until it is too far behind.
-        let mut most = 0;
-        for _ in 0..200 {
-            assert_eq!(fill.write(bytes(64 * 1024)).unwrap(), Written::Passed);
-            while let Some(Ok(Some(_))) = now(&mut fast) {}
-            assert!(fill.pause().is_none(), "a reader keeps up");
-            most = most.max(held.load(Ordering::Relaxed));
-        }
-        assert!(most <= MAX_LAG + 3 * 64 * 1024, "{most} bytes held");
-        assert!(held.load(Ordering::Relaxed) <= 64 * 1024, "what all have read is let go");
-        let mut slow = slow;
-        assert!(slow.read().await.is_err(), "dropped, and told so");
-        drop(fast);
-        drop(slow);
-        assert!(fill.write(bytes(1)).is_err(), "nobody wants it");
-        drop(fill);
-        assert_eq!(held.load(Ordering::Relaxed), 0);
-    }
-
-    #[tokio::test]
-    async fn the_writers_own_reader_gets_several_chunks_at_once() {
-        let fill = fill(None, 100 * 64 * 1024);
-        let (mut own, mut other) = (fill.follow_own(1), fill.follow(2));
-        for _ in 0..10 {
-            fill.write(bytes(64 * 1024)).unwrap();
-        }
-        fill.end(true);
-        for len in [AT_ONCE, 2 * 64 * 1024] {
-            assert_eq!(own.read().await.unwrap().unwrap().len(), len);
-        }
-        assert!(own.read().await.unwrap().is_none());
-        assert_eq!(other.read().await.unwrap().unwrap().len(), 64 * 1024, "others share the chunks as they are");
-    }
-
-    #[tokio::test]
-    async fn the_writers_own_reader_fails_only_when_the_writer_is_done() {
-        let fill = fill(None, 10);
-        let (mut own, mut other) = (fill.follow_own(1), fill.follow(2));
-        for _ in 0..80 {
-            fill.write(bytes(64 * 1024)).unwrap();
-            assert!(other.read().await.unwrap().is_some());
-        }
-        assert!(now(&mut own).is_none(), "it waits");
-        fill.end(true);
-        assert!(own.read().await.is_err());
-        assert!(other.read().await.unwrap().is_none());
-    }
-
-    #[test]
-    fn what_nobody_takes_ends() {
-        let abandoned = fill(None, 10);
-        let _own = abandoned.follow_own(1);
-        abandoned.write(bytes(64 * 1024)).unwrap();
-        abandoned.own_reader_left();
-        assert!(abandoned.write(bytes(1)).is_err());
-        let stalled = fill(None, 10);
-        let _own = stalled.follow_own(1);
-        let taken = (0..1000).take_while(|_| stalled.write(bytes(64 * 1024)).is_ok()).count() as u64;
-        assert_eq!(taken, MAX_HELD / (64 * 1024));
-    }
-
-    #[test]
-    fn what_is_kept_is_written_to_its_end_without_readers() {
-        let fill = fill(None, 1024 * 1024);
-        drop(fill.follow_own(1));
-        fill.own_reader_left();
-        for _ in 0..16 {
-            assert_eq!(fill.write(bytes(64 * 1024)).unwrap(), Written::Kept);
-        }
-        assert_eq!(fill.body().unwrap().unwrap().len(), 1024 * 1024);
-    }
-
-    #[test]
-    fn a_writer_far_ahead_is_slowed_down_in_proportion() {
-        let fill = fill(None, 10);
-        let (_reader, own) = (fill.follow(1), fill.follow_own(2));
-        fill.write(bytes(2 * 1024 * 1024)).unwrap();
-        assert!(fill.pause().is_none(), "its own reader would pause with it");
-        drop(own);
-        let mut last = Duration::ZERO;
-        for _ in 0..40 {
-            fill.write(bytes(64 * 1024)).unwrap();
-            let pause = fill.pause().unwrap_or_default();
-            assert!(pause >= last && pause <= MAX_PAUSE);
-            last = pause;
-        }
-        assert!(last > Duration::from_millis(50), "{last:?}");
-    }
-}
+#[path = "fill_tests.rs"]
+mod tests;

@@ -19,6 +19,11 @@ pub struct Record {
     pub facts: Facts,
     /// The cache key in full.
     pub key: Bytes,
+    /// Which object this is: a fill gives each one a number, and what freshens it keeps it. 0: none yet.
+    pub id: u64,
+    /// The store's sequence (see [`Store::sequence`](super::Store::sequence)) when the request began whose response
+    /// this is.
+    pub began: u64,
 }
 
 /// A stored response without its body.

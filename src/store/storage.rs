@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use pingora::{Error, ErrorType, Result};
-use pingora_cache::key::CacheHashKey;
+use pingora_cache::key::{CacheHashKey, HashBinary};
 use pingora_cache::storage::streaming_write::U64WriteId;
 use pingora_cache::storage::{
     HandleHit, HandleMiss, HitHandler, MissFinishType, MissHandler, PurgeOutcome, PurgeTarget, Storage,
@@ -27,11 +27,17 @@ use crate::config::model;
 
 const SHARDS: usize = 16;
 
+/// Resources that share a sequence: the more, the fewer fills are given up for somebody else's invalidation.
+const SEQUENCES: usize = 4096;
+
 /// All that is stored. One for the life of the process.
 pub struct Store {
     memory: MemoryTier,
     fills: [Mutex<HashMap<ObjectKey, Arc<Fill>, AlreadyHashed>>; SHARDS],
+    /// Fills whose own reader has not come yet. Another fill of the same key may be the one that is found by it.
+    starting: Mutex<HashMap<u64, Arc<Fill>>>,
     next_id: AtomicU64,
+    sequences: Box<[AtomicU64]>,
     running: AtomicUsize,
     /// Bytes that the fills hold, and what they may.
     held: Arc<AtomicU64>,
@@ -67,7 +73,9 @@ impl Store {
         Box::leak(Box::new(Store {
             memory: MemoryTier::new(config),
             fills: std::array::from_fn(|_| Mutex::default()),
+            starting: Mutex::default(),
             next_id: AtomicU64::new(1),
+            sequences: (0..SEQUENCES).map(|_| AtomicU64::new(0)).collect(),
             running: AtomicUsize::new(0),
             held: Arc::default(),
             // One object must always fit, however small the tier is.
@@ -111,8 +119,40 @@ impl Store {
         self.fills[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn starting(&self) -> MutexGuard<'_, HashMap<u64, Arc<Fill>>> {
+        self.starting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is room for one more fill.
+    pub fn has_room(&self) -> bool {
+        self.fill_bytes() < self.held_max
+    }
+
+    /// How often a resource has been invalidated. What was asked for before the latest time is not stored: it may
+    /// describe what was before.
+    pub fn sequence(&self, primary: &HashBinary) -> u64 {
+        self.sequence_of(primary).load(Ordering::Acquire)
+    }
+
+    /// Makes what is stored of a resource, in all its variants, unusable, and whatever is on its way.
+    pub fn invalidate(&self, primary: HashBinary) {
+        // First the sequence: a fill that ends meanwhile looks at it after it has stored.
+        self.sequence_of(&primary).fetch_add(1, Ordering::AcqRel);
+        // The other variants belong to the primary: without it, or with a later one, they are not used.
+        self.memory.remove(&ObjectKey::primary(primary));
+    }
+
+    fn sequence_of(&self, primary: &HashBinary) -> &AtomicU64 {
+        let word = u64::from_ne_bytes(std::array::from_fn(|i| primary[i]));
+        &self.sequences[(word % SEQUENCES as u64) as usize]
+    }
+
+    fn is_current(&self, key: &ObjectKey, head: &Head) -> bool {
+        self.sequence(&key.primary) == head.record.began
+    }
+
     fn filling(&self, key: &ObjectKey) -> Option<Arc<Fill>> {
-        self.fills(key).get(key).filter(|fill| fill.can_be_followed()).cloned()
+        self.fills(key).get(key).filter(|fill| self.is_current(key, &fill.head)).cloned()
     }
 
     /// Nobody new finds this fill from now on.
@@ -123,9 +163,23 @@ impl Store {
         }
     }
 
-    fn follow(&self, fill: &Arc<Fill>, follow: fn(&Arc<Fill>, u64) -> Reader) -> (CacheMeta, HitHandler) {
-        let reader = follow(fill, self.next_id.fetch_add(1, Ordering::Relaxed));
-        (fill.head.meta(), Box::new(Followed { reader, skip: 0, left: None }))
+    /// Stores an object, unless its resource has been invalidated since it was asked for.
+    fn keep(&self, key: ObjectKey, object: Object) {
+        let object = Arc::new(object);
+        self.memory.insert(key, object.clone());
+        // Afterwards: else an invalidation between the look and the insertion would be lost.
+        if !self.is_current(&key, &object.head) {
+            self.memory.remove(&key);
+        }
+    }
+
+    fn follow(
+        &self,
+        fill: &Arc<Fill>,
+        follow: fn(&Arc<Fill>, u64) -> Option<Reader>,
+    ) -> Option<(CacheMeta, HitHandler)> {
+        let reader = follow(fill, self.next_id.fetch_add(1, Ordering::Relaxed))?;
+        Some((fill.head.meta(), Box::new(Followed { reader, skip: 0, left: None })))
     }
 }
 
@@ -134,8 +188,8 @@ impl Storage for Store {
     async fn lookup(&'static self, key: &CacheKey, _: &SpanHandle) -> Result<Option<(CacheMeta, HitHandler)>> {
         let key = ObjectKey::of(key);
         // A fill in progress is newer than what is stored.
-        if let Some(fill) = self.filling(&key) {
-            return Ok(Some(self.follow(&fill, Fill::follow)));
+        if let Some(followed) = self.filling(&key).and_then(|fill| self.follow(&fill, Fill::follow)) {
+            return Ok(Some(followed));
         }
         Ok(self.memory.get(&key).map(|object| (object.head.meta(), Box::new(Whole::new(object)) as HitHandler)))
     }
@@ -147,25 +201,23 @@ impl Storage for Store {
         trace: &SpanHandle,
     ) -> Result<Option<(CacheMeta, HitHandler)>> {
         let Some(tag) = tag else { return self.lookup(key, trace).await };
-        let id = U64WriteId::try_from(tag).map(u64::from).ok();
-        let fill = self.fills(&ObjectKey::of(key)).get(&ObjectKey::of(key)).filter(|f| Some(f.id) == id).cloned();
-        Ok(fill.map(|fill| self.follow(&fill, Fill::follow_own)))
+        let fill = U64WriteId::try_from(tag).ok().and_then(|id| self.starting().remove(&u64::from(id)));
+        Ok(fill.and_then(|fill| self.follow(&fill, Fill::follow_own)))
     }
 
     async fn get_miss_handler(&'static self, key: &CacheKey, meta: &CacheMeta, _: &SpanHandle) -> Result<MissHandler> {
-        let Some(head) = Head::of(meta) else {
+        let Some(mut head) = Head::of(meta) else {
             return Error::e_explain(ErrorType::InternalError, "a response to store without its facts");
         };
-        if self.held.load(Ordering::Relaxed) >= self.held_max {
-            self.reject(Rejection::Fills);
-            return Error::e_explain(ErrorType::InternalError, "fills in progress hold as much memory as they may");
-        }
         let key = ObjectKey::of(key);
         let expected = head.response.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let max = self.memory.max_object();
-        let fill = Arc::new(Fill::new(id, key, Arc::new(head), expected, max, self.held.clone()));
+        head.record.id = id;
+        let fill = Fill::new(id, key, Arc::new(head), expected, max, (self.held.clone(), self.held_max));
+        let fill = Arc::new(fill);
         self.fills(&key).insert(key, fill.clone());
+        self.starting().insert(id, fill.clone());
         self.running.fetch_add(1, Ordering::Relaxed);
         Ok(Box::new(Writer { store: self, fill, id: id.into(), ended: false }))
     }
@@ -179,7 +231,11 @@ impl Storage for Store {
     async fn update_meta(&'static self, key: &CacheKey, meta: &CacheMeta, _: &SpanHandle) -> Result<bool> {
         let key = ObjectKey::of(key);
         let (Some(object), Some(head)) = (self.memory.peek(&key), Head::of(meta)) else { return Ok(false) };
-        self.memory.insert(key, Arc::new(Object::new(Arc::new(head), object.body.clone())));
+        // Another request may have stored something else meanwhile: the validation was not about that.
+        if object.head.record.id != head.record.id {
+            return Ok(false);
+        }
+        self.keep(key, Object::new(Arc::new(head), object.body.clone()));
         Ok(true)
     }
 
@@ -215,10 +271,10 @@ impl HandleMiss for Writer {
             self.end(true);
             return Ok(MissFinishType::Created(0));
         };
-        let object = Arc::new(Object::new(Arc::new(self.fill.head.with_length(body.len())), body));
+        let object = Object::new(Arc::new(self.fill.head.with_length(body.len())), body);
         let weight = object.weight();
         // First stored, then forgotten as a fill: in between, it is found as either.
-        self.store.memory.insert(self.fill.key, object);
+        self.store.keep(self.fill.key, object);
         self.end(true);
         Ok(MissFinishType::Created(usize::try_from(weight).unwrap_or(usize::MAX)))
     }
@@ -231,6 +287,7 @@ impl HandleMiss for Writer {
 impl Writer {
     fn end(&mut self, complete: bool) {
         self.ended = true;
+        self.store.starting().remove(&self.fill.id);
         self.store.forget(&self.fill);
         self.fill.end(complete);
         self.store.running.fetch_sub(1, Ordering::Relaxed);
@@ -360,3 +417,7 @@ impl HandleHit for Whole {
         self
     }
 }
+
+#[cfg(test)]
+#[path = "storage_tests.rs"]
+mod tests;

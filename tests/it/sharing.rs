@@ -189,3 +189,25 @@ async fn a_change_takes_the_stored_response_away() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_change_takes_what_is_on_its_way_too() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::start(move |r| match &*r.method {
+        "GET" => Reply::new(200).cache_control("max-age=60").body("old ").wait(&held).body("state"),
+        _ => Reply::new(204),
+    })
+    .await;
+    let edge = Edge::before(&origin, "").await;
+    let mut reader = edge.connect().await;
+    reader.send(&Ask::get("/a").bytes()).await;
+    let head = reader.head("GET").await;
+    assert_eq!(edge.ask(&Ask::new("POST", "/a").body("b")).await.status, 204);
+    gate.open();
+    // Whoever was reading gets the whole of what it began with; nobody else gets any of it.
+    assert_eq!(reader.rest(head).await.text(), "old state");
+    assert!(!edge.get("/a").await.is_hit(), "from before the change");
+    assert!(edge.get("/a").await.is_hit());
+    assert_eq!(origin.count(), 3);
+}
