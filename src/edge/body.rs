@@ -49,11 +49,14 @@ pub fn came(session: &mut Session, data: Option<&Bytes>, ctx: &mut Context) -> O
     let data = data?;
     ctx.upstream.body_bytes += data.len() as u64;
     let fill = ctx.cache.fill.as_ref()?;
-    if fill.is_oversize() {
+    // A write to the client that is under way beside this must be left to end: else what follows would go into the middle
+    // of it.
+    let writing = session.has_pending_downstream_tasks();
+    if fill.is_oversize() && !writing {
         // What is not kept cannot be taken faster than the client takes it: from here on, writing to it comes first.
         session.set_proxy_tasks_enabled(false);
     }
-    fill.pause()
+    fill.pause(writing)
 }
 
 /// The client has left in the middle of a response that is being stored. That goes on, for whoever follows it.

@@ -216,16 +216,28 @@ impl Fill {
         self.lock().oversize
     }
 
-    /// How long the writer should pause so as not to run away from its readers. Never, for what is kept anyway; nor
-    /// while it has a reader of its own, which would have to pause with it.
-    pub fn pause(&self) -> Option<Duration> {
+    /// How long the writer should pause so as not to run away from its readers. Never, for what is kept anyway.
+    ///
+    /// While its own client is still being served, that sets the pace: `writing` says that a write to it is under way
+    /// beside the writer, which goes on while the writer pauses; without one, writing to it comes first by itself.
+    pub fn pause(&self, writing: bool) -> Option<Duration> {
         let state = self.lock();
-        if state.readers.iter().any(|reader| reader.own) {
+        if !state.oversize {
             return None;
         }
+        let pause = |ahead: u64| Some(Duration::from_millis(1 + ahead / AHEAD_PER_MS).min(MAX_PAUSE));
+        if state.readers.iter().any(|reader| reader.own) {
+            // By how much more it holds than at its best since it turned out too large: short pauses for a client that is
+            // slower than the origin, so that it can catch up, long ones for one that takes nothing at all.
+            let pause = match state.held.saturating_sub(state.cap - MAX_HELD) {
+                more if more < MAX_HELD / 3 => Duration::from_millis(5),
+                more if more < MAX_HELD / 3 * 2 => Duration::from_millis(50),
+                _ => MAX_PAUSE,
+            };
+            return writing.then_some(pause);
+        }
         let fastest = state.readers.iter().map(|r| r.offset).max().unwrap_or(state.len);
-        let ahead = (state.len - fastest).saturating_sub(WINDOW);
-        (state.oversize && ahead > 0).then(|| Duration::from_millis(1 + ahead / AHEAD_PER_MS).min(MAX_PAUSE))
+        Some((state.len - fastest).saturating_sub(WINDOW)).filter(|ahead| *ahead > 0).and_then(pause)
     }
 
     /// A new reader, from the first byte on; `None` where that is no longer to be had, or the fill has failed.

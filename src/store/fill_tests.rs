@@ -93,7 +93,7 @@ async fn what_outgrows_the_tier_goes_through_a_window() {
     for _ in 0..200 {
         assert_eq!(fill.write(bytes(64 * 1024)).unwrap(), Written::Passed);
         while let Some(Ok(Some(_))) = now(&mut fast) {}
-        assert!(fill.pause().is_none(), "a reader keeps up");
+        assert!(fill.pause(false).is_none(), "a reader keeps up");
         most = most.max(held.load(Ordering::Relaxed));
     }
     assert!(most <= MAX_LAG + 3 * 64 * 1024, "{most} bytes held");
@@ -165,12 +165,13 @@ fn a_writer_far_ahead_is_slowed_down_in_proportion() {
     let fill = fill(None, 10);
     let (_reader, own) = (fill.follow(1).unwrap(), fill.follow_own(2).unwrap());
     fill.write(bytes(2 * 1024 * 1024)).unwrap();
-    assert!(fill.pause().is_none(), "its own reader would pause with it");
+    assert!(fill.pause(false).is_none(), "its own reader would pause with it");
+    assert!(fill.pause(true).is_some(), "a write to it goes on meanwhile");
     drop(own);
     let mut last = Duration::ZERO;
     for _ in 0..40 {
         fill.write(bytes(64 * 1024)).unwrap();
-        let pause = fill.pause().unwrap_or_default();
+        let pause = fill.pause(false).unwrap_or_default();
         assert!(pause >= last && pause <= MAX_PAUSE);
         last = pause;
     }
