@@ -273,3 +273,26 @@ async fn the_memory_tier_keeps_its_bounds() {
     }
     assert!(hits > 200, "the popular stay: {hits} hits");
 }
+
+#[tokio::test]
+async fn a_client_that_reads_late_gets_what_outgrew_the_tier_in_order_and_whole() {
+    const PIECES: usize = 96;
+    let piece = |n: usize| vec![b'a' + (n % 26) as u8; 256 * KIB];
+    let origin = Origin::start(move |_| {
+        let reply = Reply::new(200).chunked().cache_control("max-age=60");
+        (0..PIECES).fold(reply, |reply, n| reply.body(piece(n)))
+    })
+    .await;
+    let cache = "cache:\n  memory: { size: 64MiB, max_object: 12MiB }\n".to_owned();
+    let edge = Edge::start(&(cache + &Edge::yaml_before(&[&origin], ""))).await;
+    let mut client = edge.connect().await;
+    client.send(Ask::get("/a").bytes()).await;
+    let head = client.head("GET").await;
+    // The socket is full long before the fill, which runs on until it is too large: in the middle of a write.
+    let outgrown = "foreland_cache_admissions_rejected_total{tier=\"memory\",reason=\"too-large\"}";
+    edge.wait_metrics("the fill outgrows the tier", |m| m.metric(outgrown) == Some(1.0)).await;
+    let response = client.rest(head).await;
+    assert_eq!((response.end, response.body.len()), (End::Clean, PIECES * 256 * KIB));
+    let wrong = response.body.chunks(256 * KIB).zip(0..).position(|(got, n)| got != piece(n));
+    assert_eq!(wrong, None, "a piece out of its place");
+}
