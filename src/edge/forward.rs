@@ -26,23 +26,22 @@ static VIA: Field = Field(header::VIA, "Via");
 
 /// Fields by which a client could make an origin answer another question than the one in the cache key. They do not
 /// pass unless a trusted proxy has set them.
-static UNKEYED: [HeaderName; 15] = [
-    HeaderName::from_static("forwarded"),
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-proto"),
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-prefix"),
-    HeaderName::from_static("x-forwarded-scheme"),
-    HeaderName::from_static("x-forwarded-server"),
-    HeaderName::from_static("x-host"),
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-method-override"),
-    HeaderName::from_static("x-original-url"),
-    HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("x-rewrite-url"),
+const UNKEYED: [&str; 11] = [
+    "forwarded",
+    "front-end-https",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-host",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-real-ip",
+    "x-url-scheme",
 ];
+
+/// The same for all fields that begin so.
+const UNKEYED_PREFIXES: [&str; 3] = ["x-forwarded-", "x-original-", "x-rewrite-"];
 
 /// What the origin is told of the request's way.
 pub struct Way<'a> {
@@ -77,10 +76,9 @@ pub fn loops(headers: &HeaderMap, cdn_id: &HeaderValue) -> bool {
 /// A value that is no valid field value, which only a client's own odd Host can lead to.
 pub fn prepare(req: &mut RequestHeader, way: &Way<'_>) -> Result<()> {
     if !way.client.trusted {
-        // One pass over the few fields there are is cheaper than a look-up of each of these.
-        let sent: SmallVec<[&HeaderName; 4]> =
-            UNKEYED.iter().filter(|unkeyed| req.headers.keys().any(|name| name == *unkeyed)).collect();
-        for name in sent {
+        let sent: SmallVec<[HeaderName; 4]> =
+            req.headers.keys().filter(|name| is_unkeyed(name.as_str())).cloned().collect();
+        for name in &sent {
             req.remove_header(name);
         }
     }
@@ -115,6 +113,20 @@ pub fn prepare(req: &mut RequestHeader, way: &Way<'_>) -> Result<()> {
         HostHeader::Fixed(host) => req.insert_header(HOST, host.as_str())?,
     }
     Ok(())
+}
+
+/// Whether a field is one of [`UNKEYED`], for an origin too that takes an underscore for a hyphen, as CGI makes it.
+fn is_unkeyed(name: &str) -> bool {
+    // Names are in lower case. The first letter rules most of them out.
+    if !matches!(name.as_bytes().first(), Some(b'f' | b't' | b'x')) {
+        return false;
+    }
+    let begins = |unkeyed: &str| {
+        name.len() >= unkeyed.len()
+            && name.bytes().zip(unkeyed.bytes()).all(|(n, u)| n == u || (n == b'_' && u == b'-'))
+    };
+    UNKEYED.iter().any(|unkeyed| name.len() == unkeyed.len() && begins(unkeyed))
+        || UNKEYED_PREFIXES.iter().any(|prefix| begins(prefix))
 }
 
 /// One element of Forwarded (RFC 7239 §4).
