@@ -21,15 +21,23 @@ use crate::site::{self, KeyParts, KeyText};
 ///
 /// # Errors
 /// The answer to a request that goes no further.
-pub fn admit(shared: &Shared, session: &Session, ctx: &mut Context) -> Result<(), Answer> {
+pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Result<(), Answer> {
     let snapshot = shared.snapshot();
+    // What was sent is what is limited.
+    let within_limits = within_limits(session.req_header(), &snapshot.config.limits);
+    if within_limits.is_ok() {
+        // The origin does not get these. Were they still there, they would choose a route, a key or a variant for an
+        // answer that does not depend on them.
+        forward::drop_nominated(session.req_header_mut());
+    }
+    let session = &*session;
     let header = session.req_header();
     ctx.id = RequestId::of(&header.headers);
     ctx.reply.version = Some(header.version);
     if let Some(peer) = link::peer(session) {
         ctx.client = Some(Client::of(peer, &header.headers, &snapshot.config.trusted_proxies));
     }
-    within_limits(header, &snapshot.config.limits)?;
+    within_limits?;
     if header.headers.contains_key(TRANSFER_ENCODING) && link::raw_head(session).is_some_and(|head| has_length(&head)) {
         let reason = "Content-Length beside Transfer-Encoding";
         return Err(Answer::new(StatusCode::BAD_REQUEST, "The request's length is ambiguous.", reason).closing());

@@ -43,6 +43,16 @@ const UNKEYED: [&str; 11] = [
 /// The same for all fields that begin so.
 const UNKEYED_PREFIXES: [&str; 3] = ["x-forwarded-", "x-original-", "x-rewrite-"];
 
+/// Fields that a request keeps even if its Connection names them: its framing, its target, and where it has been.
+static NOT_NOMINATED: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::UPGRADE,
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    HeaderName::from_static("cdn-loop"),
+];
+
 /// What the origin is told of the request's way.
 pub struct Way<'a> {
     pub client: Client,
@@ -59,6 +69,26 @@ pub struct Way<'a> {
     pub host_header: &'a HostHeader,
     /// The server that has been chosen, as configured.
     pub server: &'a str,
+}
+
+/// Removes the fields that are for this hop alone because Connection names them (RFC 9110 §7.6.1).
+pub fn drop_nominated(req: &mut RequestHeader) {
+    let mut nominated = SmallVec::<[HeaderName; 4]>::new();
+    for line in req.headers.get_all(header::CONNECTION) {
+        for option in line.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii) {
+            let is_usual = [&b"close"[..], b"keep-alive", b"upgrade"].iter().any(|o| option.eq_ignore_ascii_case(o));
+            if !is_usual
+                && let Ok(name) = HeaderName::from_bytes(option)
+                && req.headers.contains_key(&name)
+                && !NOT_NOMINATED.contains(&name)
+            {
+                nominated.push(name);
+            }
+        }
+    }
+    for name in &nominated {
+        req.remove_header(name);
+    }
 }
 
 /// Whether a request has been here before (RFC 8586 §2).

@@ -65,6 +65,24 @@ async fn a_vary_that_changes_is_followed() {
 }
 
 #[tokio::test]
+async fn a_field_that_the_origin_does_not_get_selects_no_variant() {
+    let origin = Origin::start(|r| {
+        let language = r.header("accept-language").unwrap_or("none").to_owned();
+        Reply::ok(language).cache_control("max-age=60").header("Vary", "Accept-Language")
+    })
+    .await;
+    let edge = Edge::before(&origin, "").await;
+    let ask = Ask::get("/a").header("Accept-Language", "en");
+    for options in ["Accept-Language", "keep-alive, accept-language", "close,ACCEPT-LANGUAGE ,x"] {
+        let response = edge.ask(&ask.clone().header("Connection", options)).await;
+        assert_eq!(response.text(), "none", "{options}");
+    }
+    assert_eq!(edge.ask(&ask).await.text(), "en");
+    assert!(edge.get("/a").await.is_hit(), "it is the variant of those who say nothing");
+    assert_eq!(origin.count(), 2);
+}
+
+#[tokio::test]
 async fn vary_by_everything_is_never_shared() {
     let origin = Origin::start(|_| Reply::ok("x").cache_control("max-age=60").header("Vary", "*")).await;
     let edge = Edge::before(&origin, "").await;
