@@ -30,6 +30,7 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
         // answer that does not depend on them.
         forward::drop_nominated(session.req_header_mut());
     }
+    let has_content = has_content(session);
     let session = &*session;
     let header = session.req_header();
     ctx.id = RequestId::of(&header.headers);
@@ -75,7 +76,7 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
     };
     // What a GET with content means is between the client and the origin (RFC 9110 §9.3.1): it is not in the key.
     if let Some(policy) = request.cache_policy()
-        && !has_content(header)
+        && !has_content
     {
         request.directives = RequestDirectives::parse(&header.headers, policy);
         request.key = Some(key(&request, header, &host, &path, query.as_deref()));
@@ -106,9 +107,12 @@ fn has_length(head: &[u8]) -> bool {
         .any(|line| line.len() >= NAME.len() && line[..NAME.len()].eq_ignore_ascii_case(NAME))
 }
 
-fn has_content(header: &RequestHeader) -> bool {
-    header.headers.contains_key(TRANSFER_ENCODING)
-        || header.headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0")
+/// Whether the request has a body, or may have one: over HTTP/2 it needs no field to announce it.
+fn has_content(session: &mut Session) -> bool {
+    let headers = &session.req_header().headers;
+    headers.contains_key(TRANSFER_ENCODING)
+        || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0")
+        || (link::is_http2(session) && !session.is_body_done())
 }
 
 fn key(request: &Request, header: &RequestHeader, host: &str, path: &str, query: Option<&str>) -> (site::Key, KeyText) {
