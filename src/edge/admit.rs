@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 
@@ -39,10 +39,7 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
         ctx.client = Some(Client::of(peer, &header.headers, &snapshot.config.trusted_proxies));
     }
     within_limits?;
-    if header.headers.contains_key(TRANSFER_ENCODING) && link::raw_head(session).is_some_and(|head| has_length(&head)) {
-        let reason = "Content-Length beside Transfer-Encoding";
-        return Err(Answer::new(StatusCode::BAD_REQUEST, "The request's length is ambiguous.", reason).closing());
-    }
+    framing(session, &header.headers)?;
     if forward::loops(&header.headers, &shared.cdn_id) {
         return Err(Answer::new(
             StatusCode::LOOP_DETECTED,
@@ -97,6 +94,32 @@ fn resolved(header: &RequestHeader, path: &str, query: Option<&str>) -> Option<B
         Some(query) => format!("{path}?{query}").into(),
         None => Box::from(path),
     })
+}
+
+/// Refuses what another server might read another length of.
+fn framing(session: &Session, headers: &HeaderMap) -> Result<(), Answer> {
+    let ambiguous = |reason: &'static str| {
+        Err(Answer::new(StatusCode::BAD_REQUEST, "The request's length is ambiguous.", reason).closing())
+    };
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if link::raw_head(session).is_some_and(|head| has_length(&head)) {
+            return ambiguous("Content-Length beside Transfer-Encoding");
+        }
+        // RFC 9112 §6.1: a coding that is not understood. None but chunked is decoded here.
+        if codings.next().is_some() || !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
+            let (text, reason) =
+                ("The request's transfer coding is not supported.", "Transfer-Encoding beyond chunked");
+            return Err(Answer::new(StatusCode::NOT_IMPLEMENTED, text, reason).closing());
+        }
+    }
+    // RFC 9112 §6.3 allows for a list of equal values, but not every origin counts them as one.
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let is_list = lengths.next().is_some_and(|length| length.as_bytes().contains(&b','));
+    if is_list || lengths.next().is_some() {
+        return ambiguous("more than one Content-Length");
+    }
+    Ok(())
 }
 
 /// Whether a header section states a Content-Length, which Pingora has removed by now where there is a
