@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 
@@ -21,19 +21,25 @@ use crate::site::{self, KeyParts, KeyText};
 ///
 /// # Errors
 /// The answer to a request that goes no further.
-pub fn admit(shared: &Shared, session: &Session, ctx: &mut Context) -> Result<(), Answer> {
+pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Result<(), Answer> {
     let snapshot = shared.snapshot();
+    // What was sent is what is limited.
+    let within_limits = within_limits(session.req_header(), &snapshot.config.limits);
+    if within_limits.is_ok() {
+        // The origin does not get these. Were they still there, they would choose a route, a key or a variant for an
+        // answer that does not depend on them.
+        forward::drop_nominated(session.req_header_mut());
+    }
+    let has_content = has_content(session);
+    let session = &*session;
     let header = session.req_header();
     ctx.id = RequestId::of(&header.headers);
     ctx.reply.version = Some(header.version);
     if let Some(peer) = link::peer(session) {
         ctx.client = Some(Client::of(peer, &header.headers, &snapshot.config.trusted_proxies));
     }
-    within_limits(header, &snapshot.config.limits)?;
-    if header.headers.contains_key(TRANSFER_ENCODING) && link::raw_head(session).is_some_and(|head| has_length(&head)) {
-        let reason = "Content-Length beside Transfer-Encoding";
-        return Err(Answer::new(StatusCode::BAD_REQUEST, "The request's length is ambiguous.", reason).closing());
-    }
+    within_limits?;
+    framing(session, &header.headers)?;
     if forward::loops(&header.headers, &shared.cdn_id) {
         return Err(Answer::new(
             StatusCode::LOOP_DETECTED,
@@ -67,7 +73,7 @@ pub fn admit(shared: &Shared, session: &Session, ctx: &mut Context) -> Result<()
     };
     // What a GET with content means is between the client and the origin (RFC 9110 §9.3.1): it is not in the key.
     if let Some(policy) = request.cache_policy()
-        && !has_content(header)
+        && !has_content
     {
         request.directives = RequestDirectives::parse(&header.headers, policy);
         request.key = Some(key(&request, header, &host, &path, query.as_deref()));
@@ -90,6 +96,32 @@ fn resolved(header: &RequestHeader, path: &str, query: Option<&str>) -> Option<B
     })
 }
 
+/// Refuses what another server might read another length of.
+fn framing(session: &Session, headers: &HeaderMap) -> Result<(), Answer> {
+    let ambiguous = |reason: &'static str| {
+        Err(Answer::new(StatusCode::BAD_REQUEST, "The request's length is ambiguous.", reason).closing())
+    };
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if link::raw_head(session).is_some_and(|head| has_length(&head)) {
+            return ambiguous("Content-Length beside Transfer-Encoding");
+        }
+        // RFC 9112 §6.1: a coding that is not understood. None but chunked is decoded here.
+        if codings.next().is_some() || !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
+            let (text, reason) =
+                ("The request's transfer coding is not supported.", "Transfer-Encoding beyond chunked");
+            return Err(Answer::new(StatusCode::NOT_IMPLEMENTED, text, reason).closing());
+        }
+    }
+    // RFC 9112 §6.3 allows for a list of equal values, but not every origin counts them as one.
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let is_list = lengths.next().is_some_and(|length| length.as_bytes().contains(&b','));
+    if is_list || lengths.next().is_some() {
+        return ambiguous("more than one Content-Length");
+    }
+    Ok(())
+}
+
 /// Whether a header section states a Content-Length, which Pingora has removed by now where there is a
 /// Transfer-Encoding: an attempt to smuggle a request past one that reads it otherwise (RFC 9112 §6.1).
 fn has_length(head: &[u8]) -> bool {
@@ -98,9 +130,12 @@ fn has_length(head: &[u8]) -> bool {
         .any(|line| line.len() >= NAME.len() && line[..NAME.len()].eq_ignore_ascii_case(NAME))
 }
 
-fn has_content(header: &RequestHeader) -> bool {
-    header.headers.contains_key(TRANSFER_ENCODING)
-        || header.headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0")
+/// Whether the request has a body, or may have one: over HTTP/2 it needs no field to announce it.
+fn has_content(session: &mut Session) -> bool {
+    let headers = &session.req_header().headers;
+    headers.contains_key(TRANSFER_ENCODING)
+        || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0")
+        || (link::is_http2(session) && !session.is_body_done())
 }
 
 fn key(request: &Request, header: &RequestHeader, host: &str, path: &str, query: Option<&str>) -> (site::Key, KeyText) {

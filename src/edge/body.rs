@@ -22,6 +22,10 @@ pub fn prepare(session: &mut Session, limits: &Limits) {
         };
         connection.request_began(head, body);
     }
+    if link::is_http2(session) {
+        // The watch sees the connection, but not which of its streams waits for the client to open its window.
+        session.set_write_timeout(Some(limits.write_timeout));
+    }
     session.set_read_timeout(Some(limits.body_timeout));
     // A client may send its next request before it has the answer to this one (RFC 9112 §9.3.2); else it would be lost.
     session.set_pipelining_enabled(true);

@@ -22,9 +22,13 @@ use crate::http_cache::{
 };
 use crate::store::{Expect, Followed, ObjectKey, Record, Rejection, meta_of};
 
-/// A waiter looks again as often as it takes: giving up would send it to the origin beside the others, and lose it a
-/// stale object it could have had.
+/// A waiter looks again as often as it takes where something is stored: giving up would lose it a stale object it could
+/// have had.
 const LOCK_RETRIES: usize = 64;
+
+/// Where nothing is stored, it loses nothing by going to the origin beside the others. They would else be told one after
+/// the other of an origin that fails each of them slowly.
+const LOCK_RETRIES_OF_NOTHING: usize = 2;
 
 /// Whether the request may be answered from the store at all, or its response be stored.
 pub fn eligible(method: &Method) -> bool {
@@ -53,14 +57,15 @@ pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
         Expect::Uncacheable => session.req_header().headers.contains_key(RANGE),
         Expect::Never => true,
     };
-    if in_vain && shared.store.memory().peek(&ObjectKey::primary(key.hash)).is_none() {
+    let is_stored = shared.store.memory().peek(&ObjectKey::primary(key.hash)).is_some();
+    if in_vain && !is_stored {
         return;
     }
     // Nor is anybody to wait for a response that its own client does not want stored.
     let shares = expected == Expect::Cacheable && !request.directives.no_store;
     let lock = shares.then_some(shared.lock);
     let mut overrides = CacheOptionOverrides::default();
-    overrides.max_lock_retries = Some(LOCK_RETRIES);
+    overrides.max_lock_retries = Some(if is_stored { LOCK_RETRIES } else { LOCK_RETRIES_OF_NOTHING });
     overrides.wait_timeout = Some(shared.lock_wait(request.policy().origin, &request.snapshot));
     session.cache.enable(shared.store, None, None, lock, Some(overrides));
     // What is read from the store must not wait for a slow client, since others follow the same fill.

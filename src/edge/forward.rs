@@ -26,22 +26,31 @@ static VIA: Field = Field(header::VIA, "Via");
 
 /// Fields by which a client could make an origin answer another question than the one in the cache key. They do not
 /// pass unless a trusted proxy has set them.
-static UNKEYED: [HeaderName; 15] = [
-    HeaderName::from_static("forwarded"),
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-proto"),
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-prefix"),
-    HeaderName::from_static("x-forwarded-scheme"),
-    HeaderName::from_static("x-forwarded-server"),
-    HeaderName::from_static("x-host"),
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-method-override"),
-    HeaderName::from_static("x-original-url"),
-    HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("x-rewrite-url"),
+const UNKEYED: [&str; 11] = [
+    "forwarded",
+    "front-end-https",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-host",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-real-ip",
+    "x-url-scheme",
+];
+
+/// The same for all fields that begin so.
+const UNKEYED_PREFIXES: [&str; 3] = ["x-forwarded-", "x-original-", "x-rewrite-"];
+
+/// Fields that a request keeps even if its Connection names them: its framing, its target, and where it has been.
+static NOT_NOMINATED: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::UPGRADE,
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    HeaderName::from_static("cdn-loop"),
 ];
 
 /// What the origin is told of the request's way.
@@ -62,6 +71,26 @@ pub struct Way<'a> {
     pub server: &'a str,
 }
 
+/// Removes the fields that are for this hop alone because Connection names them (RFC 9110 §7.6.1).
+pub fn drop_nominated(req: &mut RequestHeader) {
+    let mut nominated = SmallVec::<[HeaderName; 4]>::new();
+    for line in req.headers.get_all(header::CONNECTION) {
+        for option in line.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii) {
+            let is_usual = [&b"close"[..], b"keep-alive", b"upgrade"].iter().any(|o| option.eq_ignore_ascii_case(o));
+            if !is_usual
+                && let Ok(name) = HeaderName::from_bytes(option)
+                && req.headers.contains_key(&name)
+                && !NOT_NOMINATED.contains(&name)
+            {
+                nominated.push(name);
+            }
+        }
+    }
+    for name in &nominated {
+        req.remove_header(name);
+    }
+}
+
 /// Whether a request has been here before (RFC 8586 §2).
 pub fn loops(headers: &HeaderMap, cdn_id: &HeaderValue) -> bool {
     let mut members = headers.get_all(&CDN_LOOP.0).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
@@ -77,10 +106,9 @@ pub fn loops(headers: &HeaderMap, cdn_id: &HeaderValue) -> bool {
 /// A value that is no valid field value, which only a client's own odd Host can lead to.
 pub fn prepare(req: &mut RequestHeader, way: &Way<'_>) -> Result<()> {
     if !way.client.trusted {
-        // One pass over the few fields there are is cheaper than a look-up of each of these.
-        let sent: SmallVec<[&HeaderName; 4]> =
-            UNKEYED.iter().filter(|unkeyed| req.headers.keys().any(|name| name == *unkeyed)).collect();
-        for name in sent {
+        let sent: SmallVec<[HeaderName; 4]> =
+            req.headers.keys().filter(|name| is_unkeyed(name.as_str())).cloned().collect();
+        for name in &sent {
             req.remove_header(name);
         }
     }
@@ -115,6 +143,20 @@ pub fn prepare(req: &mut RequestHeader, way: &Way<'_>) -> Result<()> {
         HostHeader::Fixed(host) => req.insert_header(HOST, host.as_str())?,
     }
     Ok(())
+}
+
+/// Whether a field is one of [`UNKEYED`], for an origin too that takes an underscore for a hyphen, as CGI makes it.
+fn is_unkeyed(name: &str) -> bool {
+    // Names are in lower case. The first letter rules most of them out.
+    if !matches!(name.as_bytes().first(), Some(b'f' | b't' | b'x')) {
+        return false;
+    }
+    let begins = |unkeyed: &str| {
+        name.len() >= unkeyed.len()
+            && name.bytes().zip(unkeyed.bytes()).all(|(n, u)| n == u || (n == b'_' && u == b'-'))
+    };
+    UNKEYED.iter().any(|unkeyed| name.len() == unkeyed.len() && begins(unkeyed))
+        || UNKEYED_PREFIXES.iter().any(|prefix| begins(prefix))
 }
 
 /// One element of Forwarded (RFC 7239 §4).

@@ -24,6 +24,11 @@ pub fn http1(session: &Session) -> Option<(&Connection, usize)> {
     }
 }
 
+/// Whether the client speaks HTTP/2. Of a background fetch, which has no client, this is not so.
+pub fn is_http2(session: &Session) -> bool {
+    matches!(&*session.downstream_session, ServerSession::H2(_))
+}
+
 /// The client's socket address.
 pub fn peer(session: &Session) -> Option<SocketAddr> {
     match connection(session) {

@@ -191,6 +191,54 @@ async fn an_origin_that_keeps_failing_strands_nobody() {
 }
 
 #[tokio::test]
+async fn an_origin_that_hangs_up_on_everyone_is_not_asked_one_by_one() {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let origin = Origin::start(move |_| Reply::hang_up().hold(&at)).await;
+    let address = origin.address();
+    let edge = Edge::start(&format!(
+        "origins:\n  o: {{ servers: [\"{address}\"], retries: 0 }}\nsites:\n  - hosts: [\"*\"]\n    origin: o\n"
+    ))
+    .await;
+    let responses = at_once(&edge, 12, async {
+        in_flight(&edge, 12).await;
+        for failed in 0..3 {
+            gate.reached(failed + 1).await;
+            assert_eq!(origin.count(), failed + 1, "the others wait");
+            gate.let_one_through();
+        }
+        // With nothing to lose, those who are left wait no longer.
+        gate.reached(12).await;
+        gate.open();
+    })
+    .await;
+    let statuses: Vec<_> = responses.iter().map(|r| r.status).collect();
+    assert_eq!(statuses, [502; 12]);
+}
+
+#[tokio::test]
+async fn those_who_wait_before_a_failing_origin_all_get_what_is_stale() {
+    let gate = Gate::new();
+    let origin =
+        Origin::start(|_| Reply::ok("stale").cache_control("max-age=60, stale-if-error=600").header("Age", "60")).await;
+    let address = origin.address();
+    let edge = Edge::start(&format!(
+        "origins:\n  o: {{ servers: [\"{address}\"], retries: 0 }}\nsites:\n  - hosts: [\"*\"]\n    origin: o\n"
+    ))
+    .await;
+    assert_eq!(edge.get("/a").await.text(), "stale");
+    let at = gate.clone();
+    origin.answer(move |_| Reply::hang_up().hold(&at));
+    let responses = at_once(&edge, 6, async {
+        in_flight(&edge, 6).await;
+        gate.open();
+    })
+    .await;
+    let got: Vec<_> = responses.iter().map(|r| (r.status, r.text())).collect();
+    assert_eq!(got, [(200, "stale"); 6]);
+}
+
+#[tokio::test]
 async fn a_first_client_that_leaves_before_the_head_takes_nothing_away_from_the_others() {
     for over in BOTH {
         let gate = Gate::new();

@@ -36,6 +36,41 @@ async fn a_strangers_claims_are_dropped() {
 }
 
 #[tokio::test]
+async fn a_strangers_claims_are_dropped_in_whatever_words() {
+    let origin = Origin::start(|_| Reply::ok("x")).await;
+    let edge = Edge::before(&origin, "").await;
+    let claims = [
+        "X-Forwarded-Ssl",
+        "X-Forwarded-Uri",
+        "X-Forwarded-Anything",
+        "X-Original-Host",
+        "X-Original-Method",
+        "X-Rewrite-Path",
+        "Front-End-Https",
+        "True-Client-IP",
+        "X-Client-IP",
+        "X-Cluster-Client-IP",
+        "X-URL-Scheme",
+        "X-Method-Override",
+        // CGI makes the same of an underscore and of a hyphen.
+        "X_Forwarded_Host",
+        "X-Forwarded_For",
+        "X_Real_IP",
+        "True_Client-IP",
+    ];
+    let others = ["X-Forwarded", "X-Forwardedness", "X-Hostile", "X-Originality", "True-Client", "Forwarded-By"];
+    let ask = claims.iter().chain(&others).fold(Ask::get("/"), |ask, name| ask.header(name, "evil"));
+    edge.ask(&ask).await.text();
+    let seen = &origin.seen()[0];
+    for name in claims {
+        assert_eq!(seen.header(name), None, "{name}");
+    }
+    for name in others {
+        assert_eq!(seen.header(name), Some("evil"), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_trusted_proxys_claims_are_continued() {
     let origin = Origin::start(|_| Reply::ok("x")).await;
     let edge = Edge::start(&(Edge::yaml_before(&[&origin], "") + TRUSTING)).await;

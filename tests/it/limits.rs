@@ -222,6 +222,34 @@ async fn a_client_that_never_reads_is_ended() {
 }
 
 #[tokio::test]
+async fn a_stream_that_never_reads_is_ended() {
+    // More than a stream's window, so that the rest waits for the client.
+    let body = Bytes::from(vec![b'x'; 2 << 20]);
+    let origin = Origin::start(move |r| {
+        let reply = Reply::ok(body.clone());
+        if r.path() == "/passed" { reply.cache_control("no-store") } else { reply.cache_control("max-age=60") }
+    })
+    .await;
+    let edge = limited(&origin, "write_timeout: 500ms").await;
+    assert_eq!(edge.get("/hit").await.status, 200);
+    for target in ["/hit", "/miss", "/passed"] {
+        let client = edge.connect_h2().await;
+        let stalled = client.start(&Ask::get(target)).await;
+        if target == "/miss" {
+            // Whoever follows the same fill is served.
+            assert_eq!(edge.get(target).await.body.len(), 2 << 20);
+        }
+        edge.wait_metrics(&format!("the end of the stream for {target}"), |m| {
+            m.sum("foreland_requests_in_flight", &[]) == 0.0
+        })
+        .await;
+        assert_ne!(stalled.rest().await.end, End::Clean, "{target}");
+        // The connection is as good as before, for streams that do read.
+        assert_eq!(client.ask(&Ask::get("/hit")).await.body.len(), 2 << 20, "{target}");
+    }
+}
+
+#[tokio::test]
 async fn connections_are_counted() {
     let origin = plain_origin().await;
     let edge = limited(&origin, "connections: 2").await;

@@ -65,6 +65,43 @@ async fn a_vary_that_changes_is_followed() {
 }
 
 #[tokio::test]
+async fn a_field_that_the_origin_does_not_get_selects_no_variant() {
+    let origin = Origin::start(|r| {
+        let language = r.header("accept-language").unwrap_or("none").to_owned();
+        Reply::ok(language).cache_control("max-age=60").header("Vary", "Accept-Language")
+    })
+    .await;
+    let edge = Edge::before(&origin, "").await;
+    let ask = Ask::get("/a").header("Accept-Language", "en");
+    for options in ["Accept-Language", "keep-alive, accept-language", "close,ACCEPT-LANGUAGE ,x"] {
+        let response = edge.ask(&ask.clone().header("Connection", options)).await;
+        assert_eq!(response.text(), "none", "{options}");
+    }
+    assert_eq!(edge.ask(&ask).await.text(), "en");
+    assert!(edge.get("/a").await.is_hit(), "it is the variant of those who say nothing");
+    assert_eq!(origin.count(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_to_a_body_is_not_shared() {
+    for over in BOTH {
+        let origin =
+            Origin::start(|r| Reply::ok(format!("<{}>", String::from_utf8_lossy(&r.body))).cache_control("max-age=60"))
+                .await;
+        let edge = Edge::before(&origin, "").await;
+        // Over HTTP/2, without a Content-Length.
+        let with_body = Ask::get("/a").body("evil");
+        assert_eq!(over.ask(&edge, &with_body).await.text(), "<evil>", "{over:?}");
+        assert_eq!(over.get(&edge, "/a").await.text(), "<>", "{over:?}");
+        let hit = over.get(&edge, "/a").await;
+        assert!(hit.is_hit() && hit.text() == "<>", "{over:?}: {hit:?}");
+        let response = over.ask(&edge, &with_body).await;
+        assert_eq!(response.text(), "<evil>", "{over:?}");
+        assert!(response.cache_status().contains("fwd=bypass"), "{over:?}: {response:?}");
+    }
+}
+
+#[tokio::test]
 async fn vary_by_everything_is_never_shared() {
     let origin = Origin::start(|_| Reply::ok("x").cache_control("max-age=60").header("Vary", "*")).await;
     let edge = Edge::before(&origin, "").await;

@@ -49,6 +49,9 @@ async fn malformed_requests_reach_nobody() {
         "Host: edge.test\r\nContent-Length:\r\n",
         "Host: edge.test\r\nContent-Length: 3, 4\r\n",
         "Host: edge.test\r\nContent-Length: 3\r\nContent-Length: 4\r\n",
+        "Host: edge.test\r\nContent-Length: 3, 3\r\n",
+        "Host: edge.test\r\nContent-Length: 0,0\r\n",
+        "Host: edge.test\r\nContent-Length: 3\r\nContent-Length: 3\r\n",
         "Host: edge.test\r\nTransfer-Encoding: gzip\r\n",
         "Host: edge.test\r\nTransfer-Encoding: chunked, gzip\r\n",
         "Host: edge.test\r\nTransfer-Encoding: identity\r\n",
@@ -82,6 +85,20 @@ async fn malformed_requests_reach_nobody() {
         assert_eq!(refused(&edge, whole.as_bytes()).await, 400, "{whole:?}");
     }
     assert_eq!(origin.seen().iter().map(|r| &r.target).collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+#[tokio::test]
+async fn a_transfer_coding_that_is_not_understood_is_refused() {
+    let origin = echo().await;
+    let edge = Edge::before(&origin, "").await;
+    for codings in ["gzip, chunked", "gzip\r\nTransfer-Encoding: chunked", "identity, chunked", "chunked, chunked"] {
+        let request =
+            format!("POST / HTTP/1.1\r\nHost: edge.test\r\nTransfer-Encoding: {codings}\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+        assert_eq!(refused(&edge, request.as_bytes()).await, 501, "{codings:?}");
+    }
+    assert_eq!(origin.count(), 0);
+    let chunked = Ask::new("POST", "/").header("Transfer-Encoding", "Chunked").body("3\r\nabc\r\n0\r\n\r\n");
+    assert_eq!(edge.ask(&chunked).await.text(), "POST / abc");
 }
 
 #[tokio::test]
