@@ -30,14 +30,18 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
         // answer that does not depend on them.
         forward::drop_nominated(session.req_header_mut());
     }
+    if let Some(peer) = link::peer(session) {
+        let client = Client::of(peer, &session.req_header().headers, &snapshot.config.trusted_proxies);
+        if !client.trusted {
+            forward::drop_unkeyed(session.req_header_mut());
+        }
+        ctx.client = Some(client);
+    }
     let has_content = has_content(session);
     let session = &*session;
     let header = session.req_header();
     ctx.id = RequestId::of(&header.headers);
     ctx.reply.version = Some(header.version);
-    if let Some(peer) = link::peer(session) {
-        ctx.client = Some(Client::of(peer, &header.headers, &snapshot.config.trusted_proxies));
-    }
     within_limits?;
     framing(session, &header.headers)?;
     if forward::loops(&header.headers, &shared.cdn_id) {

@@ -91,6 +91,16 @@ pub fn drop_nominated(req: &mut RequestHeader) {
     }
 }
 
+/// Removes what an untrusted client may not say. Before anything is looked up: a variant or a key that depends on it
+/// would be filled with an answer that does not.
+pub fn drop_unkeyed(req: &mut RequestHeader) {
+    let sent: SmallVec<[HeaderName; 4]> =
+        req.headers.keys().filter(|name| is_unkeyed(name.as_str())).cloned().collect();
+    for name in &sent {
+        req.remove_header(name);
+    }
+}
+
 /// Whether a request has been here before (RFC 8586 §2).
 pub fn loops(headers: &HeaderMap, cdn_id: &HeaderValue) -> bool {
     let mut members = headers.get_all(&CDN_LOOP.0).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
@@ -105,13 +115,6 @@ pub fn loops(headers: &HeaderMap, cdn_id: &HeaderValue) -> bool {
 /// # Errors
 /// A value that is no valid field value, which only a client's own odd Host can lead to.
 pub fn prepare(req: &mut RequestHeader, way: &Way<'_>) -> Result<()> {
-    if !way.client.trusted {
-        let sent: SmallVec<[HeaderName; 4]> =
-            req.headers.keys().filter(|name| is_unkeyed(name.as_str())).cloned().collect();
-        for name in &sent {
-            req.remove_header(name);
-        }
-    }
     req.remove_header(&header::PROXY_AUTHORIZATION);
     // One allocation for all that differs from request to request. Writing to it cannot fail.
     let mut text = BytesMut::with_capacity(160);
@@ -227,6 +230,7 @@ mod tests {
             ("X-HTTP-Method-Override", "DELETE"),
             ("Forwarded", "for=1.1.1.1"),
         ]);
+        drop_unkeyed(&mut req);
         prepare(&mut req, &way(false)).unwrap();
         assert_eq!(req.headers["x-forwarded-for"], "203.0.113.9");
         assert_eq!(req.headers["x-forwarded-host"], "a.example:8080");

@@ -368,6 +368,9 @@ impl HandleHit for Followed {
     }
 }
 
+/// A hit is given out in pieces of this size, in bytes: the time limit of writing to a client is for each.
+const PIECE: usize = 64 * 1024;
+
 /// A hit on a whole object.
 struct Whole {
     object: Arc<Object>,
@@ -384,7 +387,10 @@ impl Whole {
 #[async_trait]
 impl HandleHit for Whole {
     async fn read_body(&mut self) -> Result<Option<Bytes>> {
-        Ok(self.range.take().filter(|range| !range.is_empty()).map(|range| self.object.body.slice(range)))
+        let Some(range) = self.range.take().filter(|range| !range.is_empty()) else { return Ok(None) };
+        let piece = range.start..range.end.min(range.start + PIECE);
+        self.range = Some(piece.end..range.end);
+        Ok(Some(self.object.body.slice(piece)))
     }
 
     async fn finish(self: Box<Self>, _: &'static (dyn Storage + Sync), _: &CacheKey, _: &SpanHandle) -> Result<()> {

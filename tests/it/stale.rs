@@ -16,10 +16,10 @@ async fn then(directives: &'static str, later: impl Fn() -> Reply + Send + Sync 
     .await
 }
 
-/// Closes its connection: the failure of a kept one would be tried again on a new one.
+/// Past its lifetime by a second: its ttl is negative from the first millisecond. Closes its connection: the failure of a kept one would be tried again on a new one.
 fn old(directives: &str) -> Reply {
     let reply = Reply::ok("old").cache_control(&format!("max-age=60{directives}"));
-    reply.header("Age", "60").header("ETag", "\"v1\"").close()
+    reply.header("Age", "61").header("ETag", "\"v1\"").close()
 }
 
 async fn edge_before(origin: &Origin, site: &str) -> Edge {
