@@ -36,6 +36,18 @@ async fn a_strangers_claims_are_dropped() {
 }
 
 #[tokio::test]
+async fn a_strangers_claims_choose_no_variant() {
+    let origin = Origin::start(|_| Reply::ok("x").cache_control("max-age=60").header("Vary", "X-Real-IP")).await;
+    let edge = Edge::before(&origin, "").await;
+    edge.get("/").await.text();
+    for address in ["203.0.113.7", "203.0.113.8"] {
+        let response = edge.ask(&Ask::get("/").header("X-Real-IP", address)).await;
+        assert!(response.is_hit(), "{address}: {response:?}");
+    }
+    assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
 async fn a_strangers_claims_are_dropped_in_whatever_words() {
     let origin = Origin::start(|_| Reply::ok("x")).await;
     let edge = Edge::before(&origin, "").await;
