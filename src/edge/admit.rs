@@ -13,7 +13,7 @@ use super::request_id::RequestId;
 use super::respond::Answer;
 use super::state::Shared;
 use super::{forward, link};
-use crate::config::model::Limits;
+use crate::config::model::{Limits, RequestPolicy, Site};
 use crate::http_cache::RequestDirectives;
 use crate::site::{self, KeyParts, KeyText};
 
@@ -80,7 +80,7 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
         && !has_content
     {
         request.directives = RequestDirectives::parse(&header.headers, policy);
-        request.key = Some(key(&request, header, &host, &path, query.as_deref()));
+        request.key = Some(key(request.site(), request.policy(), &facts, &host));
     }
     ctx.in_flight = Some(request.snapshot.site_metrics(site).enter());
     ctx.request = Some(request);
@@ -142,15 +142,15 @@ fn has_content(session: &mut Session) -> bool {
         || (link::is_http2(session) && !session.is_body_done())
 }
 
-fn key(request: &Request, header: &RequestHeader, host: &str, path: &str, query: Option<&str>) -> (site::Key, KeyText) {
+fn key(site: &Site, policy: &RequestPolicy, facts: &site::Facts<'_>, host: &str) -> (site::Key, KeyText) {
     let mut text = KeyText::new();
     let parts = KeyParts {
-        zone: &request.site().name,
+        zone: &site.name,
         host,
-        path,
-        query,
-        headers: &header.headers,
-        policy: &request.policy().key,
+        path: facts.path,
+        query: facts.query,
+        headers: facts.headers,
+        policy: &policy.key,
     };
     (site::key(&parts, &mut text), text)
 }
@@ -170,16 +170,7 @@ pub fn key_of_get(request: &Request, header: &RequestHeader, target: &str) -> Op
     let route = site::route(site, &facts);
     let policy = route.map_or(&site.policy, |route| &site.routes[route].policy);
     policy.cache.as_ref()?;
-    let mut text = KeyText::new();
-    let parts = KeyParts {
-        zone: &site.name,
-        host: &request.host,
-        path: &path,
-        query: query.as_deref(),
-        headers: &header.headers,
-        policy: &policy.key,
-    };
-    Some(site::key(&parts, &mut text))
+    Some(key(site, policy, &facts, &request.host).0)
 }
 
 fn within_limits(header: &RequestHeader, limits: &Limits) -> Result<(), Answer> {

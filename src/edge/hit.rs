@@ -107,7 +107,9 @@ async fn send(session: &mut Session, ctx: &mut Context, object: &Arc<Object>, pa
     let bodiless = session.req_header().method == Method::HEAD;
     let body = if bodiless { Bytes::new() } else { body(object, &part) };
     ctx.reply.status = status(object, &part).as_u16();
-    ctx.reply.body_bytes = Some(body.len() as u64);
+    // Only a GET has parts, so this is the length that a part's head states.
+    let length = body.len();
+    ctx.reply.body_bytes = Some(length as u64);
     if session.is_body_done()
         && let Some(connection) = link::connection(session)
     {
@@ -115,7 +117,7 @@ async fn send(session: &mut Session, ctx: &mut Context, object: &Arc<Object>, pa
         let old = session.req_header().version == Version::HTTP_10;
         connection.reply(
             |wire| {
-                write_head(wire, object, &part, ctx);
+                write_head(wire, object, &part, length, ctx);
                 trace::write_cache_status(wire, ctx);
                 match (kept, old) {
                     (false, _) => wire.extend_from_slice(b"Connection: close\r\n"),
@@ -129,7 +131,7 @@ async fn send(session: &mut Session, ctx: &mut Context, object: &Arc<Object>, pa
         ctx.reply.first_byte = Some(ctx.started.elapsed());
         return session.as_downstream_mut().finish_body().await;
     }
-    let head = head(object, &part, ctx)?;
+    let head = head(object, &part, length, ctx)?;
     let end = body.is_empty();
     session.write_response_header(Box::new(head), end).await?;
     ctx.reply.first_byte = Some(ctx.started.elapsed());
@@ -200,17 +202,17 @@ fn goes_with(part: &Part, name: &HeaderName) -> bool {
     }
 }
 
-/// The fields that are the part's own.
-fn own_fields(object: &Object, part: &Part) -> Vec<(HeaderName, String)> {
+/// The fields that are the part's own; `length`: that of its body, in bytes.
+fn own_fields(object: &Object, part: &Part, length: usize) -> Vec<(HeaderName, String)> {
     let len = object.body.len();
     match part {
         Part::Whole | Part::NotModified => Vec::new(),
         Part::Range(range) => {
-            vec![(CONTENT_RANGE, content_range(Some(range), len)), (CONTENT_LENGTH, range.len().to_string())]
+            vec![(CONTENT_RANGE, content_range(Some(range), len)), (CONTENT_LENGTH, length.to_string())]
         }
         Part::Ranges(_, boundary) => vec![
             (CONTENT_TYPE, format!("multipart/byteranges; boundary={boundary}")),
-            (CONTENT_LENGTH, body(object, part).len().to_string()),
+            (CONTENT_LENGTH, length.to_string()),
         ],
         Part::Unsatisfiable => {
             vec![(CONTENT_RANGE, content_range(None, len)), (CONTENT_LENGTH, "0".to_owned())]
@@ -219,7 +221,7 @@ fn own_fields(object: &Object, part: &Part) -> Vec<(HeaderName, String)> {
 }
 
 /// Status line and fields for HTTP/1.1, up to Age.
-fn write_head(wire: &mut Vec<u8>, object: &Object, part: &Part, ctx: &Context) {
+fn write_head(wire: &mut Vec<u8>, object: &Object, part: &Part, length: usize, ctx: &Context) {
     if let Part::Whole = part {
         wire.extend_from_slice(&object.wire);
     } else {
@@ -233,7 +235,7 @@ fn write_head(wire: &mut Vec<u8>, object: &Object, part: &Part, ctx: &Context) {
         for (name, value) in stored.map(|(n, v)| (n.as_str(), v.as_bytes())) {
             write_field(wire, name, value);
         }
-        for (name, value) in own_fields(object, part) {
+        for (name, value) in own_fields(object, part, length) {
             write_field(wire, name.as_str(), value.as_bytes());
         }
     }
@@ -244,13 +246,13 @@ fn write_head(wire: &mut Vec<u8>, object: &Object, part: &Part, ctx: &Context) {
 }
 
 /// The same for HTTP/2, and for connections that Pingora frames.
-fn head(object: &Object, part: &Part, ctx: &Context) -> Result<ResponseHeader> {
+fn head(object: &Object, part: &Part, length: usize, ctx: &Context) -> Result<ResponseHeader> {
     let stored = &object.head.response;
     let mut head = ResponseHeader::build_no_case(status(object, part), Some(stored.headers.len() + 4))?;
     for (name, value) in stored.headers.iter().filter(|(name, _)| goes_with(part, name)) {
         head.append_header(name.clone(), value.clone())?;
     }
-    for (name, value) in own_fields(object, part) {
+    for (name, value) in own_fields(object, part, length) {
         head.insert_header(name, value)?;
     }
     if let Part::Whole = part

@@ -130,22 +130,13 @@ impl<'a> Iterator for ETags<'a> {
 
 #[cfg(test)]
 mod tests {
-    use http::header::HeaderName;
     use proptest::prelude::*;
 
+    use super::super::testing::headers;
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_secs(1_768_435_200);
     const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
-
-    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            // From bytes: a tag may hold obs-text.
-            headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
-        }
-        headers
-    }
 
     fn answers_304(request: &[(&str, &str)], stored: &[(&str, &str)]) -> bool {
         let stored = headers(stored);

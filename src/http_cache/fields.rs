@@ -119,17 +119,9 @@ static NEVER_UPDATED: [HeaderName; 4] = [CONTENT_LENGTH, CONTENT_ENCODING, CONTE
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
 
+    use super::super::testing::headers;
     use super::*;
-
-    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
-        }
-        headers
-    }
 
     #[test]
     fn hop_by_hop_fields_go_and_all_others_stay() {

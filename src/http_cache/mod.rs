@@ -22,6 +22,8 @@ mod ranges;
 mod status;
 mod storing;
 mod targeted;
+#[cfg(test)]
+mod testing;
 mod time;
 mod vary;
 

@@ -190,15 +190,8 @@ mod tests {
     use http::HeaderValue;
     use proptest::prelude::*;
 
+    use super::super::testing::headers;
     use super::*;
-
-    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
-        }
-        headers
-    }
 
     fn field(fields: &[(&str, &str)]) -> ControlField {
         Control::of(&headers(fields)).field

@@ -273,15 +273,8 @@ mod tests {
     use http::header::{HeaderName, HeaderValue};
     use proptest::prelude::*;
 
+    use super::super::testing::headers;
     use super::*;
-
-    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
-        }
-        headers
-    }
 
     fn key(vary: &[&str], request: &[(&str, &str)]) -> Variance {
         let vary: Vec<_> = vary.iter().map(|value| ("vary", *value)).collect();

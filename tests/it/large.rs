@@ -175,12 +175,17 @@ async fn a_large_transfer_in_chunks_over_http2_costs_little_memory() {
     transfer(Over::Http2, true).await;
 }
 
+/// So many pieces of 256 KiB after what the reply has already.
+fn in_pieces(reply: Reply, count: usize) -> Reply {
+    let piece = Bytes::from(vec![b'x'; 256 * KIB]);
+    (0..count).fold(reply, |reply, _| reply.body(piece.clone()))
+}
+
 /// 40 MiB in chunks, and an edge that keeps nothing of it.
 async fn long_chunked() -> (Origin, Edge) {
     let origin = Origin::start(|_| {
-        let piece = Bytes::from(vec![b'x'; 256 * KIB]);
         let reply = Reply::new(200).chunked().cache_control("max-age=60");
-        (0..160).fold(reply.body("x"), |reply, _| reply.body(piece.clone()))
+        in_pieces(reply.body("x"), 160)
     })
     .await;
     let edge = Edge::start(&small_tier(&origin, "8MiB")).await;
@@ -194,9 +199,8 @@ async fn a_follower_that_stops_does_not_hold_up_the_first_client() {
         let at = gate.clone();
         let (origin, edge) = long_chunked().await;
         origin.answer(move |_| {
-            let piece = Bytes::from(vec![b'x'; 256 * KIB]);
             let reply = Reply::ok("x").chunked().cache_control("max-age=60").wait(&at);
-            (0..160).fold(reply, |reply, _| reply.body(piece.clone()))
+            in_pieces(reply, 160)
         });
         let mut first = over.start(&edge, &Ask::get("/a")).await;
         first.bytes(1).await;
@@ -232,9 +236,8 @@ async fn a_first_client_that_leaves_does_not_end_a_large_transfer_for_a_follower
         let at = gate.clone();
         let (origin, edge) = long_chunked().await;
         origin.answer(move |_| {
-            let piece = Bytes::from(vec![b'x'; 256 * KIB]);
             let reply = Reply::ok("x").chunked().cache_control("max-age=60").wait(&at);
-            (0..40).fold(reply, |reply, _| reply.body(piece.clone()))
+            in_pieces(reply, 40)
         });
         let mut first = over.start(&edge, &Ask::get("/a")).await;
         first.bytes(1).await;

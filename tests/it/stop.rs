@@ -24,6 +24,16 @@ async fn start(origin: &Origin, more: &str) -> Edge {
     Edge::start(&(Edge::yaml_before(&[origin], "") + more)).await
 }
 
+/// An edge with one request that its origin holds at the gate.
+async fn with_one_held(gate: &Gate, more: &str) -> (Origin, Edge, Connection) {
+    let origin = holding(gate).await;
+    let edge = start(&origin, more).await;
+    let mut held = edge.connect().await;
+    held.send(Ask::get("/held").bytes()).await;
+    gate.reached(1).await;
+    (origin, edge, held)
+}
+
 async fn refused(edge: &Edge) {
     eventually("refused connections", async || Connection::try_open(edge.address()).await.is_none()).await;
 }
@@ -52,11 +62,7 @@ async fn int_ends_it_too() {
 #[tokio::test]
 async fn a_request_in_flight_is_finished_and_then_nothing_is_waited_for() {
     let gate = Gate::new();
-    let origin = holding(&gate).await;
-    let edge = start(&origin, LONG_DRAIN).await;
-    let mut held = edge.connect().await;
-    held.send(Ask::get("/held").bytes()).await;
-    gate.reached(1).await;
+    let (_origin, edge, mut held) = with_one_held(&gate, LONG_DRAIN).await;
     edge.signal(Signal::TERM);
     refused(&edge).await;
     assert!(edge.is_running());
@@ -105,11 +111,7 @@ async fn an_upload_in_flight_is_finished() {
 #[tokio::test]
 async fn the_next_request_on_a_kept_connection_is_answered_with_close() {
     let gate = Gate::new();
-    let origin = holding(&gate).await;
-    let edge = start(&origin, LONG_DRAIN).await;
-    let mut held = edge.connect().await;
-    held.send(Ask::get("/held").bytes()).await;
-    gate.reached(1).await;
+    let (_origin, edge, mut held) = with_one_held(&gate, LONG_DRAIN).await;
     let mut kept = edge.connect().await;
     assert!(!kept.ask(&Ask::get("/a")).await.headers.lists("Connection", "close"));
     edge.signal(Signal::TERM);
@@ -152,11 +154,7 @@ async fn idle_connections_hold_nothing_up() {
 #[tokio::test]
 async fn drain_bounds_the_wait() {
     let gate = Gate::new();
-    let origin = holding(&gate).await;
-    let edge = start(&origin, "drain: 300ms\n").await;
-    let mut held = edge.connect().await;
-    held.send(Ask::get("/held").bytes()).await;
-    gate.reached(1).await;
+    let (_origin, edge, mut held) = with_one_held(&gate, "drain: 300ms\n").await;
     let began = Instant::now();
     edge.signal(Signal::TERM);
     assert_eq!(edge.wait_exit().await.code(), Some(0));
@@ -169,11 +167,7 @@ async fn drain_bounds_the_wait() {
 #[tokio::test]
 async fn a_second_term_ends_at_once() {
     let gate = Gate::new();
-    let origin = holding(&gate).await;
-    let edge = start(&origin, LONG_DRAIN).await;
-    let mut held = edge.connect().await;
-    held.send(Ask::get("/held").bytes()).await;
-    gate.reached(1).await;
+    let (_origin, edge, _held) = with_one_held(&gate, LONG_DRAIN).await;
     edge.signal(Signal::TERM);
     edge.wait_log("stopping").await;
     refused(&edge).await;
