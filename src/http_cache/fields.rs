@@ -8,9 +8,9 @@ use http::header::{
     UPGRADE, VARY,
 };
 
-use super::conditional::{ETag, strong_match, weak_match};
 use super::list::field_members;
 use super::targeted::{CDN_CACHE_CONTROL, FORELAND_CDN_CACHE_CONTROL, SURROGATE_CONTROL};
+use super::validation::{ETag, strong_match, weak_match};
 
 /// The names of the hop-by-hop fields that are present (RFC 9110 §7.6.1, RFC 9111 §3.1): the known ones and those that
 /// Connection names. Each name occurs once. To be removed before a message is forwarded or stored.

@@ -9,7 +9,6 @@
 //! variants apart. A request's way: [`RequestDirectives`] are read, [`reuse`] decides, [`not_modified`] and [`Ranges`]
 //! shape the answer, [`CacheStatus`] explains it.
 
-mod conditional;
 mod dates;
 mod directives;
 mod facts;
@@ -19,16 +18,17 @@ mod invalidation;
 mod list;
 mod policy;
 mod ranges;
+mod reference;
 mod status;
 mod storing;
 mod targeted;
 #[cfg(test)]
 mod testing;
 mod time;
+mod validation;
 mod vary;
 
-pub use conditional::{ETag, if_range_matches, not_modified, revalidation_fields, strong_match, weak_match};
-pub use dates::parse_http_date;
+pub use dates::{http_date, parse_http_date};
 pub use directives::{CacheControl, Delta, MAX_DELTA_SECONDS, RequestDirectives, Scope};
 pub use facts::Facts;
 pub use fields::{hop_by_hop, merge_304, merge_head, strip_hop_by_hop, update_applies};
@@ -36,8 +36,10 @@ pub use freshness::{Freshness, FreshnessSource, Reuse, RevalidateReason, is_stal
 pub use invalidation::invalidated;
 pub use policy::Policy;
 pub use ranges::{MAX_RANGES, Ranges};
+pub use reference::describes_target;
 pub use status::{CACHE_NAME, CacheStatus, FwdReason, Handling, Outcome};
 pub use storing::{NotStored, RequestFacts, Stored, age_value, is_heuristically_cacheable, storability};
 pub use targeted::{CDN_CACHE_CONTROL, Control, ControlField, FORELAND_CDN_CACHE_CONTROL, SURROGATE_CONTROL};
 pub use time::Timestamp;
+pub use validation::{ETag, if_range_matches, not_modified, revalidation_fields, strong_match, weak_match};
 pub use vary::{MAX_VARY_FIELDS, Variance, is_any as varies_on_any, variance};
