@@ -69,7 +69,10 @@ fn root(config: &Config) -> Yaml {
     let mut memory = Fields::default();
     memory.add("size", size(config.memory.size));
     memory.add("max_object", size(config.memory.max_object));
-    map.add("cache", Yaml::Map(vec![("memory".to_owned(), memory.done())]));
+    let mut cache = Fields::default();
+    cache.add("memory", memory.done());
+    cache.plain("background_fetches", config.background_fetches);
+    map.add("cache", cache.done());
     map.add("limits", limits(config));
     let origins = config.origins.iter().map(|o| (o.name.clone(), origin(o))).collect();
     map.add("origins", Yaml::Map(origins));

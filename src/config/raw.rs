@@ -80,6 +80,9 @@ options! {
     pub struct Tiers {
         /// The memory tier.
         memory: Memory = Default("{}");
+        /// How many stale objects may be refreshed in the background at once (stale-while-revalidate), over the whole
+        /// process. Beyond, what is stale is served without a refresh, which a later request brings.
+        background_fetches: Int<1, 100_000> = Default("128");
         later {
             /// The disk tier.
             disk;

@@ -14,7 +14,7 @@ use super::respond::Answer;
 use super::state::Shared;
 use super::{forward, link};
 use crate::config::model::{Limits, RequestPolicy, Site};
-use crate::http_cache::RequestDirectives;
+use crate::http_cache::{Policy, RequestDirectives};
 use crate::site::{self, KeyParts, KeyText};
 
 /// Finds out what governs the request.
@@ -158,7 +158,11 @@ fn key(site: &Site, policy: &RequestPolicy, facts: &site::Facts<'_>, host: &str)
 /// The key under which a GET for another target on this request's host would be stored; `None` if it would not.
 ///
 /// The fields of this request stand for those of the other, which is as near as one can come.
-pub fn key_of_get(request: &Request, header: &RequestHeader, target: &str) -> Option<site::Key> {
+pub fn key_of_get<'a>(
+    request: &'a Request,
+    header: &RequestHeader,
+    target: &str,
+) -> Option<(&'a Policy, site::Key, KeyText)> {
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(site::normalise_query(query))),
         None => (target, None),
@@ -169,8 +173,9 @@ pub fn key_of_get(request: &Request, header: &RequestHeader, target: &str) -> Op
     let site = request.site();
     let route = site::route(site, &facts);
     let policy = route.map_or(&site.policy, |route| &site.routes[route].policy);
-    policy.cache.as_ref()?;
-    Some(key(site, policy, &facts, &request.host).0)
+    let cache = policy.cache.as_ref()?;
+    let (key, text) = key(site, policy, &facts, &request.host);
+    Some((cache, key, text))
 }
 
 fn within_limits(header: &RequestHeader, limits: &Limits) -> Result<(), Answer> {

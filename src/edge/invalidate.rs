@@ -18,7 +18,7 @@ pub fn by(shared: &Shared, session: &Session, response: &ResponseHeader, ctx: &C
     }
     let target = header.uri.path_and_query().map_or("/", |t| t.as_str());
     for target in http_cache::invalidated(&header.method, response.status, &request.host, target, &response.headers) {
-        if let Some(key) = admit::key_of_get(request, header, &target) {
+        if let Some((_, key, _)) = admit::key_of_get(request, header, &target) {
             shared.store.invalidate(key.hash);
         }
     }

@@ -4,6 +4,7 @@
 //! the work.
 
 mod admit;
+mod background;
 mod body;
 mod caching;
 mod client;
@@ -15,11 +16,13 @@ mod finish;
 mod forward;
 mod hit;
 mod http1;
+mod interim;
 mod invalidate;
 mod linger;
 mod link;
 mod listener;
 mod notify;
+mod post;
 mod preface;
 mod proxy;
 mod ranges;

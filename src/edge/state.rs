@@ -12,6 +12,7 @@ use http::HeaderValue;
 use pingora_cache::lock::{CacheKeyLockImpl, CacheLock};
 use tokio::runtime::Handle;
 
+use super::background::Background;
 use super::watch::Watch;
 use crate::config::model::Config;
 use crate::observe::{AccessLog, Metrics, NO_SITE, OriginMetrics, SiteMetrics};
@@ -32,6 +33,7 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub access_log: ArcSwapOption<AccessLog>,
     pub watch: Arc<Watch>,
+    pub background: Arc<Background>,
     no_site: Arc<SiteMetrics>,
     /// How this process calls itself in CDN-Loop. Not the same for all: two edges may well stand one behind the
     /// other, and only the same one twice is a loop.
@@ -75,6 +77,7 @@ impl Shared {
         let metrics_of_none = metrics.site(NO_SITE);
         metrics.config_loaded(&config.hash, SystemTime::now());
         let runtime = Handle::current();
+        let background = Background::new(config.background_fetches);
         let (store, limits, file) = (Store::leak(config.memory), config.limits, config.source.clone());
         let snapshot = Snapshot::new(config, &metrics, None);
         snapshot.pools.start(&runtime, None);
@@ -88,6 +91,7 @@ impl Shared {
             access_log: ArcSwapOption::new(access_log.map(Arc::new)),
             no_site: metrics_of_none,
             watch: Watch::new(limits),
+            background,
             cdn_id: cdn_id(),
             file,
             reloading: Mutex::default(),
@@ -117,6 +121,7 @@ impl Shared {
         let new = Snapshot::new(config, &self.metrics, Some(&old.pools));
         new.pools.start(&self.runtime, Some(&old.pools));
         self.watch.set_limits(new.config.limits);
+        self.background.set_max(new.config.background_fetches);
         self.metrics.config_loaded(&new.config.hash, SystemTime::now());
         self.snapshot.store(Arc::new(new));
         Ok(())

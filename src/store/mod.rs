@@ -7,9 +7,9 @@ mod object;
 mod storage;
 mod uncacheable;
 
-pub use fill::{Fill, MAX_LAG};
+pub use fill::{Fill, MAX_LAG, Written};
 pub use key::ObjectKey;
 pub use memory::{MemoryTier, MemoryUsage};
 pub use object::{Head, Object, Record, meta_of, write_field};
-pub use storage::{Followed, Rejection, Store};
+pub use storage::{Followed, Rejection, Store, Writer};
 pub use uncacheable::{Expect, Uncacheable};
