@@ -223,6 +223,10 @@ fn cache(policy: &Policy, key: &KeyPolicy) -> Yaml {
     fields.add("headers", list(&key.headers, text));
     fields.add("cookies", list(&key.cookies, text));
     map.add("key", fields.done());
+    let mut vary = Fields::default();
+    vary.add("accept_encoding", list(&policy.vary.accept_encoding, text));
+    vary.add("accept_language", list(&policy.vary.accept_language, text));
+    map.add("vary", vary.done());
     map.done()
 }
 
