@@ -1,6 +1,6 @@
 //! Between Pingora's cache and the caching rules: what may be reused, what may be stored.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, DATE, HOST, RANGE, TRANSFER_ENCODING, VARY};
@@ -120,6 +120,15 @@ pub fn on_hit(
         {
             Some(ForcedFreshness::ForceFresh)
         }
+        // The answer that this request waited for was a failure: asking again would give the same.
+        Reuse::Revalidate(RevalidateReason::Stale)
+            if session.cache.lock_duration().is_some()
+                && facts.stale_if_error_allowed(&directives, now)
+                && has_failed(shared, ctx) =>
+        {
+            ctx.cache.stale_if_error = true;
+            Some(ForcedFreshness::ForceFresh)
+        }
         // Whoever asks next may refresh it.
         Reuse::StaleWhileRevalidate if session.subrequest_ctx.is_none() && !shared.background.has_room() => {
             Some(ForcedFreshness::ForceFresh)
@@ -132,6 +141,12 @@ pub fn on_hit(
             Some(ForcedFreshness::ForceExpiredServeStale { expired_at: None })
         }
     }
+}
+
+/// Whether the origin has failed for this resource since the request came.
+fn has_failed(shared: &Shared, ctx: &Context) -> bool {
+    let key = ctx.request.as_ref().and_then(|r| r.key.as_ref());
+    key.is_some_and(|(key, _)| shared.store.failures().since(&key.hash, shared.millis(ctx.started)))
 }
 
 /// Pingora's background fetch reads the request again as HTTP/1.1, where the authority of HTTP/2 is a Host field.
@@ -374,7 +389,7 @@ pub fn facts(session: &Session) -> Option<Facts> {
 }
 
 /// Whether a stale response may be served: for a background refresh (`None`) or because the origin failed.
-pub fn may_serve_stale(session: &Session, ctx: &mut Context, failure: Option<&Error>) -> bool {
+pub fn may_serve_stale(shared: &Shared, session: &Session, ctx: &mut Context, failure: Option<&Error>) -> bool {
     let Some(facts) = facts(session) else { return false };
     let directives = ctx.request.as_ref().map(|r| r.directives).unwrap_or_default();
     match failure {
@@ -383,6 +398,9 @@ pub fn may_serve_stale(session: &Session, ctx: &mut Context, failure: Option<&Er
             let upstream = matches!(e.esource(), pingora::ErrorSource::Upstream);
             let may = upstream && facts.stale_if_error_allowed(&directives, Timestamp::from(SystemTime::now()));
             ctx.cache.stale_if_error |= may;
+            if let (true, Some((key, _))) = (may, ctx.request.as_ref().and_then(|r| r.key.as_ref())) {
+                shared.store.failures().mark(&key.hash, shared.millis(Instant::now()));
+            }
             if let (true, ErrorType::HTTPStatus(status)) = (may, e.etype())
                 && let Ok(status) = StatusCode::from_u16(*status)
             {

@@ -171,7 +171,7 @@ impl ProxyHttp for Edge {
     }
 
     fn should_serve_stale(&self, session: &mut Session, ctx: &mut Context, failure: Option<&Error>) -> bool {
-        caching::may_serve_stale(session, ctx, failure)
+        caching::may_serve_stale(&self.shared, session, ctx, failure)
     }
 
     // ---- the answer to the client

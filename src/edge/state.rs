@@ -137,6 +137,11 @@ impl Shared {
         self.started.elapsed().as_secs()
     }
 
+    /// Milliseconds from the process's begin to a moment.
+    pub fn millis(&self, moment: Instant) -> u64 {
+        u64::try_from(moment.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// How long a request waits for another one that fetches the same: as long as that may take, retries included.
     pub fn lock_wait(&self, origin: usize, snapshot: &Snapshot) -> Duration {
         let origin = &snapshot.config.origins[origin];

@@ -112,6 +112,7 @@ pub fn status(ctx: &Context) -> CacheStatus<'_> {
 
 fn outcome(phase: CachePhase, ctx: &Context) -> Outcome {
     match phase {
+        CachePhase::Hit if ctx.cache.stale_if_error => Outcome::Stale,
         CachePhase::Hit if ctx.cache.collapsed => Outcome::Collapsed,
         CachePhase::Hit if ctx.cache.ttl.is_some_and(|ttl| ttl < 0) => Outcome::Stale,
         CachePhase::Hit => Outcome::Hit,

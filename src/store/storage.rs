@@ -18,6 +18,7 @@ use pingora_cache::storage::{
 use pingora_cache::trace::SpanHandle;
 use pingora_cache::{CacheKey, CacheMeta, PurgeType};
 
+use super::failures::Failures;
 use super::fill::{Fill, Reader, Written};
 use super::key::{AlreadyHashed, ObjectKey};
 use super::memory::MemoryTier;
@@ -43,6 +44,7 @@ pub struct Store {
     held: Arc<AtomicU64>,
     held_max: u64,
     uncacheable: Uncacheable,
+    failures: Failures,
     rejected: [AtomicU64; Rejection::ALL.len()],
 }
 
@@ -81,6 +83,7 @@ impl Store {
             // One object must always fit, however small the tier is.
             held_max: (config.size / 2).max(config.max_object),
             uncacheable: Uncacheable::default(),
+            failures: Failures::default(),
             rejected: Default::default(),
         }))
     }
@@ -92,6 +95,11 @@ impl Store {
     /// Which resources have lately been uncacheable.
     pub fn uncacheable(&self) -> &Uncacheable {
         &self.uncacheable
+    }
+
+    /// For which resources the origin has lately failed.
+    pub fn failures(&self) -> &Failures {
+        &self.failures
     }
 
     /// Counts what was not admitted.

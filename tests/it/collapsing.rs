@@ -39,9 +39,12 @@ async fn one_request_serves_all() {
         assert_eq!(origin.count(), 1);
         let collapsed = responses.iter().filter(|r| r.cache_status().contains("; collapsed")).count();
         assert_eq!(collapsed, 19, "{:?}", responses.iter().map(Response::cache_status).collect::<Vec<_>>());
-        let metrics = edge.metrics().await;
-        assert_eq!(metrics.sum("foreland_requests_total", &[("cache", "collapsed")]), 19.0);
-        assert_eq!(metrics.sum("foreland_requests_total", &[("cache", "miss")]), 1.0);
+        // A request is counted when it has ended here, which may be a moment after its client has the whole.
+        edge.wait_metrics("20 requests counted, one of them a miss", |m| {
+            let requests = |cache| m.sum("foreland_requests_total", &[("cache", cache)]);
+            (requests("collapsed"), requests("miss")) == (19.0, 1.0)
+        })
+        .await;
     }
 }
 
@@ -207,8 +210,9 @@ async fn an_origin_that_hangs_up_on_everyone_is_not_asked_one_by_one() {
             assert_eq!(origin.count(), failed + 1, "the others wait");
             gate.let_one_through();
         }
-        // With nothing to lose, those who are left wait no longer.
-        gate.reached(12).await;
+        // With nothing to lose, those who are left wait no longer. A few may have come to the lock only after the first
+        // failures: these still have a turn to wait for.
+        gate.reached(8).await;
         gate.open();
     })
     .await;
