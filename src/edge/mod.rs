@@ -6,6 +6,7 @@
 mod admit;
 mod body;
 mod caching;
+pub(crate) mod checks;
 mod client;
 mod connection;
 mod context;
@@ -34,4 +35,5 @@ mod upgrade;
 mod upstream;
 mod watch;
 
+pub(crate) use client::Client;
 pub use server::{Launch, run};
