@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, RANGE, TRANSFER_ENCODING, VARY};
+use http::header::{HOST, RANGE, TRANSFER_ENCODING, VARY};
 use http::{HeaderMap, Method, StatusCode, Version};
 use log::debug;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -30,20 +30,14 @@ const LOCK_RETRIES: usize = 64;
 /// the other of an origin that fails each of them slowly.
 const LOCK_RETRIES_OF_NOTHING: usize = 2;
 
-/// Whether the request may be answered from the store at all, or its response be stored.
-pub fn eligible(method: &Method) -> bool {
-    method == Method::GET || method == Method::HEAD
-}
-
 /// Puts the cache in the request's way, unless there is nothing in it to win.
 pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
     let Some(request) = &ctx.request else { return };
-    if request.cache_policy().is_some() && !eligible(&session.req_header().method) {
-        ctx.cache.forwarded = Some(FwdReason::Method);
-        return;
-    }
-    let Some((key, _)) = request.key.as_ref().filter(|_| !session.is_upgrade_req()) else {
-        ctx.cache.forwarded = Some(FwdReason::Bypass);
+    // Where there is a policy, it is content that leaves a request without a key.
+    let (method, content) = (&session.req_header().method, request.key.is_none());
+    let bypass = http_cache::bypass(request.cache_policy(), method, content, session.is_upgrade_req());
+    let (Some((key, _)), None) = (&request.key, bypass) else {
+        ctx.cache.forwarded = Some(bypass.map_or(FwdReason::Bypass, http_cache::Bypass::fwd));
         return;
     };
     ctx.cache.forwarded = Some(FwdReason::UriMiss);
@@ -245,7 +239,7 @@ fn judged(
     ctx: &mut Context,
     response: &ResponseHeader,
 ) -> Result<(Stored, ResponseHeader), Verdict> {
-    let length = response.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let length = http_cache::content_length(&response.headers);
     let stored = judge(session, ctx, response.status, &response.headers).map_err(Verdict::Rule)?;
     if length.is_some_and(|length| length > shared.store.memory().max_object()) {
         shared.store.reject(Rejection::TooLarge);
