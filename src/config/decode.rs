@@ -91,6 +91,11 @@ impl<T: Decode> Placed<T> {
     }
 }
 
+/// A mapping that tells which of its keys the file gives, and where.
+pub(super) trait Given {
+    fn given(&self) -> Vec<(&'static str, &Place)>;
+}
+
 /// The way from the root to a value.
 pub(super) struct Trail<'a> {
     parent: Option<&'a Trail<'a>>,
@@ -186,6 +191,18 @@ macro_rules! options {
 
             fn shape() -> $crate::config::decode::Shape {
                 $crate::config::decode::Shape::Keys(Self::keys)
+            }
+        }
+
+        impl $crate::config::decode::Given for $name {
+            fn given(&self) -> Vec<(&'static str, &$crate::config::report::Place)> {
+                let fields = [
+                    $( (
+                        stringify!($field).trim_start_matches("r#"),
+                        self.$field.as_ref().filter(|field| field.given).map(|field| &field.place),
+                    ) ),+
+                ];
+                fields.into_iter().filter_map(|(name, place)| Some((name, place?))).collect()
             }
         }
     )+};

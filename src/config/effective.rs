@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::decode::{Decode, Presence, Shape};
 use super::model::{
     AdminAddress, Balance, Config, HealthCheckKind, HostHeader, KeyPolicy, LogFormat, LogPath, Matcher, Origin,
     QueryKey, RequestPolicy, Route, Site, ValueMatch,
 };
+use super::raw;
 use super::units::{show_duration, show_size};
 use crate::http_cache::Policy;
 
@@ -16,6 +18,31 @@ pub fn effective(config: &Config) -> String {
     let mut out = String::new();
     root(config).write(&mut out, 0);
     out
+}
+
+/// Every cache setting in force, by its name below `cache` (`ttl`, `key.query`) and with its value in YAML, on one line.
+/// A setting that has no value has the word for what then holds.
+pub fn cache_settings(policy: &Policy, key: &KeyPolicy) -> Vec<(String, String)> {
+    let mut settings = Vec::new();
+    list_settings(&cache(policy, key), &raw::Cache::shape(), "", &mut settings);
+    settings
+}
+
+/// The keys of a mapping as declared, so that none is forgotten; those of the mappings in it follow their parent's name.
+fn list_settings(values: &Yaml, shape: &Shape, prefix: &str, settings: &mut Vec<(String, String)>) {
+    let (Yaml::Map(values), Shape::Keys(keys)) = (values, shape) else { return };
+    for field in keys().fields {
+        let name = format!("{prefix}{}", field.name);
+        let value = values.iter().find(|(name, _)| name == field.name).map(|(_, value)| value);
+        match (value, (field.shape)(), field.presence) {
+            (Some(value), shape @ Shape::Keys(_), _) => list_settings(value, &shape, &format!("{name}."), settings),
+            (Some(value), ..) => settings.push((name, value.inline())),
+            (None, _, Presence::Absent(meaning) | Presence::Default(meaning)) => {
+                settings.push((name, meaning.trim_matches('`').to_owned()));
+            }
+            (None, _, Presence::Required) => {}
+        }
+    }
 }
 
 /// As much of YAML as is written here.
@@ -305,21 +332,26 @@ impl Yaml {
         }
     }
 
+    /// In flow style, on one line.
+    fn inline(&self) -> String {
+        match self {
+            Yaml::Plain(value) => value.clone(),
+            Yaml::Text(value) => quoted(value),
+            Yaml::List(items) => format!("[{}]", items.iter().map(Yaml::inline).collect::<Vec<_>>().join(", ")),
+            Yaml::Map(pairs) => {
+                let pair = |(key, value): &(String, Yaml)| format!("{}: {}", quoted(key), value.inline());
+                format!("{{{}}}", pairs.iter().map(pair).collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+
     /// Writes what follows a colon or a dash, to the end of its last line.
     fn write_value(&self, out: &mut String, indent: usize) {
         match self {
             Yaml::Plain(value) => out.push_str(&format!(" {value}\n")),
             Yaml::Text(value) => out.push_str(&format!(" {}\n", quoted(value))),
             Yaml::List(items) if items.iter().all(|i| matches!(i, Yaml::Plain(_) | Yaml::Text(_))) => {
-                let items: Vec<String> = items
-                    .iter()
-                    .map(|item| match item {
-                        Yaml::Text(value) => quoted(value),
-                        Yaml::Plain(value) => value.clone(),
-                        _ => String::new(),
-                    })
-                    .collect();
-                out.push_str(&format!(" [{}]\n", items.join(", ")));
+                out.push_str(&format!(" {}\n", self.inline()));
             }
             Yaml::Map(pairs) if pairs.is_empty() => out.push_str(" {}\n"),
             _ => {

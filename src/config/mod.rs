@@ -9,6 +9,7 @@ mod effective;
 pub mod model;
 mod node;
 pub mod pattern;
+mod places;
 mod raw;
 mod reference;
 mod report;
@@ -26,12 +27,14 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-pub use effective::effective;
+pub use effective::{cache_settings, effective};
 pub use model::Config;
+pub use places::{Places, PolicyPlaces, RoutePlaces, SitePlaces};
 pub use reference::reference;
 pub use report::{Errors, Finding, Mark, Place};
 pub use restart::needs_restart;
 pub use schema::schema;
+pub use units::show_duration;
 
 use decode::{Placed, Trail};
 use node::{Node, Value};
@@ -76,7 +79,7 @@ fn from_bytes(bytes: &[u8], source: Option<&Path>, base: &Path, env: Env<'_>) ->
     }
     let mut report = Report::default();
     let root = Placed::<raw::Root>::decode(&node, &Trail::ROOT, &mut report);
-    let config = root.and_then(|root| check::check(&root, base, env, &mut report));
+    let config = root.as_ref().and_then(|root| check::check(root, base, env, &mut report));
     if !report.errors.is_empty() {
         return Err(Errors::new(&file, report.errors));
     }

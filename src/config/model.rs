@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::pattern::PathPattern;
+use super::places::Places;
 use crate::http_cache::Policy;
 
 /// The whole of one file, checked.
@@ -40,6 +41,8 @@ pub struct Config {
     pub sites: Vec<Site>,
     /// Non-fatal remarks of the checks (an unused origin, …), each with its place, ready to print.
     pub warnings: Vec<String>,
+    /// Where in the file the origins, the sites, their routes and their settings stand.
+    pub places: Places,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

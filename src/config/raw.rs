@@ -258,7 +258,8 @@ options! {
         query: QueryChoice = Absent("`all`");
         /// Whether their order does not matter.
         sort: bool = Absent("`false`");
-        /// Request fields that count.
+        /// Request fields that count. What a client says in forwarding fields (`X-Forwarded-Host`, `X-Original-URL` and
+        /// the like) reaches the origin only if the field is listed here, or if a trusted proxy says it.
         headers: List<FieldName, 0> = Absent("`[]`");
         /// Cookies that count.
         cookies: List<CookieName, 0> = Absent("`[]`");

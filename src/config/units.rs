@@ -61,7 +61,7 @@ pub(super) fn size(text: &str) -> Result<u64, Fault> {
 }
 
 /// The shortest text that [`duration`] reads as `d`.
-pub(super) fn show_duration(d: Duration) -> String {
+pub fn show_duration(d: Duration) -> String {
     let mut left = u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     if left == 0 {
         return "0s".to_owned();

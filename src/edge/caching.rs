@@ -3,12 +3,13 @@
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, DATE, HOST, RANGE, TRANSFER_ENCODING, VARY};
+use http::header::{DATE, HOST, RANGE, TRANSFER_ENCODING, VARY};
 use http::{HeaderMap, Method, StatusCode, Version};
 use log::debug;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 use pingora_cache::key::HashBinary;
+use pingora_cache::lock::CacheKeyLockImpl;
 use pingora_cache::{
     CacheKey, CacheMeta, CacheOptionOverrides, ForcedFreshness, HitHandler, NoCacheReason, RespCacheable,
 };
@@ -30,20 +31,14 @@ const LOCK_RETRIES: usize = 64;
 /// the other of an origin that fails each of them slowly.
 const LOCK_RETRIES_OF_NOTHING: usize = 2;
 
-/// Whether the request may be answered from the store at all, or its response be stored.
-pub fn eligible(method: &Method) -> bool {
-    method == Method::GET || method == Method::HEAD
-}
-
 /// Puts the cache in the request's way, unless there is nothing in it to win.
 pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
     let Some(request) = &ctx.request else { return };
-    if request.cache_policy().is_some() && !eligible(&session.req_header().method) {
-        ctx.cache.forwarded = Some(FwdReason::Method);
-        return;
-    }
-    let Some((key, _)) = request.key.as_ref().filter(|_| !session.is_upgrade_req()) else {
-        ctx.cache.forwarded = Some(FwdReason::Bypass);
+    // Where there is a policy, it is content that leaves a request without a key.
+    let (method, content) = (&session.req_header().method, request.key.is_none());
+    let bypass = http_cache::bypass(request.cache_policy(), method, content, session.is_upgrade_req());
+    let (Some((key, _)), None) = (&request.key, bypass) else {
+        ctx.cache.forwarded = Some(bypass.map_or(FwdReason::Bypass, http_cache::Bypass::fwd));
         return;
     };
     ctx.cache.forwarded = Some(FwdReason::UriMiss);
@@ -63,7 +58,7 @@ pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
     }
     // Nor is anybody to wait for a response that its own client does not want stored.
     let shares = expected == Expect::Cacheable && !request.directives.no_store;
-    let lock = shares.then_some(shared.lock);
+    let lock = shares.then_some(shared.collapse as &'static CacheKeyLockImpl);
     let mut overrides = CacheOptionOverrides::default();
     overrides.max_lock_retries = Some(if is_stored { LOCK_RETRIES } else { LOCK_RETRIES_OF_NOTHING });
     overrides.wait_timeout = Some(shared.lock_wait(request.policy().origin, &request.snapshot));
@@ -271,7 +266,7 @@ fn judged(
     ctx: &mut Context,
     response: &ResponseHeader,
 ) -> Result<(Stored, ResponseHeader), Verdict> {
-    let length = response.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let length = http_cache::content_length(&response.headers);
     let stored = judge(session, ctx, response.status, &response.headers).map_err(Verdict::Rule)?;
     if length.is_some_and(|length| length > shared.store.memory().max_object()) {
         shared.store.reject(Rejection::TooLarge);

@@ -144,6 +144,13 @@ impl Context {
     }
 }
 
+impl Context {
+    /// Whether the request comes from a trusted proxy.
+    pub fn is_trusted(&self) -> bool {
+        self.client.is_some_and(|client| client.trusted)
+    }
+}
+
 impl Request {
     pub fn site(&self) -> &Site {
         &self.snapshot.config.sites[self.site]

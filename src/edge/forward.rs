@@ -8,10 +8,11 @@ use http::header::{self, HOST, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use pingora::Result;
 use pingora::http::RequestHeader;
-use smallvec::SmallVec;
 
 use super::client::Client;
 use crate::config::model::HostHeader;
+use crate::http_cache::Rewrites;
+use crate::site::Names;
 
 /// A field that is written here: its name for looking it up, and in the letter case that it is sent in.
 struct Field(HeaderName, &'static str);
@@ -23,35 +24,6 @@ static FORWARDED_HOST: Field = Field(HeaderName::from_static("x-forwarded-host")
 static FORWARDED_PROTO: Field = Field(HeaderName::from_static("x-forwarded-proto"), "X-Forwarded-Proto");
 static REQUEST_ID: Field = Field(HeaderName::from_static("x-request-id"), "X-Request-Id");
 static VIA: Field = Field(header::VIA, "Via");
-
-/// Fields by which a client could make an origin answer another question than the one in the cache key. They do not
-/// pass unless a trusted proxy has set them.
-const UNKEYED: [&str; 11] = [
-    "forwarded",
-    "front-end-https",
-    "true-client-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "x-host",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "x-real-ip",
-    "x-url-scheme",
-];
-
-/// The same for all fields that begin so.
-const UNKEYED_PREFIXES: [&str; 3] = ["x-forwarded-", "x-original-", "x-rewrite-"];
-
-/// Fields that a request keeps even if its Connection names them: its framing, its target, and where it has been.
-static NOT_NOMINATED: [HeaderName; 6] = [
-    header::CONNECTION,
-    header::UPGRADE,
-    header::HOST,
-    header::CONTENT_LENGTH,
-    header::TRANSFER_ENCODING,
-    HeaderName::from_static("cdn-loop"),
-];
 
 /// What the origin is told of the request's way.
 pub struct Way<'a> {
@@ -71,33 +43,21 @@ pub struct Way<'a> {
     pub server: &'a str,
 }
 
-/// Removes the fields that are for this hop alone because Connection names them (RFC 9110 §7.6.1).
-pub fn drop_nominated(req: &mut RequestHeader) {
-    let mut nominated = SmallVec::<[HeaderName; 4]>::new();
-    for line in req.headers.get_all(header::CONNECTION) {
-        for option in line.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii) {
-            let is_usual = [&b"close"[..], b"keep-alive", b"upgrade"].iter().any(|o| option.eq_ignore_ascii_case(o));
-            if !is_usual
-                && let Ok(name) = HeaderName::from_bytes(option)
-                && req.headers.contains_key(&name)
-                && !NOT_NOMINATED.contains(&name)
-            {
-                nominated.push(name);
-            }
-        }
-    }
-    for name in &nominated {
+/// Removes the fields of these names.
+pub fn drop_fields(req: &mut RequestHeader, names: impl FnOnce(&HeaderMap) -> Names) {
+    for name in &names(&req.headers) {
         req.remove_header(name);
     }
 }
 
-/// Removes what an untrusted client may not say. Before anything is looked up: a variant or a key that depends on it
-/// would be filled with an answer that does not.
-pub fn drop_unkeyed(req: &mut RequestHeader) {
-    let sent: SmallVec<[HeaderName; 4]> =
-        req.headers.keys().filter(|name| is_unkeyed(name.as_str())).cloned().collect();
-    for name in &sent {
-        req.remove_header(name);
+/// Writes fields anew.
+pub fn rewrite_fields(req: &mut RequestHeader, rewritten: Rewrites) {
+    for (name, value) in rewritten {
+        req.remove_header(&name);
+        if let Some(value) = value {
+            // Only one with an invalid name could fail.
+            let _ = req.insert_header(name, value);
+        }
     }
 }
 
@@ -112,6 +72,9 @@ pub fn loops(headers: &HeaderMap, cdn_id: &HeaderValue) -> bool {
 
 /// Writes the forwarding fields. Hop-by-hop fields are removed by Pingora's own policy before.
 ///
+/// A field that is there is one that was let through: a trusted proxy's, or one in the key, which the origin must see as
+/// the key has it.
+///
 /// # Errors
 /// A value that is no valid field value, which only a client's own odd Host can lead to.
 pub fn prepare(req: &mut RequestHeader, way: &Way<'_>) -> Result<()> {
@@ -120,10 +83,10 @@ pub fn prepare(req: &mut RequestHeader, way: &Way<'_>) -> Result<()> {
     let mut text = BytesMut::with_capacity(160);
     let _ = write!(text, "{}", way.client.peer);
     append_to_list(req, &FORWARDED_FOR, value(text.split())?)?;
-    if !way.client.trusted || !req.headers.contains_key(&FORWARDED_PROTO.0) {
+    if !req.headers.contains_key(&FORWARDED_PROTO.0) {
         req.insert_header(FORWARDED_PROTO.1, HeaderValue::from_static(way.scheme))?;
     }
-    if !way.client.trusted || !req.headers.contains_key(&FORWARDED_HOST.0) {
+    if !req.headers.contains_key(&FORWARDED_HOST.0) {
         text.extend_from_slice(way.host.as_bytes());
         req.insert_header(FORWARDED_HOST.1, value(text.split())?)?;
     }
@@ -146,20 +109,6 @@ pub fn prepare(req: &mut RequestHeader, way: &Way<'_>) -> Result<()> {
         HostHeader::Fixed(host) => req.insert_header(HOST, host.as_str())?,
     }
     Ok(())
-}
-
-/// Whether a field is one of [`UNKEYED`], for an origin too that takes an underscore for a hyphen, as CGI makes it.
-fn is_unkeyed(name: &str) -> bool {
-    // Names are in lower case. The first letter rules most of them out.
-    if !matches!(name.as_bytes().first(), Some(b'f' | b't' | b'x')) {
-        return false;
-    }
-    let begins = |unkeyed: &str| {
-        name.len() >= unkeyed.len()
-            && name.bytes().zip(unkeyed.bytes()).all(|(n, u)| n == u || (n == b'_' && u == b'-'))
-    };
-    UNKEYED.iter().any(|unkeyed| name.len() == unkeyed.len() && begins(unkeyed))
-        || UNKEYED_PREFIXES.iter().any(|prefix| begins(prefix))
 }
 
 /// One element of Forwarded (RFC 7239 §4).
@@ -222,20 +171,21 @@ mod tests {
     }
 
     #[test]
-    fn an_untrusted_clients_fields_do_not_pass() {
-        let mut req = request(&[
-            ("X-Forwarded-For", "1.1.1.1"),
-            ("X-Forwarded-Host", "evil"),
-            ("X-Original-URL", "/admin"),
-            ("X-HTTP-Method-Override", "DELETE"),
-            ("Forwarded", "for=1.1.1.1"),
-        ]);
-        drop_unkeyed(&mut req);
+    fn the_way_is_told_where_nobody_else_has_told_it() {
+        let mut req = request(&[]);
         prepare(&mut req, &way(false)).unwrap();
         assert_eq!(req.headers["x-forwarded-for"], "203.0.113.9");
         assert_eq!(req.headers["x-forwarded-host"], "a.example:8080");
+        assert_eq!(req.headers["x-forwarded-proto"], "http");
         assert_eq!(req.headers["forwarded"], "for=203.0.113.9;host=\"a.example:8080\";proto=http");
-        assert!(!req.headers.contains_key("x-original-url") && !req.headers.contains_key("x-http-method-override"));
+    }
+
+    #[test]
+    fn what_is_in_the_key_reaches_the_origin_as_it_is_there() {
+        let mut req = request(&[("X-Forwarded-Host", "x"), ("X-Forwarded-Host", "y"), ("X-Forwarded-For", "1.1.1.1")]);
+        prepare(&mut req, &way(false)).unwrap();
+        assert_eq!(req.headers.get_all("x-forwarded-host").iter().collect::<Vec<_>>(), ["x", "y"]);
+        assert_eq!(req.headers["x-forwarded-for"], "1.1.1.1, 203.0.113.9");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::context::Context;
 use super::respond::{Answer, respond};
 use super::state::Shared;
 use super::{caching, link, trace};
-use crate::http_cache::{self, Outcome, Ranges, Reuse};
+use crate::http_cache::{self, Outcome, Reuse, Selection};
 use crate::store::{Object, ObjectKey, write_field};
 
 /// Over HTTP/2, the time limit of writing is for each piece: a larger one would cut off clients that are only slow.
@@ -40,7 +40,7 @@ pub async fn answer(shared: &Shared, session: &mut Session, ctx: &mut Context) -
     let Some(request) = &ctx.request else { return Ok(false) };
     let Some((key, _)) = &request.key else { return Ok(false) };
     let header = session.req_header();
-    if !caching::eligible(&header.method) || session.is_upgrade_req() {
+    if !http_cache::is_cached_method(&header.method) || session.is_upgrade_req() {
         return Ok(false);
     }
     let Some(object) = find(shared, ObjectKey::primary(key.hash), &header.headers) else {
@@ -83,23 +83,17 @@ fn find(shared: &Shared, key: ObjectKey, request: &HeaderMap) -> Option<Arc<Obje
 }
 
 fn part(object: &Object, method: &Method, request: &HeaderMap, ctx: &Context) -> Part {
-    let head = &object.head;
+    let (head, length) = (&object.head, object.body.len() as u64);
     let (status, stored) = (head.response.status, &head.response.headers);
-    if http_cache::not_modified(method, request, status, stored, head.record.facts.last_modified, ctx.now) {
-        return Part::NotModified;
-    }
-    // RFC 9110 §14.2: Range is for GET only; and only a 200 has parts.
-    if status != StatusCode::OK || method != Method::GET || !http_cache::if_range_matches(request, stored, ctx.now) {
-        return Part::Whole;
-    }
     let to_usize = |r: Range<u64>| r.start as usize..r.end as usize;
-    match Ranges::of(request, object.body.len() as u64) {
-        Ranges::Ignore => Part::Whole,
-        Ranges::Unsatisfiable => Part::Unsatisfiable,
-        Ranges::Single(range) => Part::Range(to_usize(range)),
-        Ranges::Multi(ranges) => {
+    match http_cache::select(method, request, status, stored, &head.record.facts, length, ctx.now) {
+        Selection::Whole => Part::Whole,
+        Selection::NotModified => Part::NotModified,
+        Selection::Range(range) => Part::Range(to_usize(range)),
+        Selection::Ranges(ranges) => {
             Part::Ranges(ranges.into_iter().map(to_usize).collect(), format!("foreland-{}", ctx.id))
         }
+        Selection::Unsatisfiable => Part::Unsatisfiable,
     }
 }
 

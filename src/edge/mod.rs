@@ -7,7 +7,9 @@ mod admit;
 mod background;
 mod body;
 mod caching;
+pub(crate) mod checks;
 mod client;
+mod collapse;
 mod connection;
 mod context;
 mod control;
@@ -37,4 +39,5 @@ mod upgrade;
 mod upstream;
 mod watch;
 
+pub(crate) use client::Client;
 pub use server::{Launch, run};

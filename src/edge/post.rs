@@ -3,15 +3,15 @@
 //! It is written into the store beside the way to the client: nobody who asks by POST is ever answered from there.
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
 use http::{Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
+use super::caching;
 use super::context::Context;
 use super::state::Shared;
-use super::{admit, caching};
 use crate::http_cache::{self, RequestDirectives, RequestFacts, Timestamp};
+use crate::site;
 use crate::store::{Head, ObjectKey, Written};
 
 /// Begins to store the response, if it says that it is what a GET of the same URL would get. After the invalidation
@@ -25,7 +25,8 @@ pub fn begin(shared: &Shared, session: &Session, response: &ResponseHeader, ctx:
     if !http_cache::describes_target(&request.host, target, &response.headers) {
         return;
     }
-    let Some((policy, key, text)) = admit::key_of_get(request, header, target) else { return };
+    let get = site::key_of_get(request.site(), &request.host, target, &header.headers, ctx.is_trusted());
+    let Some((policy, key, text)) = get else { return };
     let received = Timestamp::from(std::time::SystemTime::now());
     let directives = RequestDirectives::parse(&header.headers, policy);
     let sent = ctx.upstream.sent.unwrap_or(received);
@@ -34,7 +35,7 @@ pub fn begin(shared: &Shared, session: &Session, response: &ResponseHeader, ctx:
     let Ok(stored) = http_cache::storability(&facts, response.status, &response.headers, policy, received) else {
         return;
     };
-    let length = response.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let length = http_cache::content_length(&response.headers);
     if length.is_some_and(|length| length > shared.store.memory().max_object()) || !shared.store.has_room() {
         return;
     }

@@ -9,6 +9,7 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use super::{link, trace};
+use crate::site::Refusal;
 
 /// An answer of the edge's own.
 pub struct Answer {
@@ -29,6 +30,13 @@ impl Answer {
     /// The same, and the connection ends with it.
     pub fn closing(self) -> Answer {
         Answer { close: true, ..self }
+    }
+}
+
+impl From<Refusal> for Answer {
+    fn from(refusal: Refusal) -> Answer {
+        let Refusal { status, text, reason, close } = refusal;
+        Answer { status, text, reason: reason.into_owned(), close }
     }
 }
 

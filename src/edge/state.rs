@@ -9,10 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
-use pingora_cache::lock::{CacheKeyLockImpl, CacheLock};
 use tokio::runtime::Handle;
 
 use super::background::Background;
+use super::collapse::Collapse;
 use super::watch::Watch;
 use crate::config::model::Config;
 use crate::observe::{AccessLog, Metrics, NO_SITE, OriginMetrics, SiteMetrics};
@@ -29,7 +29,7 @@ pub struct Shared {
     /// The configuration of the start: what a reload cannot change is as it says.
     pub started_with: Arc<Config>,
     pub store: &'static Store,
-    pub lock: &'static CacheKeyLockImpl,
+    pub collapse: &'static Collapse,
     pub metrics: Arc<Metrics>,
     pub access_log: ArcSwapOption<AccessLog>,
     pub watch: Arc<Watch>,
@@ -81,12 +81,11 @@ impl Shared {
         let (store, limits, file) = (Store::leak(config.memory), config.limits, config.source.clone());
         let snapshot = Snapshot::new(config, &metrics, None);
         snapshot.pools.start(&runtime, None);
-        let lock: Box<CacheKeyLockImpl> = CacheLock::new_boxed(LOCK_AGE);
         Arc::new(Shared {
             started_with: snapshot.config.clone(),
             snapshot: ArcSwap::from_pointee(snapshot),
             store,
-            lock: Box::leak(lock),
+            collapse: Collapse::leak(LOCK_AGE),
             metrics,
             access_log: ArcSwapOption::new(access_log.map(Arc::new)),
             no_site: metrics_of_none,

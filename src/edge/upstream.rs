@@ -63,11 +63,7 @@ pub fn request(shared: &Shared, session: &Session, header: &mut RequestHeader, c
         return Error::e_explain(ErrorType::InternalError, "a request without a site, a client or a server");
     };
     let asked = session.req_header();
-    // What the client asked for, in origin form (RFC 9112 §3.2.1).
     if let Some(target) = &request.target {
-        header.set_raw_path(target.as_bytes())?;
-    } else if !asked.raw_path().starts_with(b"/") && asked.raw_path() != b"*" {
-        let target = asked.uri.path_and_query().map_or("/", |target| target.as_str());
         header.set_raw_path(target.as_bytes())?;
     }
     if asked.method == Method::HEAD

@@ -14,9 +14,12 @@ use super::policy::Reduction;
 /// A field and what it is to say; `None`: it goes.
 pub type Rewrite = (HeaderName, Option<HeaderValue>);
 
+/// What [`reduce`] finds.
+pub type Rewrites = SmallVec<[Rewrite; 2]>;
+
 /// What is to be rewritten in a request. Empty, without looking, where the route reduces nothing.
-pub fn reduce(request: &HeaderMap, reduction: &Reduction) -> SmallVec<[Rewrite; 2]> {
-    let mut rewrites = SmallVec::new();
+pub fn reduce(request: &HeaderMap, reduction: &Reduction) -> Rewrites {
+    let mut rewrites = Rewrites::new();
     if !reduction.accept_encoding.is_empty() && request.contains_key(ACCEPT_ENCODING) {
         rewrites.extend(encoding(request, &reduction.accept_encoding).map(|v| (ACCEPT_ENCODING, Some(v))));
     }

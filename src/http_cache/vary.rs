@@ -52,6 +52,11 @@ pub fn is_any(headers: &HeaderMap) -> bool {
     Names::of(headers).is_none()
 }
 
+/// The request fields that Vary names, in alphabetical order, each once; `None` where [`is_any`].
+pub fn varies_on(headers: &HeaderMap) -> Option<Vec<&str>> {
+    Some(Names::of(headers)?.iter().collect())
+}
+
 /// The names in a Vary, in alphabetical order, each once.
 struct Names<'a> {
     names: [&'a str; MAX_VARY_FIELDS],

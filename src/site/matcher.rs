@@ -1,6 +1,6 @@
 //! Which of a site's routes governs a request.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use super::normal::decoded;
 use crate::config::model::{Matcher, Site, ValueMatch};
@@ -14,6 +14,18 @@ pub struct Facts<'a> {
     /// Without the `?`; `None` where the target has none.
     pub query: Option<&'a str>,
     pub headers: &'a HeaderMap,
+    /// Fields that count as absent, whoever sent them: see [`super::Resolved::dropped`].
+    pub withheld: &'a [HeaderName],
+}
+
+/// The first condition of a matcher that does not hold. Indexes are into the matcher's lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmet {
+    Method,
+    Path,
+    Extension,
+    Header(usize),
+    Query(usize),
 }
 
 /// The index of the first route that matches; `None`: the site's own policy governs.
@@ -23,11 +35,23 @@ pub fn route(site: &Site, facts: &Facts<'_>) -> Option<usize> {
 
 /// Whether every condition that is present holds.
 pub fn matches(matcher: &Matcher, facts: &Facts<'_>) -> bool {
-    method_matches(&matcher.methods, facts.method)
-        && (matcher.path.is_empty() || matcher.path.iter().any(|pattern| pattern.matches(facts.path)))
-        && extension_matches(&matcher.extensions, facts.path)
-        && matcher.headers.iter().all(|(name, value)| header_matches(facts.headers, name, value))
-        && matcher.query.iter().all(|(name, value)| query_matches(facts.query, name, value))
+    unmet(matcher, facts).is_none()
+}
+
+/// The first condition that does not hold; `None`: all do.
+pub fn unmet(matcher: &Matcher, facts: &Facts<'_>) -> Option<Unmet> {
+    if !method_matches(&matcher.methods, facts.method) {
+        return Some(Unmet::Method);
+    }
+    if !(matcher.path.is_empty() || matcher.path.iter().any(|pattern| pattern.matches(facts.path))) {
+        return Some(Unmet::Path);
+    }
+    if !extension_matches(&matcher.extensions, facts.path) {
+        return Some(Unmet::Extension);
+    }
+    let header = matcher.headers.iter().position(|(name, value)| !header_matches(facts, name, value));
+    let query = || matcher.query.iter().position(|(name, value)| !query_matches(facts.query, name, value));
+    header.map(Unmet::Header).or_else(|| query().map(Unmet::Query))
 }
 
 /// GET stands for HEAD too: the two share a cache key, so one route must govern both.
@@ -47,11 +71,15 @@ fn extension_matches(extensions: &[String], path: &str) -> bool {
 }
 
 /// A field may come in several lines: one that equals is enough.
-fn header_matches(headers: &HeaderMap, name: &str, value: &ValueMatch) -> bool {
+fn header_matches(facts: &Facts<'_>, name: &str, value: &ValueMatch) -> bool {
+    let withheld = facts.withheld.iter().any(|withheld| withheld == name);
+    let present = || !withheld && facts.headers.contains_key(name);
     match value {
-        ValueMatch::Present => headers.contains_key(name),
-        ValueMatch::Absent => !headers.contains_key(name),
-        ValueMatch::Equals(value) => headers.get_all(name).iter().any(|line| line.as_bytes() == value.as_bytes()),
+        ValueMatch::Present => present(),
+        ValueMatch::Absent => !present(),
+        ValueMatch::Equals(value) => {
+            !withheld && facts.headers.get_all(name).iter().any(|line| line.as_bytes() == value.as_bytes())
+        }
     }
 }
 
@@ -76,7 +104,7 @@ fn query_matches(query: Option<&str>, name: &str, value: &ValueMatch) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use http::header::{HeaderName, HeaderValue};
+    use http::HeaderValue;
 
     use super::*;
     use crate::config::model::{KeyPolicy, RequestPolicy, Route};
@@ -91,7 +119,7 @@ mod tests {
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
-        matches(matcher, &Facts { method, path, query, headers: &headers })
+        matches(matcher, &Facts { method, path, query, headers: &headers, withheld: &[] })
     }
 
     fn query(name: &str, value: ValueMatch) -> Matcher {
@@ -139,6 +167,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_withheld_is_absent() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-kind", HeaderValue::from_static("video"));
+        let asked = |value: ValueMatch, withheld: &[HeaderName]| {
+            let facts = Facts { method: "GET", path: "/", query: None, headers: &headers, withheld };
+            unmet(&header(value), &facts)
+        };
+        let withheld = [HeaderName::from_static("x-kind")];
+        let video = || ValueMatch::Equals("video".to_owned());
+        assert_eq!((asked(video(), &[]), asked(ValueMatch::Present, &[])), (None, None));
+        assert_eq!(asked(ValueMatch::Absent, &[]), Some(Unmet::Header(0)));
+        assert_eq!(asked(video(), &withheld), Some(Unmet::Header(0)));
+        assert_eq!(asked(ValueMatch::Present, &withheld), Some(Unmet::Header(0)));
+        assert_eq!(asked(ValueMatch::Absent, &withheld), None);
+    }
+
+    #[test]
     fn parameters_are_compared_decoded() {
         let equals = query("q", ValueMatch::Equals("a b".to_owned()));
         assert!(ask(&equals, "GET", "/?x=1&q=a%20b", &[]) && ask(&equals, "GET", "/?q=1&q=a%20b", &[]));
@@ -172,7 +217,7 @@ mod tests {
         let routes = vec![route_for(&["/a", "/b"]), route_for(&["/b"]), route_for(&["/c"])];
         let site = Site { name: "site".into(), hosts: Vec::new(), policy: policy.clone(), routes };
         let headers = HeaderMap::new();
-        let find = |path| route(&site, &Facts { method: "GET", path, query: None, headers: &headers });
+        let find = |path| route(&site, &Facts { method: "GET", path, query: None, headers: &headers, withheld: &[] });
         assert_eq!((find("/b"), find("/c"), find("/d")), (Some(0), Some(2), None));
     }
 }

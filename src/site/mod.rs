@@ -1,13 +1,20 @@
 //! Which policy governs this request: hosts, routes, normalising, and the cache key.
 //!
 //! All of it is pure and on the hot path: a request that is already in normal form is decided without an allocation.
+//! [`resolve`] is the whole way, for the proxy and for whoever asks what the proxy would do.
 
 mod directory;
+mod fields;
 mod key;
 mod matcher;
 mod normal;
+mod refusal;
+mod resolve;
 
 pub use directory::Directory;
+pub use fields::{Names, nominated};
 pub use key::{Key, KeyParts, KeyText, describe, key};
-pub use matcher::{Facts, matches, route};
+pub use matcher::{Facts, Unmet, matches, route, unmet};
 pub use normal::{BadHost, has_dot_segments, normalise_host, normalise_path, normalise_query};
+pub use refusal::Refusal;
+pub use resolve::{Asked, Resolved, announces_content, key_of_get, resolve};

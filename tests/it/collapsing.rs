@@ -6,6 +6,13 @@ use crate::harness::{Ask, Edge, Gate, Origin, Reply, Response, within};
 use crate::over::{BOTH, all};
 
 /// Waits until so many requests are at the edge, unanswered.
+/// Of `n` requests, one fetches and the others wait for it.
+async fn waiting(edge: &Edge, n: usize) {
+    in_flight(edge, n).await;
+    let all_but_one = (n - 1) as f64;
+    edge.wait_metrics("all but one to wait", |m| m.metric("foreland_cache_waits_total") >= Some(all_but_one)).await;
+}
+
 async fn in_flight(edge: &Edge, n: usize) {
     edge.wait_metrics(&format!("{n} requests in flight"), |m| m.sum("foreland_requests_in_flight", &[]) == n as f64)
         .await;
@@ -29,7 +36,7 @@ async fn one_request_serves_all() {
         .await;
         let edge = Edge::before(&origin, "").await;
         let responses = at_once(&edge, 20, async {
-            in_flight(&edge, 20).await;
+            waiting(&edge, 20).await;
             gate.open();
         })
         .await;
@@ -81,7 +88,8 @@ async fn an_answer_that_cannot_be_shared_lets_everyone_go_on_at_once() {
     .await;
     let edge = Edge::before(&origin, "").await;
     let responses = at_once(&edge, 12, async {
-        in_flight(&edge, 12).await;
+        waiting(&edge, 12).await;
+        origin.wait_for(1).await;
         assert_eq!(origin.count(), 1, "the others wait");
         first_head.open();
         // No body has been let through yet: the head alone sets the others free.
@@ -136,7 +144,7 @@ async fn a_bad_first_answer(origin_settings: &str, bad: impl Fn() -> Reply + Sen
     ))
     .await;
     let responses = at_once(&edge, 20, async {
-        in_flight(&edge, 20).await;
+        waiting(&edge, 20).await;
         gate.open();
     })
     .await;
@@ -186,7 +194,7 @@ async fn an_origin_that_keeps_failing_strands_nobody() {
     let origin = Origin::start(move |_| Reply::new(503).body("busy").hold(&at)).await;
     let edge = Edge::before(&origin, "").await;
     let responses = at_once(&edge, 20, async {
-        in_flight(&edge, 20).await;
+        waiting(&edge, 20).await;
         gate.open();
     })
     .await;
@@ -204,15 +212,16 @@ async fn an_origin_that_hangs_up_on_everyone_is_not_asked_one_by_one() {
     ))
     .await;
     let responses = at_once(&edge, 12, async {
-        in_flight(&edge, 12).await;
+        let mut waits = 0.0;
         for failed in 0..3 {
             gate.reached(failed + 1).await;
+            waits += (11 - failed) as f64;
+            edge.wait_metrics("the others to wait", |m| m.metric("foreland_cache_waits_total") == Some(waits)).await;
             assert_eq!(origin.count(), failed + 1, "the others wait");
             gate.let_one_through();
         }
-        // With nothing to lose, those who are left wait no longer. A few may have come to the lock only after the first
-        // failures: these still have a turn to wait for.
-        gate.reached(8).await;
+        // With nothing to lose, those who are left wait no longer.
+        gate.reached(12).await;
         gate.open();
     })
     .await;

@@ -1,6 +1,6 @@
 //! What the origin is told of a request's way, and what neither side may tell the other.
 
-use super::harness::{Ask, Edge, Origin, Reply};
+use super::harness::{Ask, Edge, Origin, Reply, eventually};
 
 const TRUSTING: &str = "trusted_proxies: [127.0.0.1/32]\n";
 
@@ -80,6 +80,141 @@ async fn a_strangers_claims_are_dropped_in_whatever_words() {
     for name in others {
         assert_eq!(seen.header(name), Some("evil"), "{name}");
     }
+}
+
+/// Fields that a client may not set unless they are in the key.
+const CLAIMS: [&str; 7] = [
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Original-URL",
+    "X-Rewrite-URL",
+    "X-HTTP-Method-Override",
+    "X-Host",
+    "X_Real_IP",
+];
+
+#[tokio::test]
+async fn a_listed_claim_reaches_the_origin_and_is_in_the_key() {
+    let origin = Origin::start(|r| {
+        let said: Vec<_> = CLAIMS.iter().flat_map(|name| r.headers.all(name)).collect();
+        Reply::ok(said.join(",")).cache_control("max-age=60")
+    })
+    .await;
+    let routes: String = CLAIMS
+        .iter()
+        .map(|name| {
+            let cache = format!("cache: {{ key: {{ headers: [{name}] }} }}");
+            format!("  - {{ match: {{ path: \"/{}\" }}, {cache} }}\n", name.to_lowercase())
+        })
+        .collect();
+    let edge = Edge::before(&origin, &format!("routes:\n{routes}")).await;
+    for (i, name) in CLAIMS.into_iter().enumerate() {
+        let path = format!("/{}", name.to_lowercase());
+        // All claims are made, and one is listed.
+        let ask = |value: &str| CLAIMS.iter().fold(Ask::get(&path), |ask, name| ask.header(name, value));
+        for value in ["one", "two"] {
+            let first = edge.ask(&ask(value)).await;
+            let second = edge.ask(&ask(value)).await;
+            assert!(!first.is_hit() && second.is_hit(), "{name}: {first:?} {second:?}");
+            assert!(first.text().split(',').any(|said| said == value), "{name}: {first:?}");
+            assert_eq!(first.text(), second.text(), "{name}");
+        }
+        assert_eq!(origin.count(), 2 * (i + 1), "{name}");
+        for seen in &origin.seen()[2 * i..] {
+            for other in CLAIMS.into_iter().filter(|other| *other != name) {
+                let own = match other {
+                    "X-Forwarded-Host" => Some("edge.test"),
+                    "X-Forwarded-Proto" => Some("http"),
+                    _ => None,
+                };
+                assert_eq!(seen.header(other), own, "{other} where {name} is listed");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn listed_chains_are_continued() {
+    let origin = Origin::start(|_| Reply::ok("x").cache_control("max-age=60")).await;
+    let edge = Edge::before(&origin, "cache: { key: { headers: [X-Forwarded-For, Forwarded] } }").await;
+    for address in ["203.0.113.7", "203.0.113.8"] {
+        let ask =
+            Ask::get("/").header("X-Forwarded-For", address).header("Forwarded", format!("for={address};proto=https"));
+        assert!(!edge.ask(&ask).await.is_hit(), "{address}");
+        assert!(edge.ask(&ask).await.is_hit(), "{address}");
+        let seen = origin.seen();
+        let seen = seen.last().expect("a request");
+        assert_eq!(seen.headers.all("X-Forwarded-For"), [format!("{address}, 127.0.0.1")]);
+        let forwarded = format!("for={address};proto=https, for=127.0.0.1;host=edge.test;proto=http");
+        assert_eq!(seen.headers.all("Forwarded"), [forwarded]);
+    }
+    // In the key, but not believed.
+    assert!(edge.access_log_lines(4).await.iter().all(|line| line["client"] == "127.0.0.1"));
+}
+
+#[tokio::test]
+async fn a_listed_claim_passes_beside_the_cache_too() {
+    let origin = Origin::start(|_| Reply::ok("x")).await;
+    let site = r#"
+cache: { key: { headers: [X-Forwarded-Host] } }
+routes:
+  - match: { path: "/off" }
+    cache: off
+"#;
+    let edge = Edge::before(&origin, site).await;
+    edge.ask(&Ask::new("POST", "/").header("X-Forwarded-Host", "public.test").body("x")).await.text();
+    edge.ask(&Ask::get("/off").header("X-Forwarded-Host", "public.test")).await.text();
+    let seen = origin.seen();
+    assert_eq!(seen[0].headers.all("X-Forwarded-Host"), ["public.test"]);
+    assert_eq!(seen[1].headers.all("X-Forwarded-Host"), ["edge.test"], "nothing can be listed where nothing is cached");
+}
+
+#[tokio::test]
+async fn a_refresh_in_the_background_says_what_its_key_says() {
+    let origin = Origin::start(|r| {
+        let host = r.header("X-Forwarded-Host").unwrap_or("-").to_owned();
+        Reply::ok(host).cache_control("max-age=0, stale-while-revalidate=60").header("ETag", "\"a\"")
+    })
+    .await;
+    let edge = Edge::before(&origin, "cache: { key: { headers: [X-Forwarded-Host] } }").await;
+    let ask = Ask::get("/").header("X-Forwarded-Host", "public.test");
+    assert_eq!(edge.ask(&ask).await.text(), "public.test");
+    assert_eq!(edge.ask(&ask).await.text(), "public.test");
+    eventually("the refresh", async || origin.count() == 2).await;
+    assert_eq!(origin.seen()[1].headers.all("X-Forwarded-Host"), ["public.test"]);
+}
+
+#[tokio::test]
+async fn a_strangers_claims_choose_no_route() {
+    let origin = Origin::start(|_| Reply::ok("x").cache_control("max-age=60")).await;
+    let routes: String = CLAIMS
+        .iter()
+        .map(|name| {
+            let cache = format!("cache: {{ key: {{ headers: [{name}] }} }}");
+            format!("  - {{ name: {name}, match: {{ headers: {{ {name}: evil }} }}, {cache} }}\n")
+        })
+        .collect();
+    let site = format!("routes:\n{routes}");
+    let (stranger, trusted) =
+        (Edge::before(&origin, &site).await, Edge::start(&(Edge::yaml_before(&[&origin], &site) + TRUSTING)).await);
+    for name in CLAIMS {
+        let ask = Ask::get(&format!("/{name}")).header(name, "evil");
+        stranger.ask(&ask).await.text();
+        let seen = origin.seen();
+        assert_ne!(seen.last().expect("a request").header(name), Some("evil"), "{name}");
+        trusted.ask(&ask).await.text();
+        let seen = origin.seen();
+        assert_eq!(seen.last().expect("a request").header(name), Some("evil"), "{name}");
+    }
+    let routes = |lines: Vec<serde_json::Value>| -> Vec<String> {
+        let mut routes: Vec<_> = lines.iter().map(|line| line["route"].as_str().unwrap_or("-").to_owned()).collect();
+        routes.sort();
+        routes
+    };
+    let mut names = CLAIMS.map(String::from);
+    names.sort();
+    assert_eq!(routes(stranger.access_log_lines(CLAIMS.len()).await), CLAIMS.map(|_| "-".to_owned()));
+    assert_eq!(routes(trusted.access_log_lines(CLAIMS.len()).await), names);
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use super::decode::Placed;
 use super::model::{
     AccessLog, Admin, AdminAddress, Config, Limits, Listener, LogPath, MemoryTier, Origin, ServerAddress,
 };
+use super::places::Places;
 use super::raw;
 use super::report::Report;
 use super::units::show_size;
@@ -54,6 +55,7 @@ pub(super) fn check(root: &raw::Root, base: &Path, env: Env<'_>, report: &mut Re
         origins: origins?.into_iter().map(Into::into).collect(),
         sites: sites?,
         warnings: Vec::new(),
+        places: Places::of(root),
     })
 }
 

@@ -70,6 +70,7 @@ fn config(origins: Vec<Origin>) -> Config {
         origins: origins.into_iter().map(Arc::new).collect(),
         sites: Vec::new(),
         warnings: Vec::new(),
+        places: Default::default(),
     }
 }
 

@@ -1,0 +1,84 @@
+//! What every request must be before anything is looked up: within limits, and of one length. Pure.
+
+use http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
+use http::{Method, StatusCode};
+
+use crate::config::model::Limits;
+use crate::site::Refusal;
+
+/// Whether a request is within the limits. Its fields are those that were sent.
+///
+/// # Errors
+/// The answer to one that is not.
+pub fn within_limits(method: &Method, target: &[u8], headers: &HeaderMap, limits: &Limits) -> Result<(), Refusal> {
+    if target.len() > limits.uri_length {
+        return Err(Refusal::new(
+            StatusCode::URI_TOO_LONG,
+            "The request's target is too long.",
+            format!("target of {} bytes, limits.uri_length is {}", target.len(), limits.uri_length),
+        )
+        .closing());
+    }
+    let count = headers.len();
+    let size = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>()
+        + target.len()
+        + method.as_str().len();
+    if count > limits.header_count || size > limits.header_size {
+        return Err(Refusal::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "The request's header section is too large.",
+            format!(
+                "header section of {count} fields and {size} bytes, limits are {} and {}",
+                limits.header_count, limits.header_size
+            ),
+        )
+        .closing());
+    }
+    let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.trim().parse::<u64>().ok());
+    if let (Some(announced), Some(limit)) = (announced, limits.body_size)
+        && announced > limit
+    {
+        return Err(too_large(announced, limit));
+    }
+    Ok(())
+}
+
+/// The answer to a request whose body is larger than it may be.
+fn too_large(size: u64, limit: u64) -> Refusal {
+    Refusal::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "The request's body is too large.",
+        format!("request body of {size} bytes, limits.body_size is {limit}"),
+    )
+    .closing()
+}
+
+/// Refuses what another server might read another length of. `states_length`: whether there was a Content-Length beside
+/// a Transfer-Encoding, asked only where there is the latter.
+///
+/// # Errors
+/// The answer to such a request.
+pub fn framing(headers: &HeaderMap, states_length: impl FnOnce() -> bool) -> Result<(), Refusal> {
+    let ambiguous = |reason: &'static str| {
+        Err(Refusal::new(StatusCode::BAD_REQUEST, "The request's length is ambiguous.", reason).closing())
+    };
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if states_length() {
+            return ambiguous("Content-Length beside Transfer-Encoding");
+        }
+        // RFC 9112 §6.1: a coding that is not understood. None but chunked is decoded here.
+        if codings.next().is_some() || !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
+            let (text, reason) =
+                ("The request's transfer coding is not supported.", "Transfer-Encoding beyond chunked");
+            return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, text, reason).closing());
+        }
+    }
+    // RFC 9112 §6.3 allows for a list of equal values, but not every origin counts them as one.
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let is_list = lengths.next().is_some_and(|length| length.as_bytes().contains(&b','));
+    if is_list || lengths.next().is_some() {
+        return ambiguous("more than one Content-Length");
+    }
+    Ok(())
+}

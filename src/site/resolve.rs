@@ -1,0 +1,224 @@
+//! From a request to what governs it: its host, site, route and key, and the fields of it that count.
+
+use std::borrow::Cow;
+
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, StatusCode, Uri};
+
+use super::fields::{Names, unkeyed};
+use super::key::{Key, KeyParts, KeyText, key};
+use super::matcher::{Facts, route};
+use super::normal::{has_dot_segments, normalise_host, normalise_path, normalise_query};
+use super::{Directory, Refusal};
+use crate::config::model::{Config, RequestPolicy, Site};
+use crate::http_cache::{Policy, Rewrite, Rewrites, reduce};
+
+/// A request, without the fields that [`super::nominated`] names.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub method: &'a Method,
+    pub uri: &'a Uri,
+    /// The target as it was sent (RFC 9112 §3.2).
+    pub target: &'a [u8],
+    pub headers: &'a HeaderMap,
+    /// It has content, or may have some: what a GET with content means is between the client and the origin
+    /// (RFC 9110 §9.3.1), so it has no key.
+    pub content: bool,
+    /// A trusted proxy sends it: what it says in forwarding fields is believed.
+    pub trusted: bool,
+}
+
+/// What governs a request.
+#[derive(Debug)]
+pub struct Resolved<'a> {
+    /// Index into the configuration's sites.
+    pub site: usize,
+    /// Index into the site's routes; `None`: the site's own settings govern.
+    pub route: Option<usize>,
+    /// In normal form, like the path and the query.
+    pub host: Cow<'a, str>,
+    pub path: Cow<'a, str>,
+    pub query: Option<Cow<'a, str>>,
+    /// What the origin is asked for where it cannot be the target that was sent.
+    pub target: Option<Box<str>>,
+    /// `None`: the cache is off, or the request has content.
+    pub key: Option<(Key, KeyText)>,
+    /// Fields that an untrusted client may not set and that are not in the key: they have had no part in any of this,
+    /// and are to be removed before anything else looks at the request.
+    pub dropped: Names,
+    /// Fields that are to be written anew for the same reason: the settings in force reduce what a client may accept.
+    pub rewritten: Rewrites,
+}
+
+impl Resolved<'_> {
+    /// The settings in force.
+    pub fn policy<'c>(&self, config: &'c Config) -> &'c RequestPolicy {
+        policy(&config.sites[self.site], self.route)
+    }
+}
+
+/// Finds out what governs a request.
+///
+/// Fields that an untrusted client may not set choose no route. Those that the key of the chosen settings lists stay:
+/// they are in the key then, so that what the origin answers to them is for those alone who ask alike.
+///
+/// # Errors
+/// The answer to a request that goes no further.
+pub fn resolve<'a>(asked: &Asked<'a>, config: &Config, directory: &Directory) -> Result<Resolved<'a>, Refusal> {
+    if asked.method == Method::TRACE {
+        return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "TRACE is not served.", "TRACE is not served"));
+    }
+    let host = host(asked)?;
+    let (path, query) = target(asked)?;
+    let Some(index) = directory.find(&host) else {
+        return Err(Refusal::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "No site of this name is served here.",
+            format!("no site for host {host:?}"),
+        ));
+    };
+    let site = &config.sites[index];
+    let mut dropped = if asked.trusted { Names::new() } else { unkeyed(asked.headers) };
+    let facts = Facts {
+        method: asked.method.as_str(),
+        path: &path,
+        query: query.as_deref(),
+        headers: asked.headers,
+        withheld: &dropped,
+    };
+    let route = route(site, &facts);
+    let policy = policy(site, route);
+    let cache = policy.cache.as_ref().filter(|_| !asked.content);
+    let rewritten = cache.map(|cache| reduce(asked.headers, &cache.vary)).unwrap_or_default();
+    let key = cache.map(|_| key_of(site, policy, &facts, &rewritten, &host));
+    dropped.retain(|name| !policy.key.headers.iter().any(|listed| listed == name.as_str()));
+    let target = for_origin(asked, &path, query.as_deref());
+    Ok(Resolved { site: index, route, host, path, query, target, key, dropped, rewritten })
+}
+
+/// The settings for, and the key of, a GET for another target on the same site and host; `None` if its answer would not
+/// be stored.
+///
+/// The fields of the request that names it stand for those of the other, which is as near as one can come.
+pub fn key_of_get<'a>(
+    site: &'a Site,
+    host: &str,
+    target: &str,
+    headers: &HeaderMap,
+    trusted: bool,
+) -> Option<(&'a Policy, Key, KeyText)> {
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(normalise_query(query))),
+        None => (target, None),
+    };
+    let path = normalise_path(path);
+    let withheld = if trusted { Names::new() } else { unkeyed(headers) };
+    let method = Method::GET.as_str();
+    let facts = Facts { method, path: &path, query: query.as_deref(), headers, withheld: &withheld };
+    let policy = policy(site, route(site, &facts));
+    let cache = policy.cache.as_ref()?;
+    let (key, text) = key_of(site, policy, &facts, &reduce(headers, &cache.vary), host);
+    Some((cache, key, text))
+}
+
+/// Whether the fields of a request announce content.
+pub fn announces_content(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING)
+        || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0")
+}
+
+fn policy(site: &Site, route: Option<usize>) -> &RequestPolicy {
+    match route {
+        Some(route) => &site.routes[route].policy,
+        None => &site.policy,
+    }
+}
+
+/// Of the fields, those that the policy lists are read, and no others: the withheld ones among them stay in the request.
+fn key_of(site: &Site, policy: &RequestPolicy, facts: &Facts<'_>, rewritten: &[Rewrite], host: &str) -> (Key, KeyText) {
+    let mut text = KeyText::new();
+    let parts = KeyParts {
+        zone: &site.name,
+        host,
+        path: facts.path,
+        query: facts.query,
+        headers: facts.headers,
+        rewritten,
+        policy: &policy.key,
+    };
+    (key(&parts, &mut text), text)
+}
+
+/// The normalised host. An absolute target and :authority name it; else Host does (RFC 9112 §3.2.2).
+fn host<'a>(asked: &Asked<'a>) -> Result<Cow<'a, str>, Refusal> {
+    let bad = |reason: &'static str| {
+        Refusal::new(StatusCode::BAD_REQUEST, "The request names no valid host.", reason).closing()
+    };
+    let mut lines = asked.headers.get_all(HOST).iter();
+    let line = lines.next();
+    if lines.next().is_some() {
+        return Err(bad("several Host fields"));
+    }
+    let host = match asked.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => line.and_then(|v| v.to_str().ok()).ok_or_else(|| bad("no Host field, or not a name"))?,
+    };
+    normalise_host(host).map_err(|e| bad(e.as_str()))
+}
+
+/// The normalised path and query.
+fn target<'a>(asked: &Asked<'a>) -> Result<(Cow<'a, str>, Option<Cow<'a, str>>), Refusal> {
+    let invalid = |reason: &'static str| {
+        Err(Refusal::new(StatusCode::BAD_REQUEST, "The request's target is not valid.", reason).closing())
+    };
+    let (sent, uri) = (asked.target, asked.uri);
+    let is_url = |scheme: &[u8]| sent.len() > scheme.len() && sent[..scheme.len()].eq_ignore_ascii_case(scheme);
+    let is_form = sent.starts_with(b"/") || is_url(b"http://") || is_url(b"https://");
+    // A bare name belongs to CONNECT, and the asterisk to OPTIONS (RFC 9112 §3.2): neither is a path.
+    if !is_form && (sent != b"*" || asked.method != Method::OPTIONS) {
+        return invalid("a target that is neither a path nor a URL");
+    }
+    let readable = || str::from_utf8(sent).is_ok() && uri.path().is_ascii() && uri.query().is_none_or(str::is_ascii);
+    if sent.is_ascii() || readable() {
+        return Ok((normalise_path(uri.path()), uri.query().map(normalise_query)));
+    }
+    if !sent.starts_with(b"/") {
+        return invalid("an absolute target with bytes beyond ASCII");
+    }
+    // Bytes that are no ASCII mean what their percent-encoding means (RFC 3986 §2.5).
+    let mut text = String::with_capacity(sent.len() * 2);
+    for &byte in sent {
+        match byte.is_ascii() {
+            true => text.push(char::from(byte)),
+            false => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    let (path, query) = match text.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (text.as_str(), None),
+    };
+    Ok((
+        Cow::Owned(normalise_path(path).into_owned()),
+        query.map(|query| Cow::Owned(normalise_query(query).into_owned())),
+    ))
+}
+
+/// The target for the origin where it cannot be the client's own. An origin that does not resolve dot segments as we do
+/// would answer another question than the one in the cache key; and it is asked in origin form (RFC 9112 §3.2.1).
+fn for_origin(asked: &Asked<'_>, path: &str, query: Option<&str>) -> Option<Box<str>> {
+    // Without an allocation for most: what is in normal form has no dot segments.
+    if path != asked.uri.path() && has_dot_segments(asked.uri.path()) {
+        return Some(match query {
+            Some(query) => format!("{path}?{query}").into(),
+            None => Box::from(path),
+        });
+    }
+    if asked.target.starts_with(b"/") || asked.target == b"*" {
+        return None;
+    }
+    Some(Box::from(asked.uri.path_and_query().map_or("/", |target| target.as_str())))
+}
+
+#[cfg(test)]
+#[path = "resolve_tests.rs"]
+mod tests;
