@@ -76,6 +76,8 @@ pub struct CacheTrace {
     pub stale_if_error: bool,
     /// The 304 that a revalidation was answered with.
     pub not_modified: Option<Box<ResponseHeader>>,
+    /// The cache key, for a client that wants it in Cache-Status and may have it.
+    pub shown_key: Option<String>,
     /// Room for the value of Cache-Status.
     pub line: Vec<u8>,
     /// Fields that are not stored, but that the client whose request this is gets all the same.

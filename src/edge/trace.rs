@@ -107,7 +107,7 @@ pub fn status(ctx: &Context) -> CacheStatus<'_> {
         Outcome::Bypass | Outcome::Local => None,
         _ => cache.ttl,
     };
-    CacheStatus { handling, ttl, key: None, detail }
+    CacheStatus { handling, ttl, key: cache.shown_key.as_deref(), detail }
 }
 
 fn outcome(phase: CachePhase, ctx: &Context) -> Outcome {

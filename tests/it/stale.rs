@@ -267,3 +267,36 @@ async fn a_refreshing_client_keeps_its_connection() {
         }
     }
 }
+
+#[tokio::test]
+async fn refreshes_in_the_background_are_bounded_over_the_process() {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let origin =
+        then(", stale-while-revalidate=600", move || Reply::ok("new").cache_control("max-age=60").hold(&at)).await;
+    let yaml = Edge::yaml_before(&[&origin], "") + "cache: { background_fetches: 2 }\n";
+    let edge = Edge::start(&yaml).await;
+    for over in BOTH {
+        for target in ["/a", "/b", "/c", "/d"] {
+            over.get(&edge, target).await;
+        }
+    }
+    for (n, target) in ["/a", "/b", "/c", "/d"].into_iter().enumerate() {
+        for over in BOTH {
+            let stale = over.get(&edge, target).await;
+            assert_eq!((stale.status, stale.text()), (200, "old"), "{target} {over:?}: {stale:?}");
+            assert!(stale.cache_status().starts_with("Foreland; hit; ttl=-"), "{target}: {stale:?}");
+        }
+        gate.reached((n + 1).min(2)).await;
+    }
+    assert_eq!(origin.count(), 4 + 2, "two refreshes, and nobody waited for a third");
+    edge.wait_metrics("two at once", |m| m.metric("foreland_cache_background_fetches") == Some(2.0)).await;
+    let skipped = edge.metrics().await.metric("foreland_cache_background_fetches_skipped_total");
+    assert!(skipped >= Some(4.0), "{skipped:?}");
+    gate.open();
+    // With room again, the next request for the others brings their refresh.
+    for target in ["/a", "/b", "/c", "/d"] {
+        eventually("every refresh", async || edge.get(target).await.text() == "new").await;
+    }
+    edge.wait_metrics("none any more", |m| m.metric("foreland_cache_background_fetches") == Some(0.0)).await;
+}
