@@ -4,6 +4,7 @@
 
 mod check;
 mod demo;
+mod explain;
 mod run;
 mod schema;
 
@@ -46,6 +47,9 @@ enum Command {
         #[arg(long)]
         effective: bool,
     },
+    /// Say what would become of a request, and which line of the configuration says so
+    #[command(after_help = explain::EXAMPLE)]
+    Explain(explain::Explain),
     /// Run an edge in front of three embedded origins: nothing to configure
     #[command(after_help = "Example:\n  foreland demo")]
     Demo {
@@ -70,6 +74,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run { config, upgrade } => run::run(&config, upgrade),
         Command::Check { config, effective } => check::check(&config, effective),
+        Command::Explain(args) => explain::explain(args),
         Command::Demo { listen, admin } => demo::run(listen, admin),
         Command::Schema { markdown } => schema::schema(markdown),
     }

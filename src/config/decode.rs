@@ -15,6 +15,12 @@ pub(super) trait Decode: Sized {
     fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self>;
 
     fn shape() -> Shape;
+
+    /// Adds where each key stands that the file gives, by its path below the value (`ttl`, `key.query`). False for a
+    /// value that is no mapping with known keys.
+    fn given(&self, _below: &str, _found: &mut Vec<(String, Place)>) -> bool {
+        false
+    }
 }
 
 /// What a value may look like.
@@ -89,11 +95,6 @@ impl<T: Decode> Placed<T> {
         let value = T::decode(node, trail, report)?;
         Some(Placed { value, place: trail.place(node.mark), given: true })
     }
-}
-
-/// A mapping that tells which of its keys the file gives, and where.
-pub(super) trait Given {
-    fn given(&self) -> Vec<(&'static str, &Place)>;
 }
 
 /// The way from the root to a value.
@@ -192,22 +193,27 @@ macro_rules! options {
             fn shape() -> $crate::config::decode::Shape {
                 $crate::config::decode::Shape::Keys(Self::keys)
             }
-        }
 
-        impl $crate::config::decode::Given for $name {
-            fn given(&self) -> Vec<(&'static str, &$crate::config::report::Place)> {
-                let fields = [
-                    $( (
-                        stringify!($field).trim_start_matches("r#"),
-                        self.$field.as_ref().filter(|field| field.given).map(|field| &field.place),
-                    ) ),+
-                ];
-                fields.into_iter().filter_map(|(name, place)| Some((name, place?))).collect()
+            fn given(&self, below: &str, found: &mut Vec<(String, $crate::config::report::Place)>) -> bool {
+                $( $crate::config::decode::found(
+                    &self.$field,
+                    &format!("{below}{}", stringify!($field).trim_start_matches("r#")),
+                    found,
+                ); )+
+                true
             }
         }
     )+};
 }
 pub(super) use options;
+
+/// Adds where a key stands, or where those below it do.
+pub(super) fn found<T: Decode>(field: &Option<Placed<T>>, path: &str, found: &mut Vec<(String, Place)>) {
+    let Some(field) = field.as_ref().filter(|field| field.given) else { return };
+    if !field.value.given(&format!("{path}."), found) {
+        found.push((path.to_owned(), field.place.clone()));
+    }
+}
 
 /// Reads a mapping's fields in the order of their declaration.
 pub(super) struct Reader<'a> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::decode::{Given, Placed};
+use super::decode::{Decode, Placed};
 use super::raw;
 use super::report::Place;
 use super::words::CacheChoice;
@@ -105,17 +105,10 @@ impl PolicyPlaces {
             refined.settings = Arc::default();
         }
         if let CacheChoice::Keys(keys) = &choice.value {
-            let settings = Arc::make_mut(&mut refined.settings);
-            for (name, place) in keys.given() {
-                match &keys.key {
-                    Some(key) if name == "key" => {
-                        for (name, place) in key.given() {
-                            settings.insert(format!("key.{name}"), Arc::new(place.clone()));
-                        }
-                    }
-                    _ => _ = settings.insert(name.to_owned(), Arc::new(place.clone())),
-                }
-            }
+            let mut given = Vec::new();
+            keys.given("", &mut given);
+            let given = given.into_iter().map(|(name, place)| (name, Arc::new(place)));
+            Arc::make_mut(&mut refined.settings).extend(given);
         }
         refined
     }

@@ -3,6 +3,7 @@
 use http::HeaderName;
 use http::header::CACHE_CONTROL;
 
+use super::directives::RequestDirectives;
 use super::eligibility::Bypass;
 use super::freshness::{FreshnessSource, RevalidateReason};
 use super::storing::NotStored;
@@ -48,6 +49,20 @@ impl NotStored {
                 "It would always have to be validated, and has no validator to do so with (RFC 9111 §4.3.1)."
             }
         }
+    }
+}
+
+impl RequestDirectives {
+    /// The directives as they would be written.
+    pub fn words(&self) -> Vec<String> {
+        let flags = [(self.no_cache, "no-cache"), (self.no_store, "no-store"), (self.only_if_cached, "only-if-cached")];
+        let numbers = [("max-age", self.max_age), ("min-fresh", self.min_fresh), ("max-stale", self.max_stale)];
+        let flags = flags.into_iter().filter(|(said, _)| *said).map(|(_, word)| word.to_owned());
+        let numbers = numbers.into_iter().filter_map(|(word, seconds)| match seconds? {
+            u32::MAX => Some(word.to_owned()),
+            seconds => Some(format!("{word}={seconds}")),
+        });
+        flags.chain(numbers).collect()
     }
 }
 

@@ -49,6 +49,17 @@ impl Directory {
     }
 }
 
+/// The index of the pattern by which a site has a host.
+pub fn pattern_of(site: &Site, host: &str) -> Option<usize> {
+    let rank = |pattern: &HostPattern| match pattern {
+        HostPattern::Exact(name) => (name == host).then_some(usize::MAX),
+        HostPattern::Wildcard(suffix) => host.ends_with(suffix.as_str()).then_some(suffix.len()),
+        HostPattern::Any => Some(0),
+    };
+    let ranked = site.hosts.iter().enumerate().filter_map(|(index, pattern)| Some((rank(pattern)?, index)));
+    ranked.max_by_key(|(rank, index)| (*rank, std::cmp::Reverse(*index))).map(|(_, index)| index)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -86,6 +97,15 @@ mod tests {
         assert_eq!(directory.find("example.com"), Some(3));
         assert_eq!(directory.find("badexample.com"), Some(0));
         assert_eq!(directory.find("[::1]"), Some(0));
+    }
+
+    #[test]
+    fn the_pattern_is_the_one_that_the_directory_goes_by() {
+        let site = site(&["*", "*.test", "*.a.test", "x.a.test", "a.test"]);
+        for (host, pattern) in [("x.a.test", 3), ("y.a.test", 2), ("a.test", 4), ("b.test", 1), ("b.example", 0)] {
+            assert_eq!(pattern_of(&site, host), Some(pattern), "{host}");
+        }
+        assert_eq!(pattern_of(&self::site(&["a.test"]), "b.test"), None);
     }
 
     #[test]

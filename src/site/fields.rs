@@ -55,8 +55,11 @@ pub fn nominated(headers: &HeaderMap) -> Names {
     nominated
 }
 
-/// The fields that are there and that an untrusted client may not set, unless they are in the key.
-pub(super) fn unkeyed(headers: &HeaderMap) -> Names {
+/// The fields that are there and that their sender may not set: they choose no route, and go unless they are in the key.
+pub fn withheld(headers: &HeaderMap, trusted: bool) -> Names {
+    if trusted {
+        return Names::new();
+    }
     headers.keys().filter(|name| is_unkeyed(name.as_str())).cloned().collect()
 }
 
@@ -105,6 +108,9 @@ mod tests {
         for name in ["x-forwarded", "x-hostile", "forwarded-by", "accept", "", "x-originality"] {
             assert!(!is_unkeyed(name), "{name}");
         }
-        assert!(unkeyed(&headers(&[("accept", "*/*")])).is_empty());
+        assert!(withheld(&headers(&[("accept", "*/*")]), false).is_empty());
+        let claim = headers(&[("x-real-ip", "1.1.1.1")]);
+        assert_eq!(withheld(&claim, false).as_slice(), ["x-real-ip"]);
+        assert!(withheld(&claim, true).is_empty());
     }
 }

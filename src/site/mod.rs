@@ -11,8 +11,8 @@ mod normal;
 mod refusal;
 mod resolve;
 
-pub use directory::Directory;
-pub use fields::{Names, nominated};
+pub use directory::{Directory, pattern_of};
+pub use fields::{Names, nominated, withheld};
 pub use key::{Key, KeyParts, KeyText, describe, key};
 pub use matcher::{Facts, Unmet, matches, route, unmet};
 pub use normal::{BadHost, has_dot_segments, normalise_host, normalise_path, normalise_query};

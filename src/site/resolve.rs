@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, StatusCode, Uri};
 
-use super::fields::{Names, unkeyed};
+use super::fields::{Names, withheld};
 use super::key::{Key, KeyParts, KeyText, key};
 use super::matcher::{Facts, route};
 use super::normal::{has_dot_segments, normalise_host, normalise_path, normalise_query};
@@ -78,7 +78,7 @@ pub fn resolve<'a>(asked: &Asked<'a>, config: &Config, directory: &Directory) ->
         ));
     };
     let site = &config.sites[index];
-    let mut dropped = if asked.trusted { Names::new() } else { unkeyed(asked.headers) };
+    let mut dropped = withheld(asked.headers, asked.trusted);
     let facts = Facts {
         method: asked.method.as_str(),
         path: &path,
@@ -112,7 +112,7 @@ pub fn key_of_get<'a>(
         None => (target, None),
     };
     let path = normalise_path(path);
-    let withheld = if trusted { Names::new() } else { unkeyed(headers) };
+    let withheld = withheld(headers, trusted);
     let method = Method::GET.as_str();
     let facts = Facts { method, path: &path, query: query.as_deref(), headers, withheld: &withheld };
     let policy = policy(site, route(site, &facts));
