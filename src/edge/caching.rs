@@ -3,8 +3,8 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, RANGE, TRANSFER_ENCODING, VARY};
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::header::{CONTENT_LENGTH, RANGE, TRANSFER_ENCODING, VARY};
+use http::{HeaderMap, Method, StatusCode};
 use log::debug;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
@@ -119,28 +119,10 @@ pub fn on_hit(
         {
             Some(ForcedFreshness::ForceFresh)
         }
-        Reuse::StaleWhileRevalidate => {
-            prepare_background_fetch(session.req_header_mut());
-            Some(ForcedFreshness::ForceExpiredServeStale { expired_at: None })
-        }
-        Reuse::Revalidate(_) | Reuse::OnlyIfCached => {
+        Reuse::StaleWhileRevalidate | Reuse::Revalidate(_) | Reuse::OnlyIfCached => {
             Some(ForcedFreshness::ForceExpiredServeStale { expired_at: None })
         }
     }
-}
-
-/// Pingora's background fetch reads the request again as HTTP/1.1, where the authority of HTTP/2 is a Host field.
-fn prepare_background_fetch(header: &mut RequestHeader) {
-    if header.version != Version::HTTP_2 {
-        return;
-    }
-    let authority = header.uri.authority().map(|a| a.as_str().to_owned());
-    if let Some(authority) = authority
-        && !header.headers.contains_key(HOST)
-    {
-        let _ = header.insert_header(HOST, authority);
-    }
-    header.set_version(Version::HTTP_11);
 }
 
 /// The hash of the request fields that select a variant: in a lookup, and for what is about to be stored.

@@ -15,6 +15,8 @@ mod finish;
 mod forward;
 mod hit;
 mod http1;
+mod http2;
+mod interim;
 mod invalidate;
 mod linger;
 mod link;
