@@ -83,6 +83,11 @@ impl H2Connection {
         Ok(H2Waiting { what: format!("a response to {} {}", ask.method, ask.target), response, send: body })
     }
 
+    /// Whether the connection has ended.
+    pub fn is_over(&self) -> bool {
+        self.driver.is_finished()
+    }
+
     /// Waits for the peer to end the connection; the reason that it gave, if it was not a good one.
     pub async fn closed(mut self) -> Option<Reason> {
         let end = within("the end of an HTTP/2 connection", &mut self.driver).await;
