@@ -106,8 +106,9 @@ pub async fn serve(
     handle.request_ended();
     let digest = Digest { socket_digest: connection.get_socket_digest(), ..Digest::default() };
     let common = Arc::new(Common { digest, unanswered: AtomicU32::new(0) });
-    let mut http2 = match builder().handshake(connection).await {
-        Ok(http2) => http2,
+    // It is large, and would be there once for each place that it is moved to.
+    let mut http2 = match Box::pin(builder().handshake(connection)).await {
+        Ok(http2) => Box::new(http2),
         Err(e) => return debug!("no HTTP/2 after its preface: {e}"),
     };
 
@@ -217,7 +218,7 @@ fn refuse(respond: &mut SendResponse<Bytes>, fault: &Fault) {
 }
 
 /// Ends a connection at once, and tells the client which of its requests have not been looked at.
-async fn close(mut http2: server::Connection<Box<Connection>, Bytes>, reason: Reason) {
+async fn close(mut http2: Box<server::Connection<Box<Connection>, Bytes>>, reason: Reason) {
     http2.abrupt_shutdown(reason);
     // However it ends, it ends: a client that does not read is for the watch.
     let _ = poll_fn(|cx| http2.poll_closed(cx)).await;
