@@ -341,3 +341,34 @@ fn the_root_has_no_path() {
     assert_eq!(Trail::ROOT.to_string(), "");
     assert_eq!(Trail::ROOT.key("a").index(2).key("b.c").to_string(), "a[2][\"b.c\"]");
 }
+
+/// The page for operators names each cache setting, and its examples are right.
+#[test]
+fn the_caching_page_is_current() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/caching.md")).unwrap();
+    let Shape::Keys(keys) = super::raw::Cache::shape() else { panic!("cache settings are a mapping") };
+    for field in keys().fields {
+        let said = page.lines().any(|line| line.starts_with(&format!("**`{}`**", field.name)));
+        assert!(said, "docs/caching.md does not tell of `{}`", field.name);
+    }
+    let mut examples = 0;
+    for example in page.split("```yaml\n").skip(1) {
+        let example = example.split("```").next().unwrap();
+        let indented = |by: &str| example.lines().map(|line| format!("{by}{line}\n")).collect::<String>();
+        let start = "listeners: [{address: \"127.0.0.1:1\"}]\norigins: {a: {servers: [\"127.0.0.1:2\"]}}\n";
+        let text = match example.split(':').next().unwrap() {
+            "cache" => format!("{start}sites:\n  - hosts: [\"*\"]\n    origin: a\n{}", indented("    ")),
+            "- match" => {
+                format!("{start}sites:\n  - hosts: [\"*\"]\n    origin: a\n    routes:\n{}", indented("      "))
+            }
+            _ => format!("{start}{}", example.replace("    cache:", "    origin: a\n    cache:")),
+        };
+        assert!(
+            parse(&text, None, Path::new("/")).is_ok(),
+            "{text}: {}",
+            parse(&text, None, Path::new("/")).unwrap_err()
+        );
+        examples += 1;
+    }
+    assert!(examples >= 12, "{examples}");
+}
