@@ -96,7 +96,10 @@ fn root(config: &Config) -> Yaml {
     let mut memory = Fields::default();
     memory.add("size", size(config.memory.size));
     memory.add("max_object", size(config.memory.max_object));
-    map.add("cache", Yaml::Map(vec![("memory".to_owned(), memory.done())]));
+    let mut cache = Fields::default();
+    cache.add("memory", memory.done());
+    cache.plain("background_fetches", config.background_fetches);
+    map.add("cache", cache.done());
     map.add("limits", limits(config));
     let origins = config.origins.iter().map(|o| (o.name.clone(), origin(o))).collect();
     map.add("origins", Yaml::Map(origins));
@@ -247,6 +250,10 @@ fn cache(policy: &Policy, key: &KeyPolicy) -> Yaml {
     fields.add("headers", list(&key.headers, text));
     fields.add("cookies", list(&key.cookies, text));
     map.add("key", fields.done());
+    let mut vary = Fields::default();
+    vary.add("accept_encoding", list(&policy.vary.accept_encoding, text));
+    vary.add("accept_language", list(&policy.vary.accept_language, text));
+    map.add("vary", vary.done());
     map.done()
 }
 

@@ -34,6 +34,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     pub access_log: Option<AccessLog>,
     pub memory: MemoryTier,
+    /// Refreshes of stale objects that may run in the background at once, over the process; at least 1.
+    pub background_fetches: usize,
     pub limits: Limits,
     pub origins: Vec<Arc<Origin>>,
     pub sites: Vec<Site>,

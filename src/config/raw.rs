@@ -80,6 +80,9 @@ options! {
     pub struct Tiers {
         /// The memory tier.
         memory: Memory = Default("{}");
+        /// How many stale objects may be refreshed in the background at once (stale-while-revalidate), over the whole
+        /// process. Beyond, what is stale is served without a refresh, which a later request brings.
+        background_fetches: Int<1, 100_000> = Default("128");
         later {
             /// The disk tier.
             disk;
@@ -241,6 +244,8 @@ options! {
         ignore_client_cache_control: bool = Absent("`false`");
         /// What beside host and path tells two responses apart.
         key: Key = Absent("the whole query");
+        /// Which codings and languages there are: what clients accept is reduced to one of them, for the origin too.
+        vary: Vary = Absent("what clients accept stays as they say it");
         later {
             /// The response field that lists tags for purging.
             tags;
@@ -258,6 +263,17 @@ options! {
         headers: List<FieldName, 0> = Absent("`[]`");
         /// Cookies that count.
         cookies: List<CookieName, 0> = Absent("`[]`");
+    }
+
+    /// The variants that there are. A client's field is rewritten to the one that suits it best, before the stored
+    /// responses are looked at and before the origin is asked: there are then no more variants than are listed.
+    pub struct Vary {
+        /// Content codings that the origin makes, the preferred first: `[br, gzip]`. `Accept-Encoding` becomes one of
+        /// them, or `identity`.
+        accept_encoding: List<Coding, 0> = Absent("`[]`");
+        /// Languages that the origin has, the preferred first: `[en, de, pt-BR]`. `Accept-Language` becomes one of them,
+        /// or is taken away.
+        accept_language: List<LanguageTag, 0> = Absent("`[]`");
     }
 
     /// A choice of query parameters: one of the two keys.

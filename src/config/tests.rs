@@ -216,7 +216,7 @@ fn declarations_are_sound() {
     }
     let mut seen = Vec::new();
     visit(&super::raw::Root::shape(), &mut seen);
-    assert_eq!(seen.len(), 16, "{seen:?}");
+    assert_eq!(seen.len(), 17, "{seen:?}");
 }
 
 const SMALL: &str = "\
@@ -247,7 +247,7 @@ fn what_is_left_out_has_the_documented_default() {
     let text = SMALL.replace(
         "origin: a}",
         "origin: a, cache: {override: false, heuristics: true, store_set_cookie: false, ttl_by_status: {}, \
-         ignore_client_cache_control: false, key: {query: all, sort: false, headers: [], cookies: []}}}",
+         ignore_client_cache_control: false, key: {query: all, sort: false, headers: [], cookies: []}, vary: {accept_encoding: [], accept_language: []}}}",
     );
     assert_eq!(parse(&text, None, Path::new("/")).unwrap().sites[0].policy, said);
 }

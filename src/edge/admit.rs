@@ -1,6 +1,6 @@
 //! The first checks of a request: is it well-formed, within limits, and for whom.
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use pingora_proxy::Session;
 
 use super::checks;
@@ -12,6 +12,9 @@ use super::state::Shared;
 use super::{forward, link};
 use crate::http_cache::RequestDirectives;
 use crate::site::{self, Asked};
+
+/// What a trusted proxy wants to know beside: `key`, the cache key in Cache-Status.
+static DEBUG: HeaderName = HeaderName::from_static("foreland-debug");
 
 /// Finds out what governs the request.
 ///
@@ -31,6 +34,7 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
     if let Some(peer) = link::peer(session) {
         ctx.client = Some(Client::of(peer, &session.req_header().headers, &snapshot.config.trusted_proxies));
     }
+    let shows_key = wants_key(session, ctx.is_trusted());
     let content = has_content(session);
     let header = session.req_header();
     ctx.id = RequestId::of(&header.headers);
@@ -59,7 +63,7 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
         (Some(policy), Some(_)) => RequestDirectives::parse(&header.headers, policy),
         _ => RequestDirectives::default(),
     };
-    let dropped = resolved.dropped;
+    let (dropped, rewritten) = (resolved.dropped, resolved.rewritten);
     let request = Request {
         site: resolved.site,
         route: resolved.route,
@@ -70,9 +74,20 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
         snapshot,
     };
     forward::drop_fields(session.req_header_mut(), |_| dropped);
+    forward::rewrite_fields(session.req_header_mut(), rewritten);
+    if let (true, Some((_, text))) = (shows_key, &request.key) {
+        ctx.cache.shown_key = Some(site::describe(text.as_bytes()));
+    }
     ctx.in_flight = Some(request.snapshot.site_metrics(request.site).enter());
     ctx.request = Some(request);
     Ok(())
+}
+
+/// Whether the client asks for the cache key in Cache-Status, and may. The field goes no further.
+fn wants_key(session: &mut Session, trusted: bool) -> bool {
+    let header = session.req_header_mut();
+    let Some(wanted) = header.remove_header(&DEBUG) else { return false };
+    trusted && wanted.as_bytes().split(|b| *b == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"key"))
 }
 
 /// Whether a header section states a Content-Length beside a Transfer-Encoding: an attempt to smuggle a request past

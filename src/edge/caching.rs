@@ -1,20 +1,21 @@
 //! Between Pingora's cache and the caching rules: what may be reused, what may be stored.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{HOST, RANGE, TRANSFER_ENCODING, VARY};
+use http::header::{DATE, HOST, RANGE, TRANSFER_ENCODING, VARY};
 use http::{HeaderMap, Method, StatusCode, Version};
 use log::debug;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 use pingora_cache::key::HashBinary;
+use pingora_cache::lock::CacheKeyLockImpl;
 use pingora_cache::{
     CacheKey, CacheMeta, CacheOptionOverrides, ForcedFreshness, HitHandler, NoCacheReason, RespCacheable,
 };
 use pingora_proxy::Session;
 
-use super::context::{Context, Request};
+use super::context::Context;
 use super::state::Shared;
 use super::{link, upstream};
 use crate::http_cache::{
@@ -57,7 +58,7 @@ pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
     }
     // Nor is anybody to wait for a response that its own client does not want stored.
     let shares = expected == Expect::Cacheable && !request.directives.no_store;
-    let lock = shares.then_some(shared.lock);
+    let lock = shares.then_some(shared.collapse as &'static CacheKeyLockImpl);
     let mut overrides = CacheOptionOverrides::default();
     overrides.max_lock_retries = Some(if is_stored { LOCK_RETRIES } else { LOCK_RETRIES_OF_NOTHING });
     overrides.wait_timeout = Some(shared.lock_wait(request.policy().origin, &request.snapshot));
@@ -78,6 +79,7 @@ pub fn key(ctx: &Context) -> Result<CacheKey> {
 
 /// What the rules make of a stored response that was found.
 pub fn on_hit(
+    shared: &Shared,
     session: &mut Session,
     ctx: &mut Context,
     meta: &CacheMeta,
@@ -113,6 +115,19 @@ pub fn on_hit(
         {
             Some(ForcedFreshness::ForceFresh)
         }
+        // The answer that this request waited for was a failure: asking again would give the same.
+        Reuse::Revalidate(RevalidateReason::Stale)
+            if session.cache.lock_duration().is_some()
+                && facts.stale_if_error_allowed(&directives, now)
+                && has_failed(shared, ctx) =>
+        {
+            ctx.cache.stale_if_error = true;
+            Some(ForcedFreshness::ForceFresh)
+        }
+        // Whoever asks next may refresh it.
+        Reuse::StaleWhileRevalidate if session.subrequest_ctx.is_none() && !shared.background.has_room() => {
+            Some(ForcedFreshness::ForceFresh)
+        }
         Reuse::StaleWhileRevalidate => {
             prepare_background_fetch(session.req_header_mut());
             Some(ForcedFreshness::ForceExpiredServeStale { expired_at: None })
@@ -121,6 +136,12 @@ pub fn on_hit(
             Some(ForcedFreshness::ForceExpiredServeStale { expired_at: None })
         }
     }
+}
+
+/// Whether the origin has failed for this resource since the request came.
+fn has_failed(shared: &Shared, ctx: &Context) -> bool {
+    let key = ctx.request.as_ref().and_then(|r| r.key.as_ref());
+    key.is_some_and(|(key, _)| shared.store.failures().since(&key.hash, shared.millis(ctx.started)))
 }
 
 /// Pingora's background fetch reads the request again as HTTP/1.1, where the authority of HTTP/2 is a Host field.
@@ -159,6 +180,11 @@ pub fn variance_of(stored: &HeaderMap, request: &HeaderMap) -> Option<HashBinary
 
 /// Whether the origin's response may be stored, and as what.
 pub fn on_response(shared: &Shared, session: &Session, response: &ResponseHeader, ctx: &mut Context) -> RespCacheable {
+    if ctx.upstream.by_head && ctx.cache.not_modified.is_none() {
+        head_answered(shared, session, response, ctx);
+        ctx.cache.not_stored = Some(NotStored::Head.as_str());
+        return RespCacheable::Uncacheable(NoCacheReason::Deferred);
+    }
     // What freshens an object is that object still.
     let id = match &ctx.cache.not_modified {
         Some(_) => session.cache.maybe_cache_meta().and_then(|m| Some(m.extensions().get::<Record>()?.id)),
@@ -180,7 +206,8 @@ pub fn on_response(shared: &Shared, session: &Session, response: &ResponseHeader
             }
             let now = Timestamp::from(SystemTime::now());
             ctx.cache.ttl = Some(stored.facts.ttl(now));
-            RespCacheable::Cacheable(meta(request, &stored, response, identity))
+            let key = request.key.as_ref().map(|(_, text)| text.as_bytes()).unwrap_or_default();
+            RespCacheable::Cacheable(meta(key, &stored, response, identity))
         }
         Err(why) => {
             debug!("not stored: {}", why.word());
@@ -249,15 +276,60 @@ fn judged(
         shared.store.reject(Rejection::Fills);
         return Err(Verdict::Fills);
     }
-    let mut shareable = response.clone();
-    shareable.remove_header(&TRANSFER_ENCODING);
     for name in &stored.strip {
         for value in response.headers.get_all(name) {
             ctx.cache.unshared.push((name.clone(), value.clone()));
         }
+    }
+    let shareable = shareable(&stored, response, stored.facts.received);
+    Ok((stored, shareable))
+}
+
+/// What of a response is stored.
+pub fn shareable(stored: &Stored, response: &ResponseHeader, received: Timestamp) -> ResponseHeader {
+    let mut shareable = response.clone();
+    shareable.remove_header(&TRANSFER_ENCODING);
+    for name in &stored.strip {
         shareable.remove_header(name);
     }
-    Ok((stored, shareable))
+    date(&mut shareable, received);
+    shareable
+}
+
+/// RFC 9110 §6.6.1: a response without Date gets the time of its arrival for one.
+fn date(response: &mut ResponseHeader, received: Timestamp) {
+    if !response.headers.contains_key(DATE) {
+        let _ = response.insert_header(DATE, http_cache::http_date(received));
+    }
+}
+
+/// A HEAD about something stored has been answered (RFC 9111 §4.3.5): what is stored takes the answer's fields over, or
+/// is stale from now on if they show that it is no longer what a GET would get.
+fn head_answered(shared: &Shared, session: &Session, response: &ResponseHeader, ctx: &Context) {
+    let Some(old) = session.cache.maybe_cache_meta() else { return };
+    let Some(record) = old.extensions().get::<Record>() else { return };
+    let (status, now) = (old.response_header().status, Timestamp::from(SystemTime::now()));
+    if response.status != StatusCode::OK || status != StatusCode::OK {
+        return;
+    }
+    let (identity, key) = ((record.id, ctx.cache.began), &record.key);
+    let updated = match http_cache::merge_head(old.headers(), &response.headers) {
+        Some(merged) => judge(session, ctx, status, &merged).ok().and_then(|stored| {
+            let response = built(status, &merged, &stored)?;
+            Some(meta(key, &stored, response, identity))
+        }),
+        None => {
+            let mut meta = meta_of(&record.facts.expired_at(now), old.provenance(), old.response_header_copy());
+            meta.extensions_mut().insert(Record { facts: record.facts.expired_at(now), ..record.clone() });
+            Some(meta)
+        }
+    };
+    if let Some(mut updated) = updated {
+        if let Some(variance) = old.variance() {
+            updated.set_variance(variance);
+        }
+        shared.store.freshen(&ObjectKey::of(session.cache.cache_key()), &updated);
+    }
 }
 
 /// A stored response that a 304 has confirmed, with the fields of the 304 (RFC 9111 §4.3.4).
@@ -273,12 +345,17 @@ fn freshened(
     }
     let merged = http_cache::merge_304(&old.headers, &update.headers);
     let stored = judge(session, ctx, old.status, &merged).map_err(Verdict::Rule)?;
-    let mut response =
-        ResponseHeader::build_no_case(old.status, Some(merged.len())).map_err(|_| Verdict::OtherResource)?;
-    for (name, value) in merged.iter().filter(|(name, _)| !stored.strip.contains(name)) {
+    let response = built(old.status, &merged, &stored).ok_or(Verdict::OtherResource)?;
+    Ok((stored, response))
+}
+
+fn built(status: StatusCode, fields: &HeaderMap, stored: &Stored) -> Option<ResponseHeader> {
+    let mut response = ResponseHeader::build_no_case(status, Some(fields.len() + 1)).ok()?;
+    for (name, value) in fields.iter().filter(|(name, _)| !stored.strip.contains(name)) {
         let _ = response.append_header(name.clone(), value.clone());
     }
-    Ok((stored, response))
+    date(&mut response, stored.facts.received);
+    Some(response)
 }
 
 fn judge(session: &Session, ctx: &Context, status: StatusCode, headers: &HeaderMap) -> Result<Stored, NotStored> {
@@ -293,9 +370,10 @@ fn judge(session: &Session, ctx: &Context, status: StatusCode, headers: &HeaderM
     http_cache::storability(&facts, status, headers, policy, received)
 }
 
-fn meta(request: &Request, stored: &Stored, response: ResponseHeader, (id, began): (u64, u64)) -> CacheMeta {
+/// `key`: its text; `identity`: which object it is, and the store's sequence when it was asked for.
+pub fn meta(key: &[u8], stored: &Stored, response: ResponseHeader, (id, began): (u64, u64)) -> CacheMeta {
     let mut meta = meta_of(&stored.facts, SystemTime::now(), response);
-    let key = request.key.as_ref().map(|(_, text)| Bytes::copy_from_slice(text.as_bytes())).unwrap_or_default();
+    let key = Bytes::copy_from_slice(key);
     meta.extensions_mut().insert(Record { facts: stored.facts, key, id, began });
     meta
 }
@@ -306,7 +384,7 @@ pub fn facts(session: &Session) -> Option<Facts> {
 }
 
 /// Whether a stale response may be served: for a background refresh (`None`) or because the origin failed.
-pub fn may_serve_stale(session: &Session, ctx: &mut Context, failure: Option<&Error>) -> bool {
+pub fn may_serve_stale(shared: &Shared, session: &Session, ctx: &mut Context, failure: Option<&Error>) -> bool {
     let Some(facts) = facts(session) else { return false };
     let directives = ctx.request.as_ref().map(|r| r.directives).unwrap_or_default();
     match failure {
@@ -315,6 +393,9 @@ pub fn may_serve_stale(session: &Session, ctx: &mut Context, failure: Option<&Er
             let upstream = matches!(e.esource(), pingora::ErrorSource::Upstream);
             let may = upstream && facts.stale_if_error_allowed(&directives, Timestamp::from(SystemTime::now()));
             ctx.cache.stale_if_error |= may;
+            if let (true, Some((key, _))) = (may, ctx.request.as_ref().and_then(|r| r.key.as_ref())) {
+                shared.store.failures().mark(&key.hash, shared.millis(Instant::now()));
+            }
             if let (true, ErrorType::HTTPStatus(status)) = (may, e.etype())
                 && let Ok(status) = StatusCode::from_u16(*status)
             {

@@ -18,6 +18,7 @@ use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderValue;
 use log::debug;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -64,6 +65,8 @@ pub struct Connection {
 /// Bytes that have been accepted for the client but not been given to the kernel yet.
 #[derive(Default)]
 struct Outbox {
+    /// What the next head says as its Date (see [`Connection::keep_date`]).
+    date: Option<HeaderValue>,
     head: Vec<u8>,
     body: Bytes,
     /// How much of head and body together has been sent.
@@ -140,6 +143,20 @@ impl Connection {
         outbox.body = body;
     }
 
+    /// Sends an interim response (RFC 9110 §15.2) beside Pingora, which loses one that comes in one read with the final
+    /// response where that is stored. What Pingora makes of it is dropped. It leaves with the next read or write.
+    pub fn interim(&self, head: &[u8]) {
+        let mut outbox = lock(&self.outbox);
+        outbox.close_up();
+        outbox.head.extend_from_slice(head);
+    }
+
+    /// What the next head is to have as its Date, where Pingora would put the time of sending: a proxy leaves the
+    /// origin's alone (RFC 9110 §6.6.1).
+    pub fn keep_date(&self, date: Option<HeaderValue>) {
+        lock(&self.outbox).date = date;
+    }
+
     /// Whether the head of this response leaves at once, rather than with its body: for one that may take long to come.
     pub fn release_head(&self, release: bool) {
         self.release.store(release, Ordering::Relaxed);
@@ -186,12 +203,29 @@ impl Connection {
         }
     }
 
-    /// Whether a write of `len` bytes is to wait for the next one.
-    fn holds(&mut self, len: usize) -> bool {
-        self.hold
-            && len <= HOLD_MAX
-            && !*self.release.get_mut()
-            && self.outbox.get_mut().unwrap_or_else(PoisonError::into_inner).is_empty()
+    /// Takes a write that is to wait for the next one, or to be changed; says whether it did.
+    fn holds<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]> + Clone) -> bool {
+        if !self.hold {
+            return false;
+        }
+        if pieces.clone().next().is_some_and(is_interim) {
+            // It has gone already (see `Connection::interim`).
+            return true;
+        }
+        let len: usize = pieces.clone().map(<[u8]>::len).sum();
+        let outbox = self.outbox.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let waits = len <= HOLD_MAX && !*self.release.get_mut() && outbox.is_empty();
+        if !waits && outbox.date.is_none() {
+            return false;
+        }
+        self.hold = false;
+        outbox.close_up();
+        let start = outbox.head.len();
+        pieces.for_each(|piece| outbox.head.extend_from_slice(piece));
+        if let Some(date) = outbox.date.take() {
+            replace_date(&mut outbox.head, start, date.as_bytes());
+        }
+        true
     }
 }
 
@@ -216,12 +250,34 @@ impl Outbox {
         (&self.head[in_head..], &self.body[self.sent - in_head..])
     }
 
+    /// Makes room for another head behind what waits already.
+    fn close_up(&mut self) {
+        if !self.body.is_empty() {
+            self.head.extend_from_slice(&std::mem::take(&mut self.body));
+        }
+    }
+
     fn reset(&mut self) {
         self.head.clear();
         self.head.shrink_to(KEEP_CAPACITY);
         self.body = Bytes::new();
         self.sent = 0;
     }
+}
+
+/// Whether a head is that of an interim response which [`Connection::interim`] sends: any but 100, which answers an
+/// expectation and is Pingora's, and 101, which is final.
+fn is_interim(head: &[u8]) -> bool {
+    head.starts_with(b"HTTP/1.1 10") && !matches!(head.get(11), Some(b'0' | b'1'))
+}
+
+/// Puts `date` in the place of the Date in the header section that begins at `start`.
+fn replace_date(head: &mut Vec<u8>, start: usize, date: &[u8]) {
+    const NAME: &[u8] = b"\ndate: ";
+    let found = head[start..].windows(NAME.len()).position(|at| at.eq_ignore_ascii_case(NAME));
+    let Some(from) = found.map(|at| start + at + NAME.len()) else { return };
+    let Some(len) = head[from..].iter().position(|byte| *byte == b'\r') else { return };
+    head.splice(from..from + len, date.iter().copied());
 }
 
 fn lock(outbox: &Mutex<Outbox>) -> MutexGuard<'_, Outbox> {
@@ -254,10 +310,7 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.holds(buf.len()) {
-            let this = &mut *self;
-            this.hold = false;
-            this.outbox.get_mut().unwrap_or_else(PoisonError::into_inner).head.extend_from_slice(buf);
+        if self.holds(std::iter::once(buf)) {
             return Poll::Ready(Ok(buf.len()));
         }
         if buf.is_empty() {
@@ -278,11 +331,7 @@ impl AsyncWrite for Connection {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let len: usize = bufs.iter().map(|b| b.len()).sum();
-        if self.holds(len) {
-            let this = &mut *self;
-            this.hold = false;
-            let head = &mut this.outbox.get_mut().unwrap_or_else(PoisonError::into_inner).head;
-            bufs.iter().for_each(|b| head.extend_from_slice(b));
+        if self.holds(bufs.iter().map(|buf| &**buf)) {
             return Poll::Ready(Ok(len));
         }
         if len == 0 {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderName, HeaderValue, Version};
 use pingora::http::ResponseHeader;
 
+use super::background::Running;
 use super::client::Client;
 use super::request_id::RequestId;
 use super::state::Snapshot;
@@ -14,7 +15,7 @@ use crate::http_cache::{FwdReason, Outcome, Policy, RequestDirectives, Timestamp
 use crate::observe::InFlight;
 use crate::origin::Chosen;
 use crate::site::{Key, KeyText};
-use crate::store::Fill;
+use crate::store::{Fill, Writer};
 
 /// One request's context.
 pub struct Context {
@@ -32,6 +33,8 @@ pub struct Context {
     pub cache: CacheTrace,
     pub upstream: Upstream,
     pub reply: Reply,
+    /// This is a refresh in the background.
+    pub background: Option<Running>,
 }
 
 /// A request whose site and route are known.
@@ -73,12 +76,16 @@ pub struct CacheTrace {
     pub stale_if_error: bool,
     /// The 304 that a revalidation was answered with.
     pub not_modified: Option<Box<ResponseHeader>>,
-    /// Fields that are not stored, but that the client whose request this is gets all the same.
+    /// The cache key, for a client that wants it in Cache-Status and may have it.
+    pub shown_key: Option<String>,
     /// Room for the value of Cache-Status.
     pub line: Vec<u8>,
+    /// Fields that are not stored, but that the client whose request this is gets all the same.
     pub unshared: Vec<(HeaderName, HeaderValue)>,
     /// The fill that this request feeds.
     pub fill: Option<Arc<Fill>>,
+    /// The response goes into the store beside its way to the client.
+    pub beside: Option<Writer>,
 }
 
 /// What happened between here and the origin.
@@ -102,6 +109,8 @@ pub struct Upstream {
     pub body_bytes: u64,
     /// A final response has begun: no other try is possible.
     pub answered: bool,
+    /// The origin was asked by HEAD, about something that is stored.
+    pub by_head: bool,
 }
 
 /// What the client got.
@@ -132,6 +141,7 @@ impl Context {
             cache: CacheTrace::default(),
             upstream: Upstream::default(),
             reply: Reply::default(),
+            background: None,
         }
     }
 }

@@ -11,6 +11,7 @@ use pingora::http::RequestHeader;
 
 use super::client::Client;
 use crate::config::model::HostHeader;
+use crate::http_cache::Rewrites;
 use crate::site::Names;
 
 /// A field that is written here: its name for looking it up, and in the letter case that it is sent in.
@@ -46,6 +47,17 @@ pub struct Way<'a> {
 pub fn drop_fields(req: &mut RequestHeader, names: impl FnOnce(&HeaderMap) -> Names) {
     for name in &names(&req.headers) {
         req.remove_header(name);
+    }
+}
+
+/// Writes fields anew.
+pub fn rewrite_fields(req: &mut RequestHeader, rewritten: Rewrites) {
+    for (name, value) in rewritten {
+        req.remove_header(&name);
+        if let Some(value) = value {
+            // Only one with an invalid name could fail.
+            let _ = req.insert_header(name, value);
+        }
     }
 }
 

@@ -4,10 +4,12 @@
 //! the work.
 
 mod admit;
+mod background;
 mod body;
 mod caching;
 pub(crate) mod checks;
 mod client;
+mod collapse;
 mod connection;
 mod context;
 mod control;
@@ -16,11 +18,13 @@ mod finish;
 mod forward;
 mod hit;
 mod http1;
+mod interim;
 mod invalidate;
 mod linger;
 mod link;
 mod listener;
 mod notify;
+mod post;
 mod preface;
 mod proxy;
 mod ranges;

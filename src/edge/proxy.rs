@@ -17,7 +17,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, RangeType, Sess
 
 use super::context::Context;
 use super::state::Shared;
-use super::{admit, body, caching, finish, hit, invalidate, link, ranges, respond, trace, upstream};
+use super::{admit, body, caching, finish, hit, invalidate, link, post, ranges, respond, trace, upstream};
 
 /// The edge.
 pub struct Edge {
@@ -38,6 +38,12 @@ impl ProxyHttp for Edge {
     // ---- the request
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        if session.subrequest_ctx.is_some() {
+            ctx.background = self.shared.background.begin();
+            if ctx.background.is_none() {
+                return Ok(true);
+            }
+        }
         body::prepare(session, &self.shared.snapshot().config.limits);
         if let Err(answer) = admit::admit(&self.shared, session, ctx) {
             respond::respond(session, ctx, answer).await?;
@@ -82,7 +88,7 @@ impl ProxyHttp for Edge {
         is_fresh: bool,
         ctx: &mut Context,
     ) -> Result<Option<ForcedFreshness>> {
-        Ok(caching::on_hit(session, ctx, meta, handler, is_fresh))
+        Ok(caching::on_hit(&self.shared, session, ctx, meta, handler, is_fresh))
     }
 
     /// Whether the client's condition is met, so that it gets a 304.
@@ -140,6 +146,7 @@ impl ProxyHttp for Edge {
     ) -> Result<()> {
         upstream::response(session, response, ctx);
         invalidate::by(&self.shared, session, response, ctx);
+        post::begin(&self.shared, session, response, ctx);
         Ok(())
     }
 
@@ -147,9 +154,10 @@ impl ProxyHttp for Edge {
         &self,
         session: &mut Session,
         data: &mut Option<Bytes>,
-        _: bool,
+        end: bool,
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
+        post::came(data.as_ref(), end, ctx);
         Ok(body::came(session, data.as_ref(), ctx))
     }
 
@@ -163,7 +171,7 @@ impl ProxyHttp for Edge {
     }
 
     fn should_serve_stale(&self, session: &mut Session, ctx: &mut Context, failure: Option<&Error>) -> bool {
-        caching::may_serve_stale(session, ctx, failure)
+        caching::may_serve_stale(&self.shared, session, ctx, failure)
     }
 
     // ---- the answer to the client

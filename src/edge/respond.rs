@@ -8,7 +8,7 @@ use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::Context;
-use super::trace;
+use super::{link, trace};
 use crate::site::Refusal;
 
 /// An answer of the edge's own.
@@ -57,6 +57,9 @@ pub async fn respond(session: &mut Session, ctx: &mut Context, answer: Answer) -
         head.insert_header(ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")?;
     }
     trace::add_cache_status(&mut head, ctx)?;
+    if let Some(connection) = link::connection(session) {
+        connection.keep_date(None);
+    }
     if answer.close {
         session.set_keepalive(None);
     }

@@ -25,6 +25,9 @@ fn sample(shared: &Weak<Shared>, out: &mut Samples) {
     }
     out.set(&table::CACHE_FILLS, &[], shared.store.fills_running() as f64);
     out.set(&table::CACHE_FILL_BYTES, &[], shared.store.fill_bytes() as f64);
+    out.set(&table::CACHE_WAITS, &[], shared.collapse.waits() as f64);
+    out.set(&table::BACKGROUND_FETCHES, &[], shared.background.running() as f64);
+    out.set(&table::BACKGROUND_SKIPPED, &[], shared.background.skipped() as f64);
     out.set(&table::CONNECTIONS_ENDED, &[], shared.watch.ended() as f64);
     for server in shared.snapshot().pools.servers() {
         let labels = &[&*server.origin, server.server.as_str()];

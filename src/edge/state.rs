@@ -9,9 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
-use pingora_cache::lock::{CacheKeyLockImpl, CacheLock};
 use tokio::runtime::Handle;
 
+use super::background::Background;
+use super::collapse::Collapse;
 use super::watch::Watch;
 use crate::config::model::Config;
 use crate::observe::{AccessLog, Metrics, NO_SITE, OriginMetrics, SiteMetrics};
@@ -28,10 +29,11 @@ pub struct Shared {
     /// The configuration of the start: what a reload cannot change is as it says.
     pub started_with: Arc<Config>,
     pub store: &'static Store,
-    pub lock: &'static CacheKeyLockImpl,
+    pub collapse: &'static Collapse,
     pub metrics: Arc<Metrics>,
     pub access_log: ArcSwapOption<AccessLog>,
     pub watch: Arc<Watch>,
+    pub background: Arc<Background>,
     no_site: Arc<SiteMetrics>,
     /// How this process calls itself in CDN-Loop. Not the same for all: two edges may well stand one behind the
     /// other, and only the same one twice is a loop.
@@ -75,19 +77,20 @@ impl Shared {
         let metrics_of_none = metrics.site(NO_SITE);
         metrics.config_loaded(&config.hash, SystemTime::now());
         let runtime = Handle::current();
+        let background = Background::new(config.background_fetches);
         let (store, limits, file) = (Store::leak(config.memory), config.limits, config.source.clone());
         let snapshot = Snapshot::new(config, &metrics, None);
         snapshot.pools.start(&runtime, None);
-        let lock: Box<CacheKeyLockImpl> = CacheLock::new_boxed(LOCK_AGE);
         Arc::new(Shared {
             started_with: snapshot.config.clone(),
             snapshot: ArcSwap::from_pointee(snapshot),
             store,
-            lock: Box::leak(lock),
+            collapse: Collapse::leak(LOCK_AGE),
             metrics,
             access_log: ArcSwapOption::new(access_log.map(Arc::new)),
             no_site: metrics_of_none,
             watch: Watch::new(limits),
+            background,
             cdn_id: cdn_id(),
             file,
             reloading: Mutex::default(),
@@ -117,6 +120,7 @@ impl Shared {
         let new = Snapshot::new(config, &self.metrics, Some(&old.pools));
         new.pools.start(&self.runtime, Some(&old.pools));
         self.watch.set_limits(new.config.limits);
+        self.background.set_max(new.config.background_fetches);
         self.metrics.config_loaded(&new.config.hash, SystemTime::now());
         self.snapshot.store(Arc::new(new));
         Ok(())
@@ -130,6 +134,11 @@ impl Shared {
     /// Seconds since the process began.
     pub fn uptime(&self) -> u64 {
         self.started.elapsed().as_secs()
+    }
+
+    /// Milliseconds from the process's begin to a moment.
+    pub fn millis(&self, moment: Instant) -> u64 {
+        u64::try_from(moment.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// How long a request waits for another one that fetches the same: as long as that may take, retries included.

@@ -1,15 +1,15 @@
 //! What the client is told of the response's way: Age, Cache-Status, and nothing that is not its business.
 
 use bytes::BytesMut;
-use http::header::{AGE, TRANSFER_ENCODING};
+use http::header::{AGE, DATE, TRANSFER_ENCODING};
 use http::{HeaderName, Method, StatusCode, Version};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora_cache::CachePhase;
 use pingora_proxy::Session;
 
-use super::caching;
 use super::context::Context;
+use super::{caching, link};
 use crate::http_cache::{CacheStatus, FwdReason, Handling, Outcome, Timestamp};
 use crate::store::Followed;
 
@@ -49,6 +49,9 @@ pub fn complete(session: &mut Session, response: &mut ResponseHeader, ctx: &mut 
         // RFC 9112 §6.1: a client of HTTP/1.0 knows no chunks. The end of the connection is the end of the body.
         response.remove_header(&TRANSFER_ENCODING);
         session.set_keepalive(None);
+    }
+    if let Some(connection) = link::connection(session) {
+        connection.keep_date(response.headers.get(DATE).cloned());
     }
     add_cache_status(response, ctx)?;
     ctx.reply.status = response.status.as_u16();
@@ -104,11 +107,12 @@ pub fn status(ctx: &Context) -> CacheStatus<'_> {
         Outcome::Bypass | Outcome::Local => None,
         _ => cache.ttl,
     };
-    CacheStatus { handling, ttl, key: None, detail }
+    CacheStatus { handling, ttl, key: cache.shown_key.as_deref(), detail }
 }
 
 fn outcome(phase: CachePhase, ctx: &Context) -> Outcome {
     match phase {
+        CachePhase::Hit if ctx.cache.stale_if_error => Outcome::Stale,
         CachePhase::Hit if ctx.cache.collapsed => Outcome::Collapsed,
         CachePhase::Hit if ctx.cache.ttl.is_some_and(|ttl| ttl < 0) => Outcome::Stale,
         CachePhase::Hit => Outcome::Hit,

@@ -2,7 +2,7 @@
 
 use std::time::{Instant, SystemTime};
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
@@ -10,6 +10,7 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use super::forward::{self, Way};
+use super::interim;
 use super::respond::Answer;
 use super::state::{Shared, Towards};
 use crate::http_cache;
@@ -65,6 +66,15 @@ pub fn request(shared: &Shared, session: &Session, header: &mut RequestHeader, c
     if let Some(target) = &request.target {
         header.set_raw_path(target.as_bytes())?;
     }
+    if asked.method == Method::HEAD
+        && session.subrequest_ctx.is_none()
+        && session.cache.enabled()
+        && session.cache.maybe_cache_meta().is_some()
+    {
+        // Pingora asks by GET, so that the answer can be stored. Where something is, only its fields are to be seen to.
+        header.set_method(Method::HEAD);
+        ctx.upstream.by_head = true;
+    }
     let host = asked
         .headers
         .get(http::header::HOST)
@@ -94,6 +104,9 @@ pub fn response(session: &Session, header: &mut ResponseHeader, ctx: &mut Contex
         return;
     }
     if header.status.is_informational() {
+        if header.status != StatusCode::CONTINUE {
+            interim::send(session, header);
+        }
         return;
     }
     answered(header.status, ctx);

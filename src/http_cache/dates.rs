@@ -1,5 +1,7 @@
 //! HTTP dates (RFC 9110 §5.6.7), exactly: the three forms that a recipient must accept, and no other.
 
+use http::HeaderValue;
+
 use super::time::Timestamp;
 
 /// Reads an IMF-fixdate (`Sun, 06 Nov 1994 08:49:37 GMT`), an RFC 850 date (`Sunday, 06-Nov-94 08:49:37 GMT`) or an
@@ -13,6 +15,14 @@ pub fn parse_http_date(text: &[u8], now: Timestamp) -> Option<Timestamp> {
         b' ' => asctime(text),
         _ => rfc850(text, now),
     }
+}
+
+/// The value of a Date field: an IMF-fixdate. A time beyond the year 9999 has none, so the last second before is used.
+pub fn http_date(time: Timestamp) -> HeaderValue {
+    const YEAR_10000: i64 = 253_402_300_800;
+    let time = Timestamp::from_secs(time.as_secs().clamp(0, YEAR_10000 - 1));
+    let text = httpdate::fmt_http_date(time.into());
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
 }
 
 const MONTHS: [&[u8; 3]; 12] =

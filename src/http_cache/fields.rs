@@ -8,9 +8,9 @@ use http::header::{
     UPGRADE, VARY,
 };
 
-use super::conditional::{ETag, strong_match, weak_match};
 use super::list::field_members;
 use super::targeted::{CDN_CACHE_CONTROL, FORELAND_CDN_CACHE_CONTROL, SURROGATE_CONTROL};
+use super::validation::{ETag, strong_match, weak_match};
 
 /// The length of the content as Content-Length states it, in bytes; `None` where there is none, or no number.
 pub fn content_length(headers: &HeaderMap) -> Option<u64> {

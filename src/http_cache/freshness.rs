@@ -53,6 +53,12 @@ impl FreshnessSource {
         }
     }
 
+    /// Whether the origin said so in so many words (RFC 9111 §4.2.1).
+    pub fn is_explicit(self) -> bool {
+        use FreshnessSource::{Expires, MaxAge, SMaxage, Targeted};
+        matches!(self, SMaxage | Targeted | MaxAge | Expires)
+    }
+
     /// Whether the operator said so, rather than the origin.
     pub fn is_policy(self) -> bool {
         matches!(self, FreshnessSource::Ttl | FreshnessSource::TtlByStatus)

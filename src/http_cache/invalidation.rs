@@ -3,6 +3,8 @@
 use http::header::{CONTENT_LOCATION, HeaderMap, LOCATION};
 use http::{Method, StatusCode};
 
+use super::reference::resolve;
+
 /// The path and query of each URL on the request's host that is to be invalidated: the request's own first, as given,
 /// then those of Location and Content-Location. Empty for a safe method, and for an error.
 ///
@@ -32,88 +34,6 @@ pub fn invalidated(
 /// RFC 9110 §9.2.1, and the safe ones of the IANA method registry. A method of unknown safety is unsafe.
 fn is_safe(method: &Method) -> bool {
     matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PROPFIND" | "QUERY" | "REPORT" | "SEARCH")
-}
-
-/// Resolves a URI reference (RFC 3986 §5.2) against the request's URL; `None` unless it is on the same host.
-fn resolve(reference: &str, host: &str, base: &str) -> Option<String> {
-    let reference = reference.split_once('#').map_or(reference, |(before, _)| before).trim();
-    if let Some(rest) = without_scheme(reference)? {
-        return on_host(rest, host);
-    }
-    if let Some(rest) = reference.strip_prefix("//") {
-        return on_host(rest, host);
-    }
-    let (base_path, base_query) = split_query(base);
-    let (path, query) = split_query(reference);
-    if path.is_empty() {
-        return Some(join(base_path, query.or(base_query)));
-    }
-    if path.starts_with('/') {
-        return Some(join(path, query));
-    }
-    let directory = base_path.rfind('/').and_then(|slash| base_path.get(..=slash)).unwrap_or("/");
-    Some(join(&format!("{directory}{path}"), query))
-}
-
-/// What follows `http://` or `https://`; an inner `None` for a relative reference, an outer one for another scheme.
-fn without_scheme(reference: &str) -> Option<Option<&str>> {
-    let Some(colon) = reference.find([':', '/', '?']).filter(|at| reference[*at..].starts_with(':')) else {
-        return Some(None);
-    };
-    let (scheme, rest) = reference.split_at(colon);
-    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
-        return None;
-    }
-    rest.strip_prefix("://").map(Some)
-}
-
-/// `authority/path?query`, as path and query if the authority is `host`.
-fn on_host(rest: &str, host: &str) -> Option<String> {
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (authority, rest) = rest.split_at(end);
-    // With user information, the comparison fails: such a URL names no resource of this cache.
-    if !without_port(authority).eq_ignore_ascii_case(without_port(host)) {
-        return None;
-    }
-    let (path, query) = split_query(rest);
-    Some(join(path, query))
-}
-
-/// Without a port that a scheme has by default.
-fn without_port(authority: &str) -> &str {
-    [":443", ":80", ":"].iter().find_map(|port| authority.strip_suffix(port)).unwrap_or(authority)
-}
-
-fn split_query(text: &str) -> (&str, Option<&str>) {
-    text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)))
-}
-
-/// The path without dot segments (RFC 3986 §5.2.4), and the query.
-fn join(path: &str, query: Option<&str>) -> String {
-    let mut segments: Vec<&str> = Vec::new();
-    let mut all = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
-    while let Some(segment) = all.next() {
-        let last = all.peek().is_none();
-        match segment {
-            "." | ".." => {
-                if segment == ".." {
-                    segments.pop();
-                }
-                if last {
-                    segments.push("");
-                }
-            }
-            _ => segments.push(segment),
-        }
-    }
-    let mut url = String::with_capacity(path.len() + 1 + query.map_or(0, |query| query.len() + 1));
-    url.push('/');
-    url.push_str(&segments.join("/"));
-    if let Some(query) = query {
-        url.push('?');
-        url.push_str(query);
-    }
-    url
 }
 
 #[cfg(test)]

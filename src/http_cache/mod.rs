@@ -9,7 +9,6 @@
 //! variants apart. A request's way: [`bypass`] says whether the cache has a part in it, [`RequestDirectives`] are read,
 //! [`reuse`] decides, [`select`] shapes the answer, [`CacheStatus`] explains it.
 
-mod conditional;
 mod dates;
 mod directives;
 mod eligibility;
@@ -18,8 +17,10 @@ mod fields;
 mod freshness;
 mod invalidation;
 mod list;
+mod negotiation;
 mod policy;
 mod ranges;
+mod reference;
 mod selection;
 mod status;
 mod storing;
@@ -27,22 +28,25 @@ mod targeted;
 #[cfg(test)]
 mod testing;
 mod time;
+mod validation;
 mod vary;
 mod words;
 
-pub use conditional::{ETag, if_range_matches, not_modified, revalidation_fields, strong_match, weak_match};
-pub use dates::parse_http_date;
+pub use dates::{http_date, parse_http_date};
 pub use directives::{CacheControl, Delta, MAX_DELTA_SECONDS, RequestDirectives, Scope};
 pub use eligibility::{Bypass, bypass, is_cached_method};
 pub use facts::Facts;
 pub use fields::{content_length, hop_by_hop, merge_304, merge_head, strip_hop_by_hop, update_applies};
 pub use freshness::{Freshness, FreshnessSource, Reuse, RevalidateReason, is_stale_if_error_status, reuse};
 pub use invalidation::invalidated;
-pub use policy::Policy;
+pub use negotiation::{Rewrite, Rewrites, reduce};
+pub use policy::{Policy, Reduction};
 pub use ranges::{MAX_RANGES, Ranges};
+pub use reference::describes_target;
 pub use selection::{Selection, select};
 pub use status::{CACHE_NAME, CacheStatus, FwdReason, Handling, Outcome};
 pub use storing::{NotStored, RequestFacts, Stored, age_value, is_heuristically_cacheable, storability};
 pub use targeted::{CDN_CACHE_CONTROL, Control, ControlField, FORELAND_CDN_CACHE_CONTROL, SURROGATE_CONTROL};
 pub use time::Timestamp;
+pub use validation::{ETag, if_range_matches, not_modified, revalidation_fields, strong_match, weak_match};
 pub use vary::{MAX_VARY_FIELDS, Variance, is_any as varies_on_any, variance, varies_on};

@@ -26,6 +26,18 @@ pub struct Policy {
     pub ttl_by_status: Vec<(u16, Duration)>,
     /// Request directives (`no-cache`, `max-age` …) are not obeyed. Default off. Pragma never is (RFC 9111 §5.4).
     pub ignore_client_cache_control: bool,
+    /// What clients accept is reduced to these.
+    pub vary: Reduction,
+}
+
+/// The codings and languages that there are, in the operator's order of preference. Empty: the client's field stays as
+/// it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reduction {
+    /// Content codings in lower case, without `identity`, which there always is.
+    pub accept_encoding: Vec<String>,
+    /// Language tags.
+    pub accept_language: Vec<String>,
 }
 
 impl Default for Policy {
@@ -40,6 +52,7 @@ impl Default for Policy {
             store_set_cookie: false,
             ttl_by_status: Vec::new(),
             ignore_client_cache_control: false,
+            vary: Reduction::default(),
         }
     }
 }

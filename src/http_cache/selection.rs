@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use http::{HeaderMap, Method, StatusCode};
 
-use super::conditional::{if_range_matches, not_modified};
 use super::facts::Facts;
 use super::ranges::Ranges;
 use super::time::Timestamp;
+use super::validation::{if_range_matches, not_modified};
 
 /// What is sent of a stored response.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,6 +24,8 @@ pub struct RequestFacts<'a> {
     pub authorization: bool,
     /// The request's `no-store`, where the policy obeys it.
     pub no_store: bool,
+    /// The response's Content-Location is the request's own URL: what a POST needs (see [`super::describes_target`]).
+    pub describes_target: bool,
     /// When the request was sent: what the origin took to answer is part of the response's age (RFC 9111 §4.2.3).
     pub sent: Timestamp,
 }
@@ -35,7 +37,8 @@ impl<'a> RequestFacts<'a> {
         directives: &RequestDirectives,
         sent: Timestamp,
     ) -> RequestFacts<'a> {
-        RequestFacts { method, authorization: headers.contains_key(AUTHORIZATION), no_store: directives.no_store, sent }
+        let authorization = headers.contains_key(AUTHORIZATION);
+        RequestFacts { method, authorization, no_store: directives.no_store, describes_target: false, sent }
     }
 }
 
@@ -53,7 +56,7 @@ pub struct Stored {
 /// Why a response is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NotStored {
-    /// Neither GET nor HEAD.
+    /// Neither GET nor HEAD, nor a POST whose response describes its own URL.
     Method,
     /// A response to HEAD has no content to serve to a GET.
     Head,
@@ -123,7 +126,7 @@ pub fn storability(
     policy: &Policy,
     received: Timestamp,
 ) -> Result<Stored, NotStored> {
-    method_and_status(request.method, status)?;
+    method_and_status(request, status)?;
     if request.no_store {
         return Err(NotStored::RequestNoStore);
     }
@@ -144,6 +147,9 @@ pub fn storability(
     }
 
     let freshness = freshness(status, headers, &control, policy, received);
+    if request.method == Method::POST && !freshness.source.is_explicit() {
+        return Err(NotStored::NoFreshness);
+    }
     let validator = headers.contains_key(ETAG) || headers.contains_key(LAST_MODIFIED);
     if freshness.source == FreshnessSource::None {
         if !is_heuristically_cacheable(status) && !control.directives.public {
@@ -186,10 +192,12 @@ pub fn is_heuristically_cacheable(status: StatusCode) -> bool {
 
 const MAX_LIFETIME: Duration = Duration::from_secs(MAX_DELTA_SECONDS as u64);
 
-fn method_and_status(method: &Method, status: StatusCode) -> Result<(), NotStored> {
-    match *method {
+fn method_and_status(request: &RequestFacts<'_>, status: StatusCode) -> Result<(), NotStored> {
+    match *request.method {
         Method::GET => {}
         Method::HEAD => return Err(NotStored::Head),
+        // RFC 9110 §9.3.3: with explicit freshness, and a Content-Location that is the POST's own URL.
+        Method::POST if request.describes_target && status == StatusCode::OK => {}
         _ => return Err(NotStored::Method),
     }
     match status.as_u16() {

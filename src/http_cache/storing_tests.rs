@@ -27,7 +27,7 @@ fn fields(list: &[(&str, &str)]) -> HeaderMap {
 }
 
 const GET: RequestFacts<'static> =
-    RequestFacts { method: &Method::GET, authorization: false, no_store: false, sent: T0 };
+    RequestFacts { method: &Method::GET, authorization: false, no_store: false, describes_target: false, sent: T0 };
 
 fn store_with(policy: &Policy, status: u16, list: &[(&str, &str)]) -> Result<Stored, NotStored> {
     storability(&GET, StatusCode::from_u16(status).unwrap(), &fields(list), policy, T0)
@@ -175,6 +175,21 @@ fn methods() {
         let got = storability(&request, StatusCode::OK, &headers, &Policy::default(), T0);
         assert_eq!(got, Err(expected), "{method}");
     }
+}
+
+#[test]
+fn a_post_that_describes_its_own_url() {
+    // RFC 9110 §9.3.3: explicit freshness, and a Content-Location equal to the target.
+    let post = RequestFacts { method: &Method::POST, describes_target: true, ..GET };
+    let judge = |status, list: Fields<'_>| {
+        let policy = Policy { ttl: secs(60), ..Policy::default() };
+        storability(&post, StatusCode::from_u16(status).unwrap(), &fields(list), &policy, T0).map(|s| s.facts.ttl(T0))
+    };
+    assert_eq!(judge(200, &[(CC, "max-age=60")]), Ok(60));
+    assert_eq!(judge(200, &[("date", "@0"), ("expires", "@30")]), Ok(30));
+    assert_eq!(judge(200, &[("last-modified", "@-3000")]), Err(NotStored::NoFreshness), "neither heuristics nor ttl");
+    assert_eq!(judge(201, &[(CC, "max-age=60")]), Err(NotStored::Method));
+    assert_eq!(judge(200, &[(CC, "max-age=60, no-store")]), Err(NotStored::NoStore));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use super::normal::decoded;
 use crate::config::model::{KeyPolicy, QueryKey};
+use crate::http_cache::Rewrite;
 
 /// Changed with every change of the text's layout or of what goes into it: older objects are then not found.
 const VERSION: u8 = 1;
@@ -31,6 +32,8 @@ pub struct KeyParts<'a> {
     /// Without the `?`; `None` where the target has none.
     pub query: Option<&'a str>,
     pub headers: &'a HeaderMap,
+    /// Fields that count with another value than that in `headers`.
+    pub rewritten: &'a [Rewrite],
     pub policy: &'a KeyPolicy,
 }
 
@@ -80,6 +83,10 @@ pub fn key(parts: &KeyParts<'_>, text: &mut KeyText) -> Key {
     for name in &parts.policy.headers {
         // A name without a value says "absent", which differs from an empty value.
         text.part(Kind::Header, name.as_bytes());
+        if let Some((_, value)) = parts.rewritten.iter().find(|(rewritten, _)| rewritten == name.as_str()) {
+            value.iter().for_each(|value| text.part(Kind::Value, value.as_bytes()));
+            continue;
+        }
         for line in parts.headers.get_all(name.as_str()) {
             text.part(Kind::Value, line.as_bytes());
         }
@@ -291,7 +298,10 @@ mod tests {
         };
         let mut text = KeyText::new();
         let headers = headers(lines);
-        key(&KeyParts { zone: "shop", host: "example.com", path, query, headers: &headers, policy }, &mut text);
+        key(
+            &KeyParts { zone: "shop", host: "example.com", path, query, headers: &headers, rewritten: &[], policy },
+            &mut text,
+        );
         text
     }
 
@@ -313,7 +323,15 @@ mod tests {
         let mut text = KeyText::new();
         let headers = HeaderMap::new();
         let policy = KeyPolicy::default();
-        let parts = KeyParts { zone: "s", host: "h", path: "/", query: Some("q"), headers: &headers, policy: &policy };
+        let parts = KeyParts {
+            zone: "s",
+            host: "h",
+            path: "/",
+            query: Some("q"),
+            headers: &headers,
+            rewritten: &[],
+            policy: &policy,
+        };
         let key = key(&parts, &mut text);
         assert_eq!(text.as_bytes(), b"\x01z\x01sh\x01hp\x01/q\x01q");
         assert_eq!(key.hash[..], Sha256::digest(b"\x01z\x01sh\x01hp\x01/q\x01q")[..16]);
@@ -323,7 +341,15 @@ mod tests {
     #[test]
     fn a_text_is_replaced_and_not_added_to() {
         let (headers, policy) = (HeaderMap::new(), KeyPolicy::default());
-        let parts = |path| KeyParts { zone: "s", host: "h", path, query: None, headers: &headers, policy: &policy };
+        let parts = |path| KeyParts {
+            zone: "s",
+            host: "h",
+            path,
+            query: None,
+            headers: &headers,
+            rewritten: &[],
+            policy: &policy,
+        };
         let (mut used, mut fresh) = (KeyText::new(), KeyText::new());
         key(&parts("/other"), &mut used);
         assert_eq!(key(&parts("/a"), &mut used), key(&parts("/a"), &mut fresh));
@@ -335,7 +361,7 @@ mod tests {
         let (headers, policy) = (HeaderMap::new(), KeyPolicy::default());
         let hash = |zone, host| {
             key(
-                &KeyParts { zone, host, path: "/", query: None, headers: &headers, policy: &policy },
+                &KeyParts { zone, host, path: "/", query: None, headers: &headers, rewritten: &[], policy: &policy },
                 &mut KeyText::new(),
             )
         };
@@ -432,7 +458,7 @@ mod tests {
                 let (zone, host, path, query, ..) = request;
                 let mut text = KeyText::new();
                 let hash = key(
-                    &KeyParts { zone, host, path, query: query.as_deref(), headers: &map, policy: &policy },
+                    &KeyParts { zone, host, path, query: query.as_deref(), headers: &map, rewritten: &[], policy: &policy },
                     &mut text,
                 );
                 (text, hash)

@@ -11,6 +11,7 @@ use super::matcher::{Facts, route};
 use super::normal::{has_dot_segments, normalise_host, normalise_path, normalise_query};
 use super::{Directory, Refusal};
 use crate::config::model::{Config, RequestPolicy, Site};
+use crate::http_cache::{Policy, Rewrite, Rewrites, reduce};
 
 /// A request, without the fields that [`super::nominated`] names.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +46,8 @@ pub struct Resolved<'a> {
     /// Fields that an untrusted client may not set and that are not in the key: they have had no part in any of this,
     /// and are to be removed before anything else looks at the request.
     pub dropped: Names,
+    /// Fields that are to be written anew for the same reason: the settings in force reduce what a client may accept.
+    pub rewritten: Rewrites,
 }
 
 impl Resolved<'_> {
@@ -85,16 +88,25 @@ pub fn resolve<'a>(asked: &Asked<'a>, config: &Config, directory: &Directory) ->
     };
     let route = route(site, &facts);
     let policy = policy(site, route);
-    let key = (policy.cache.is_some() && !asked.content).then(|| key_of(site, policy, &facts, &host));
+    let cache = policy.cache.as_ref().filter(|_| !asked.content);
+    let rewritten = cache.map(|cache| reduce(asked.headers, &cache.vary)).unwrap_or_default();
+    let key = cache.map(|_| key_of(site, policy, &facts, &rewritten, &host));
     dropped.retain(|name| !policy.key.headers.iter().any(|listed| listed == name.as_str()));
     let target = for_origin(asked, &path, query.as_deref());
-    Ok(Resolved { site: index, route, host, path, query, target, key, dropped })
+    Ok(Resolved { site: index, route, host, path, query, target, key, dropped, rewritten })
 }
 
-/// The key under which a GET for another target on the same site and host would be stored; `None` if it would not.
+/// The settings for, and the key of, a GET for another target on the same site and host; `None` if its answer would not
+/// be stored.
 ///
 /// The fields of the request that names it stand for those of the other, which is as near as one can come.
-pub fn key_of_get(site: &Site, host: &str, target: &str, headers: &HeaderMap, trusted: bool) -> Option<Key> {
+pub fn key_of_get<'a>(
+    site: &'a Site,
+    host: &str,
+    target: &str,
+    headers: &HeaderMap,
+    trusted: bool,
+) -> Option<(&'a Policy, Key, KeyText)> {
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(normalise_query(query))),
         None => (target, None),
@@ -104,8 +116,9 @@ pub fn key_of_get(site: &Site, host: &str, target: &str, headers: &HeaderMap, tr
     let method = Method::GET.as_str();
     let facts = Facts { method, path: &path, query: query.as_deref(), headers, withheld: &withheld };
     let policy = policy(site, route(site, &facts));
-    policy.cache.as_ref()?;
-    Some(key_of(site, policy, &facts, host).0)
+    let cache = policy.cache.as_ref()?;
+    let (key, text) = key_of(site, policy, &facts, &reduce(headers, &cache.vary), host);
+    Some((cache, key, text))
 }
 
 /// Whether the fields of a request announce content.
@@ -122,7 +135,7 @@ fn policy(site: &Site, route: Option<usize>) -> &RequestPolicy {
 }
 
 /// Of the fields, those that the policy lists are read, and no others: the withheld ones among them stay in the request.
-fn key_of(site: &Site, policy: &RequestPolicy, facts: &Facts<'_>, host: &str) -> (Key, KeyText) {
+fn key_of(site: &Site, policy: &RequestPolicy, facts: &Facts<'_>, rewritten: &[Rewrite], host: &str) -> (Key, KeyText) {
     let mut text = KeyText::new();
     let parts = KeyParts {
         zone: &site.name,
@@ -130,6 +143,7 @@ fn key_of(site: &Site, policy: &RequestPolicy, facts: &Facts<'_>, host: &str) ->
         path: facts.path,
         query: facts.query,
         headers: facts.headers,
+        rewritten,
         policy: &policy.key,
     };
     (key(&parts, &mut text), text)

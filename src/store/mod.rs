@@ -1,5 +1,6 @@
 //! The store: a memory tier, the fills that are on their way into it, and the `Storage` of Pingora over both.
 
+mod failures;
 mod fill;
 mod key;
 mod memory;
@@ -7,9 +8,10 @@ mod object;
 mod storage;
 mod uncacheable;
 
-pub use fill::{Fill, MAX_LAG};
+pub use failures::Failures;
+pub use fill::{Fill, MAX_LAG, Written};
 pub use key::ObjectKey;
 pub use memory::{MemoryTier, MemoryUsage};
 pub use object::{Head, Object, Record, meta_of, write_field};
-pub use storage::{Followed, Rejection, Store};
+pub use storage::{Followed, Rejection, Store, Writer};
 pub use uncacheable::{Expect, Uncacheable};

@@ -18,6 +18,7 @@ use pingora_cache::storage::{
 use pingora_cache::trace::SpanHandle;
 use pingora_cache::{CacheKey, CacheMeta, PurgeType};
 
+use super::failures::Failures;
 use super::fill::{Fill, Reader, Written};
 use super::key::{AlreadyHashed, ObjectKey};
 use super::memory::MemoryTier;
@@ -43,6 +44,7 @@ pub struct Store {
     held: Arc<AtomicU64>,
     held_max: u64,
     uncacheable: Uncacheable,
+    failures: Failures,
     rejected: [AtomicU64; Rejection::ALL.len()],
 }
 
@@ -81,6 +83,7 @@ impl Store {
             // One object must always fit, however small the tier is.
             held_max: (config.size / 2).max(config.max_object),
             uncacheable: Uncacheable::default(),
+            failures: Failures::default(),
             rejected: Default::default(),
         }))
     }
@@ -92,6 +95,11 @@ impl Store {
     /// Which resources have lately been uncacheable.
     pub fn uncacheable(&self) -> &Uncacheable {
         &self.uncacheable
+    }
+
+    /// For which resources the origin has lately failed.
+    pub fn failures(&self) -> &Failures {
+        &self.failures
     }
 
     /// Counts what was not admitted.
@@ -173,6 +181,29 @@ impl Store {
         }
     }
 
+    /// Gives a stored object another head, as a validation has it; whether the object was still there.
+    pub fn freshen(&self, key: &ObjectKey, meta: &CacheMeta) -> bool {
+        let (Some(object), Some(head)) = (self.memory.peek(key), Head::of(meta)) else { return false };
+        // Another request may have stored something else meanwhile: the validation was not about that.
+        if object.head.record.id != head.record.id {
+            return false;
+        }
+        self.keep(*key, Object::new(Arc::new(head), object.body.clone()));
+        true
+    }
+
+    /// Begins to store a response. Whoever asks for it from now on follows it.
+    pub fn fill(&'static self, key: ObjectKey, mut head: Head) -> Writer {
+        let expected = head.response.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let max = self.memory.max_object();
+        head.record.id = id;
+        let fill = Arc::new(Fill::new(id, key, Arc::new(head), expected, max, (self.held.clone(), self.held_max)));
+        self.fills(&key).insert(key, fill.clone());
+        self.running.fetch_add(1, Ordering::Relaxed);
+        Writer { store: self, fill, id: id.into(), ended: false }
+    }
+
     fn follow(
         &self,
         fill: &Arc<Fill>,
@@ -206,20 +237,12 @@ impl Storage for Store {
     }
 
     async fn get_miss_handler(&'static self, key: &CacheKey, meta: &CacheMeta, _: &SpanHandle) -> Result<MissHandler> {
-        let Some(mut head) = Head::of(meta) else {
+        let Some(head) = Head::of(meta) else {
             return Error::e_explain(ErrorType::InternalError, "a response to store without its facts");
         };
-        let key = ObjectKey::of(key);
-        let expected = head.response.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let max = self.memory.max_object();
-        head.record.id = id;
-        let fill = Fill::new(id, key, Arc::new(head), expected, max, (self.held.clone(), self.held_max));
-        let fill = Arc::new(fill);
-        self.fills(&key).insert(key, fill.clone());
-        self.starting().insert(id, fill.clone());
-        self.running.fetch_add(1, Ordering::Relaxed);
-        Ok(Box::new(Writer { store: self, fill, id: id.into(), ended: false }))
+        let writer = self.fill(ObjectKey::of(key), head);
+        self.starting().insert(writer.fill.id, writer.fill.clone());
+        Ok(Box::new(writer))
     }
 
     async fn purge(&'static self, target: PurgeTarget<'_>, _: PurgeType, _: &SpanHandle) -> Result<PurgeOutcome> {
@@ -229,14 +252,7 @@ impl Storage for Store {
     }
 
     async fn update_meta(&'static self, key: &CacheKey, meta: &CacheMeta, _: &SpanHandle) -> Result<bool> {
-        let key = ObjectKey::of(key);
-        let (Some(object), Some(head)) = (self.memory.peek(&key), Head::of(meta)) else { return Ok(false) };
-        // Another request may have stored something else meanwhile: the validation was not about that.
-        if object.head.record.id != head.record.id {
-            return Ok(false);
-        }
-        self.keep(key, Object::new(Arc::new(head), object.body.clone()));
-        Ok(true)
+        Ok(self.freshen(&ObjectKey::of(key), meta))
     }
 
     fn support_streaming_partial_write(&self) -> bool {
@@ -249,7 +265,7 @@ impl Storage for Store {
 }
 
 /// The writer of a fill. Dropped before its end, it has failed.
-struct Writer {
+pub struct Writer {
     store: &'static Store,
     fill: Arc<Fill>,
     id: U64WriteId,
@@ -259,23 +275,12 @@ struct Writer {
 #[async_trait]
 impl HandleMiss for Writer {
     async fn write_body(&mut self, data: Bytes, _: bool) -> Result<()> {
-        if self.fill.write(data)? == Written::Outgrown {
-            self.store.forget(&self.fill);
-            self.store.reject(Rejection::TooLarge);
-        }
+        self.write(data)?;
         Ok(())
     }
 
-    async fn finish(mut self: Box<Self>) -> Result<MissFinishType> {
-        let Some(body) = self.fill.body()? else {
-            self.end(true);
-            return Ok(MissFinishType::Created(0));
-        };
-        let object = Object::new(Arc::new(self.fill.head.with_length(body.len())), body);
-        let weight = object.weight();
-        // First stored, then forgotten as a fill: in between, it is found as either.
-        self.store.keep(self.fill.key, object);
-        self.end(true);
+    async fn finish(self: Box<Self>) -> Result<MissFinishType> {
+        let weight = Writer::finish(*self)?;
         Ok(MissFinishType::Created(usize::try_from(weight).unwrap_or(usize::MAX)))
     }
 
@@ -285,6 +290,36 @@ impl HandleMiss for Writer {
 }
 
 impl Writer {
+    /// Adds to the body.
+    ///
+    /// # Errors
+    /// The body is longer than was announced, or the fill holds more than it may.
+    pub fn write(&mut self, data: Bytes) -> Result<Written> {
+        let written = self.fill.write(data)?;
+        if written == Written::Outgrown {
+            self.store.forget(&self.fill);
+            self.store.reject(Rejection::TooLarge);
+        }
+        Ok(written)
+    }
+
+    /// The body is complete: stores the object and says how many bytes it takes.
+    ///
+    /// # Errors
+    /// The body is shorter than was announced.
+    pub fn finish(mut self) -> Result<u64> {
+        let Some(body) = self.fill.body()? else {
+            self.end(true);
+            return Ok(0);
+        };
+        let object = Object::new(Arc::new(self.fill.head.with_length(body.len())), body);
+        let weight = object.weight();
+        // First stored, then forgotten as a fill: in between, it is found as either.
+        self.store.keep(self.fill.key, object);
+        self.end(true);
+        Ok(weight)
+    }
+
     fn end(&mut self, complete: bool) {
         self.ended = true;
         self.store.starting().remove(&self.fill.id);

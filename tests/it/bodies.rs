@@ -186,6 +186,31 @@ async fn early_hints_pass() {
 }
 
 #[tokio::test]
+async fn early_hints_that_come_with_the_final_head_pass_too() {
+    let reply = Reply::raw(
+        "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nX-Hint: 1\r\n\r\n\
+         HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 4\r\n\r\npage",
+    );
+    let origin = Origin::start(move |_| reply.clone()).await;
+    let yaml = Edge::yaml_before(&[&origin], "routes: [{ match: { path: /off }, cache: off }]");
+    let edge = Edge::start(&yaml).await;
+    for path in ["/off", "/stored"] {
+        let response = edge.get(path).await;
+        let interim: Vec<_> = response.interim.iter().map(|head| head.0).collect();
+        assert_eq!((response.text(), &*interim), ("page", &[102, 103][..]), "{path}: {response:?}");
+        assert_eq!(response.interim[1].1.get("Link"), Some("</a.css>; rel=preload"));
+        assert_eq!(response.header("X-Hint"), None);
+    }
+    let response = edge.get("/stored").await;
+    assert_eq!((response.text(), response.interim.len(), origin.count()), ("page", 0, 2), "{response:?}");
+    assert_eq!(response.header("X-Hint"), None, "no field of theirs is stored");
+    // To a client of HTTP/1.0 nothing interim may be sent.
+    let mut old = Raw::open(&edge).await;
+    old.send("GET /old HTTP/1.0\r\nHost: edge.test\r\n\r\n").await;
+    assert!(old.until("\r\n\r\n").await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
 async fn a_websocket_carries_both_ways() {
     let port = Port::reserve();
     let listener = port.listen();

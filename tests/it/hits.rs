@@ -312,3 +312,20 @@ async fn a_chunked_response_is_a_hit_with_a_length() {
     }
     assert_eq!(origin.count(), 1);
 }
+
+#[tokio::test]
+async fn a_trusted_proxy_may_ask_for_the_key() {
+    let origin = Origin::start(|_| Reply::ok("x").cache_control("max-age=60")).await;
+    for (trusted, shows) in [("trusted_proxies: [127.0.0.0/8]\n", true), ("", false)] {
+        let edge = Edge::start(&(trusted.to_owned() + &Edge::yaml_before(&[&origin], ""))).await;
+        for over in BOTH {
+            for _ in 0..2 {
+                let response = over.ask(&edge, &Ask::get("/a?b=1").header("Foreland-Debug", "key")).await;
+                let key = "; key=\"site=* host=edge.test path=/a query=b=1\"";
+                assert_eq!(response.cache_status().contains(key), shows, "{over:?}: {response:?}");
+                assert!(!over.get(&edge, "/a?b=1").await.cache_status().contains("; key="));
+            }
+        }
+    }
+    assert!(origin.seen().iter().all(|request| !request.headers.has("Foreland-Debug")));
+}

@@ -20,6 +20,7 @@ mod large;
 mod limits;
 mod load;
 mod log_file;
+mod methods;
 mod metrics;
 mod origin_failures;
 mod over;

@@ -102,6 +102,57 @@ async fn an_answer_to_a_body_is_not_shared() {
 }
 
 #[tokio::test]
+async fn what_clients_accept_is_reduced_to_what_there_is() {
+    let cache = "cache: { vary: { accept_encoding: [br, gzip], accept_language: [en, de] } }";
+    for over in BOTH {
+        for (name, asked) in [
+            (
+                "Accept-Encoding",
+                [("gzip, deflate, br", Some("br")), ("gzip;q=0.5", Some("gzip")), ("zstd", Some("identity"))],
+            ),
+            ("Accept-Language", [("de-CH,de;q=0.9,en;q=0.8", Some("de")), ("en-GB", Some("en")), ("ja", None)]),
+        ] {
+            let origin = Origin::start(move |r| {
+                Reply::ok(r.header(name).unwrap_or("none").to_owned()).cache_control("max-age=60").header("Vary", name)
+            })
+            .await;
+            let edge = Edge::before(&origin, cache).await;
+            for (sent, reaches) in asked {
+                let response = over.ask(&edge, &Ask::get("/a").header(name, sent)).await;
+                assert_eq!(response.text(), reaches.unwrap_or("none"), "{over:?} {name}: {sent}");
+            }
+            assert_eq!(origin.count(), 3);
+            // Other words for the same are the same variant.
+            let again =
+                if name == "Accept-Encoding" { ["br;q=0.1", "x-gzip", "identity"] } else { ["DE-at", "*", "fr"] };
+            for (sent, (_, reaches)) in again.iter().zip(asked) {
+                let response = over.ask(&edge, &Ask::get("/a").header(name, sent)).await;
+                assert!(response.is_hit(), "{over:?} {name}: {sent}: {response:?}");
+                assert_eq!(response.text(), reaches.unwrap_or("none"), "{over:?} {name}: {sent}");
+            }
+            // A client that does not say is left alone.
+            assert_eq!(over.get(&edge, "/b").await.text(), "none");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reduced_field_counts_as_such_in_the_key() {
+    let cache = "cache: { vary: { accept_language: [en, de] }, key: { headers: [Accept-Language] } }";
+    let origin = Origin::start(|r| {
+        Reply::ok(r.header("accept-language").unwrap_or("none").to_owned()).cache_control("max-age=60")
+    })
+    .await;
+    let edge = Edge::before(&origin, cache).await;
+    for (sent, expected, hit) in
+        [("de-CH", "de", false), ("de;q=0.3", "de", true), ("ja", "none", false), ("fr", "none", true)]
+    {
+        let response = edge.ask(&Ask::get("/a").header("Accept-Language", sent)).await;
+        assert_eq!((response.text(), response.is_hit()), (expected, hit), "{sent}: {response:?}");
+    }
+}
+
+#[tokio::test]
 async fn vary_by_everything_is_never_shared() {
     let origin = Origin::start(|_| Reply::ok("x").cache_control("max-age=60").header("Vary", "*")).await;
     let edge = Edge::before(&origin, "").await;

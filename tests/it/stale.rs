@@ -34,11 +34,13 @@ async fn edge_before(origin: &Origin, site: &str) -> Edge {
 /// How an origin fails, and the status that a client sees who cannot be helped.
 type Failure = (&'static str, u16, fn() -> Reply);
 
-const FAILURES: [Failure; 5] = [
+const FAILURES: [Failure; 7] = [
     ("500", 500, || Reply::new(500).body("broken")),
     ("503", 503, || Reply::new(503).body("busy").cache_control("no-store")),
     ("reset", 502, Reply::rst),
     ("hang up", 502, Reply::hang_up),
+    ("cut in the head", 502, || Reply::raw("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Le").cut()),
+    ("no HTTP", 502, || Reply::raw("SSH-2.0-OpenSSH_9.2\r\n\r\n").cut()),
     ("timeout", 504, Reply::never),
 ];
 
@@ -133,18 +135,21 @@ async fn an_error_beyond_the_servers_is_an_answer() {
 
 #[tokio::test]
 async fn many_who_wait_for_a_failing_origin_all_get_what_is_stale() {
-    let gate = Gate::new();
-    let at = gate.clone();
-    let origin = then(", stale-if-error=600", move || Reply::new(500).hold(&at)).await;
-    let edge = Edge::before(&origin, "").await;
-    edge.get("/a").await;
-    let asks = (0..10).map(|i| BOTH[i % 2].get(&edge, "/a"));
-    let (responses, ()) = tokio::join!(all(asks), async {
-        edge.wait_metrics("10 requests in flight", |m| m.sum("foreland_requests_in_flight", &[]) == 10.0).await;
-        gate.open();
-    });
-    for response in responses {
-        assert_eq!((response.status, response.text()), (200, "old"), "{response:?}");
+    for (how, _, failure) in FAILURES {
+        let gate = Gate::new();
+        let at = gate.clone();
+        let origin = then(", stale-if-error=600", move || failure().hold(&at)).await;
+        let edge = edge_before(&origin, "").await;
+        edge.get("/a").await;
+        let asks = (0..10).map(|i| BOTH[i % 2].get(&edge, "/a"));
+        let (responses, ()) = tokio::join!(all(asks), async {
+            edge.wait_metrics("10 requests in flight", |m| m.sum("foreland_requests_in_flight", &[]) == 10.0).await;
+            gate.open();
+        });
+        for response in responses {
+            assert_eq!((response.status, response.text()), (200, "old"), "{how}: {response:?}");
+            assert!(response.cache_status().contains("; detail=stale-if-error"), "{how}: {response:?}");
+        }
     }
 }
 
@@ -261,4 +266,37 @@ async fn a_refreshing_client_keeps_its_connection() {
             assert_eq!(client.get(&target).await.text(), "old");
         }
     }
+}
+
+#[tokio::test]
+async fn refreshes_in_the_background_are_bounded_over_the_process() {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let origin =
+        then(", stale-while-revalidate=600", move || Reply::ok("new").cache_control("max-age=60").hold(&at)).await;
+    let yaml = Edge::yaml_before(&[&origin], "") + "cache: { background_fetches: 2 }\n";
+    let edge = Edge::start(&yaml).await;
+    for over in BOTH {
+        for target in ["/a", "/b", "/c", "/d"] {
+            over.get(&edge, target).await;
+        }
+    }
+    for (n, target) in ["/a", "/b", "/c", "/d"].into_iter().enumerate() {
+        for over in BOTH {
+            let stale = over.get(&edge, target).await;
+            assert_eq!((stale.status, stale.text()), (200, "old"), "{target} {over:?}: {stale:?}");
+            assert!(stale.cache_status().starts_with("Foreland; hit; ttl=-"), "{target}: {stale:?}");
+        }
+        gate.reached((n + 1).min(2)).await;
+    }
+    assert_eq!(origin.count(), 4 + 2, "two refreshes, and nobody waited for a third");
+    edge.wait_metrics("two at once", |m| m.metric("foreland_cache_background_fetches") == Some(2.0)).await;
+    let skipped = edge.metrics().await.metric("foreland_cache_background_fetches_skipped_total");
+    assert!(skipped >= Some(4.0), "{skipped:?}");
+    gate.open();
+    // With room again, the next request for the others brings their refresh.
+    for target in ["/a", "/b", "/c", "/d"] {
+        eventually("every refresh", async || edge.get(target).await.text() == "new").await;
+    }
+    edge.wait_metrics("none any more", |m| m.metric("foreland_cache_background_fetches") == Some(0.0)).await;
 }

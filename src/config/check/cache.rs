@@ -6,7 +6,7 @@ use crate::config::raw;
 use crate::config::report::Report;
 use crate::config::units::show_duration;
 use crate::config::words::{CacheChoice, QueryChoice};
-use crate::http_cache::Policy;
+use crate::http_cache::{Policy, Reduction};
 
 /// Cache settings in force; `None`: the cache is off.
 pub(super) type Settings = Option<(Policy, KeyPolicy)>;
@@ -27,6 +27,9 @@ pub(super) fn refine(base: &Settings, choice: Option<&Placed<CacheChoice>>, repo
             set_policy(&mut policy, keys);
             if let Some(raw) = &keys.key {
                 set_key(&mut key, raw, report);
+            }
+            if let Some(raw) = &keys.vary {
+                set_reduction(&mut policy.vary, raw, report);
             }
             effectless(&policy, keys, report);
             Some((policy, key))
@@ -83,6 +86,29 @@ fn effectless(policy: &Policy, keys: &raw::Cache, report: &mut Report) {
             report.error(&ttl.place, format!("the ttl for {} ({ttl_text}) is longer than max_ttl ({max})", status.0));
         }
     }
+}
+
+fn set_reduction(reduction: &mut Reduction, raw: &raw::Vary, report: &mut Report) {
+    if let Some(list) = &raw.accept_encoding {
+        reduction.accept_encoding = distinct(&list.0, |coding| coding.0.clone(), report);
+    }
+    if let Some(list) = &raw.accept_language {
+        reduction.accept_language = distinct(&list.0, |tag| tag.0.clone(), report);
+    }
+}
+
+/// The words of a list as they stand; one that stands twice is a mistake.
+fn distinct<T: FromText>(list: &[Placed<T>], word: impl Fn(&T) -> String, report: &mut Report) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for item in list {
+        let next = word(&item.value);
+        if words.iter().any(|known| known.eq_ignore_ascii_case(&next)) {
+            report.error(&item.place, format!("`{next}` is already in the list"));
+        } else {
+            words.push(next);
+        }
+    }
+    words
 }
 
 fn set_key(key: &mut KeyPolicy, raw: &Placed<raw::Key>, report: &mut Report) {

@@ -28,6 +28,7 @@ pub(super) fn check(root: &raw::Root, base: &Path, env: Env<'_>, report: &mut Re
     let listeners = listeners(root, report);
     let admin = root.admin.as_ref().map(|raw| admin(raw, base, env, report));
     let memory = root.cache.as_ref().and_then(|tiers| tiers.memory.as_ref()).and_then(|raw| memory(raw, report));
+    let background_fetches = root.cache.as_ref().and_then(|tiers| tiers.background_fetches.as_ref());
     let limits = root.limits.as_ref().and_then(|raw| limits(raw));
     let origins = origins::origins(root, report);
     let sites = sites::sites(root, report);
@@ -49,6 +50,7 @@ pub(super) fn check(root: &raw::Root, base: &Path, env: Env<'_>, report: &mut Re
         },
         access_log: access_log(root.access_log.as_ref()?, base)?,
         memory: memory?,
+        background_fetches: background_fetches?.0,
         limits: limits?,
         origins: origins?.into_iter().map(Into::into).collect(),
         sites: sites?,

@@ -104,6 +104,51 @@ impl FromText for FieldName {
     }
 }
 
+/// A content coding, in lower case (RFC 9110 §8.4.1).
+#[derive(Clone, Debug)]
+pub(in crate::config) struct Coding(pub String);
+
+impl FromText for Coding {
+    const KIND: Kind = Kind {
+        name: "content coding",
+        expected: "a content coding such as gzip",
+        pattern: "^[0-9A-Za-z-]+$",
+        numbers: false,
+    };
+
+    fn from_text(text: &str) -> Result<Self, Bad> {
+        let coding = text.to_ascii_lowercase();
+        match &*coding {
+            "identity" => Err(Bad::Because("identity is always there, and not listed".to_owned())),
+            "x-gzip" => Err(Bad::Because("x-gzip is an old name; did you mean `gzip`?".to_owned())),
+            "" => Err(Bad::Form),
+            _ if coding.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') => Ok(Coding(coding)),
+            _ => Err(Bad::Form),
+        }
+    }
+}
+
+/// A language tag (RFC 5646).
+#[derive(Clone, Debug)]
+pub(in crate::config) struct LanguageTag(pub String);
+
+impl FromText for LanguageTag {
+    const KIND: Kind = Kind {
+        name: "language tag",
+        expected: "a language tag such as en or pt-BR",
+        pattern: "^[A-Za-z]{2,8}(-[0-9A-Za-z]{1,8})*$",
+        numbers: false,
+    };
+
+    fn from_text(text: &str) -> Result<Self, Bad> {
+        let mut subtags = text.split('-');
+        let primary =
+            subtags.next().is_some_and(|p| (2..=8).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_alphabetic()));
+        let rest = subtags.all(|s| (1..=8).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_alphanumeric()));
+        if primary && rest { Ok(LanguageTag(text.to_owned())) } else { Err(Bad::Form) }
+    }
+}
+
 /// The name of a cookie.
 #[derive(Clone, Debug)]
 pub(in crate::config) struct CookieName(pub String);

@@ -75,6 +75,12 @@ table! {
         "Bytes that objects being written hold in memory, beside what the tiers hold.";
     CACHE_FILLS: Gauge "foreland_cache_fills_in_progress" in "fills" by []
         "Objects that are being written to the cache now.";
+    CACHE_WAITS: Counter "foreland_cache_waits_total" in "requests" by []
+        "How often a request met another one that was fetching the same, and waited for it or was served what is stale.";
+    BACKGROUND_FETCHES: Gauge "foreland_cache_background_fetches" in "fetches" by []
+        "Stale objects that are being refreshed in the background now.";
+    BACKGROUND_SKIPPED: Counter "foreland_cache_background_fetches_skipped_total" in "fetches" by []
+        "Refreshes in the background that were not begun because as many ran as may (cache.background_fetches).";
 
     ORIGIN_REQUESTS: Counter "foreland_origin_requests_total" in "requests" by ["origin", "status"]
         "Requests that an origin answered, by status class.";

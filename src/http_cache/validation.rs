@@ -30,9 +30,13 @@ pub fn not_modified(
     if request.contains_key(IF_NONE_MATCH) {
         return none_match_fails(request, stored);
     }
-    let Some(since) = request.get(IF_MODIFIED_SINCE) else { return false };
-    let (Some(since), Some(modified)) = (parse_http_date(since.as_bytes(), now), last_modified) else { return false };
-    modified <= since
+    // RFC 9110 §13.1.3: ignored where it is no one date.
+    let mut lines = request.get_all(IF_MODIFIED_SINCE).iter();
+    let (Some(since), None) = (lines.next(), lines.next()) else { return false };
+    let Some(since) = parse_http_date(since.as_bytes(), now) else { return false };
+    // RFC 9111 §4.3.2: without Last-Modified, the Date tells when the response was still the current one.
+    let date = || stored.get(DATE).and_then(|date| parse_http_date(date.as_bytes(), now));
+    last_modified.or_else(date).is_some_and(|modified| modified <= since)
 }
 
 /// Whether a Range is to be honoured as far as If-Range is concerned (RFC 9110 §13.1.5): there is none, or it holds the
@@ -189,6 +193,9 @@ mod tests {
             ("Sun, 06 Nov 1994 08:49:36 GMT", false),
             ("nonsense", false),
         ] {
+            // RFC 9111 §4.3.2: without Last-Modified, Date is what counts.
+            let dated = [("date", MODIFIED)];
+            assert_eq!(answers_304(&[("if-modified-since", since)], &dated), expected, "{since} by Date");
             assert_eq!(answers_304(&[("if-modified-since", since)], &stored), expected, "{since}");
         }
         assert!(!answers_304(&[("if-modified-since", MODIFIED)], &[("etag", "\"a\"")]));
