@@ -111,8 +111,7 @@ options! {
         idle_timeout: Timeout = Default("60s");
         /// From the first byte of a request to the end of its header section.
         header_timeout: Timeout = Default("15s");
-        /// The longest pause between two reads of a request's body. HTTP/1.1 only: over HTTP/2, the origin's timeouts end
-        /// such a request.
+        /// The longest pause between two reads of a request's body.
         body_timeout: Timeout = Default("60s");
         /// The longest time that a write to the client may make no progress.
         write_timeout: Timeout = Default("60s");

@@ -73,7 +73,7 @@ pub fn client_left(ctx: &Context) {
 /// Some of the response's body is about to leave.
 pub fn leaves(data: &mut Option<Bytes>, ctx: &mut Context) {
     if ctx.reply.no_body {
-        // Pingora would send the body of a response to HEAD, or of one that has become a 304, over HTTP/2.
+        // The body of a response to HEAD, or of one that has become a 304, may still be read for the store.
         *data = None;
     }
 }

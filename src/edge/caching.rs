@@ -3,8 +3,8 @@
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{DATE, HOST, RANGE, TRANSFER_ENCODING, VARY};
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::header::{DATE, RANGE, TRANSFER_ENCODING, VARY};
+use http::{HeaderMap, Method, StatusCode};
 use log::debug;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
@@ -128,11 +128,7 @@ pub fn on_hit(
         Reuse::StaleWhileRevalidate if session.subrequest_ctx.is_none() && !shared.background.has_room() => {
             Some(ForcedFreshness::ForceFresh)
         }
-        Reuse::StaleWhileRevalidate => {
-            prepare_background_fetch(session.req_header_mut());
-            Some(ForcedFreshness::ForceExpiredServeStale { expired_at: None })
-        }
-        Reuse::Revalidate(_) | Reuse::OnlyIfCached => {
+        Reuse::StaleWhileRevalidate | Reuse::Revalidate(_) | Reuse::OnlyIfCached => {
             Some(ForcedFreshness::ForceExpiredServeStale { expired_at: None })
         }
     }
@@ -142,20 +138,6 @@ pub fn on_hit(
 fn has_failed(shared: &Shared, ctx: &Context) -> bool {
     let key = ctx.request.as_ref().and_then(|r| r.key.as_ref());
     key.is_some_and(|(key, _)| shared.store.failures().since(&key.hash, shared.millis(ctx.started)))
-}
-
-/// Pingora's background fetch reads the request again as HTTP/1.1, where the authority of HTTP/2 is a Host field.
-fn prepare_background_fetch(header: &mut RequestHeader) {
-    if header.version != Version::HTTP_2 {
-        return;
-    }
-    let authority = header.uri.authority().map(|a| a.as_str().to_owned());
-    if let Some(authority) = authority
-        && !header.headers.contains_key(HOST)
-    {
-        let _ = header.insert_header(HOST, authority);
-    }
-    header.set_version(Version::HTTP_11);
 }
 
 /// The hash of the request fields that select a variant: in a lookup, and for what is about to be stored.

@@ -30,6 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::linger;
+use super::preface::{self, PREFACE};
 use super::watch::{Watch, Watched};
 
 /// The largest write that is held back to leave together with the next one: the head of any ordinary response.
@@ -55,6 +56,8 @@ pub struct Connection {
     peer: SocketAddr,
     /// HTTP/2 with prior knowledge is looked for.
     h2c: bool,
+    /// It has been found.
+    http2: bool,
     watched: Watched,
     /// Bytes that have come, and bytes that the requests so far were made of. More than those: the next request has
     /// begun to come.
@@ -88,6 +91,7 @@ impl Connection {
             digest: Arc::new(digest),
             peer,
             h2c,
+            http2: false,
             watched: watch.add(),
             received: 0,
             served: AtomicU64::new(0),
@@ -99,9 +103,17 @@ impl Connection {
         self.peer
     }
 
-    /// HTTP/2 with prior knowledge is to be looked for.
-    pub fn may_be_http2(&self) -> bool {
-        self.h2c
+    /// Whether the client speaks HTTP/2 with prior knowledge; its preface stays to be read.
+    ///
+    /// A client of HTTP/1.1 may send fewer bytes than the preface has and then wait, so only what looks like the preface
+    /// is waited for.
+    ///
+    /// # Errors
+    /// The socket's, or the watch has ended the connection.
+    pub async fn speaks_http2(&mut self) -> io::Result<bool> {
+        let mut start = [0; PREFACE.len()];
+        self.http2 = self.h2c && preface::peek(&self.io, &self.watched, &mut start).await?;
+        Ok(self.http2)
     }
 
     /// A request of so many bytes has begun: its header section and, where its length is known, its body.
@@ -299,7 +311,10 @@ impl AsyncRead for Connection {
                 let n = buf.filled().len() - before;
                 if n > 0 {
                     this.received += n as u64;
-                    this.watched.read_some();
+                    // Over HTTP/2, bytes need not be a request.
+                    if !this.http2 {
+                        this.watched.read_some();
+                    }
                 }
                 Poll::Ready(read)
             }
@@ -400,17 +415,5 @@ impl GetSocketDigest for Connection {
     }
 }
 
-#[async_trait]
-impl Peek for Connection {
-    /// Looks for HTTP/2 with prior knowledge: fills `buf` with the preface if it is there.
-    ///
-    /// Always `true`, which means that `buf` tells: Pingora would take `false` for HTTP/2. A client of HTTP/1.1 may
-    /// send fewer bytes than the preface has and then wait, so only what looks like the preface is waited for.
-    async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
-        if self.h2c && super::preface::peek(&self.io, &self.watched, buf).await? {
-            // From here on many requests share the connection, and HTTP/2 has an idle timeout of its own.
-            self.watched.request_began();
-        }
-        Ok(true)
-    }
-}
+/// None: whether it is HTTP/2 has been found out by now.
+impl Peek for Connection {}

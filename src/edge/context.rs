@@ -124,7 +124,7 @@ pub struct Reply {
     pub no_body: bool,
     /// Why this is an error, for the log.
     pub reason: Option<String>,
-    /// The version of HTTP that the client speaks; the session forgets it where a background fetch begins.
+    /// The version of HTTP that the client speaks; that of a background fetch is another.
     pub version: Option<Version>,
 }
 

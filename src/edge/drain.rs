@@ -9,6 +9,7 @@ pub struct Drain {
 }
 
 /// Held by whatever must end before the process does.
+#[derive(Clone)]
 pub struct Busy {
     _alive: mpsc::Sender<()>,
 }

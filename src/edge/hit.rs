@@ -20,9 +20,6 @@ use super::{caching, link, trace};
 use crate::http_cache::{self, Outcome, Reuse, Selection};
 use crate::store::{Object, ObjectKey, write_field};
 
-/// Over HTTP/2, the time limit of writing is for each piece: a larger one would cut off clients that are only slow.
-const PIECE: usize = 16 * 1024;
-
 /// What is sent of an object.
 enum Part {
     Whole,
@@ -129,12 +126,10 @@ async fn send(session: &mut Session, ctx: &mut Context, object: &Arc<Object>, pa
     let end = body.is_empty();
     session.write_response_header(Box::new(head), end).await?;
     ctx.reply.first_byte = Some(ctx.started.elapsed());
-    let mut body = body;
-    while !body.is_empty() {
-        let piece = body.split_to(body.len().min(PIECE));
-        session.write_response_body(Some(piece), body.is_empty()).await?;
+    if end {
+        return Ok(());
     }
-    Ok(())
+    session.write_response_body(Some(body), true).await
 }
 
 fn status(object: &Object, part: &Part) -> StatusCode {

@@ -5,31 +5,31 @@
 
 use std::sync::Arc;
 
-use pingora::apps::{HttpPersistentSettings, HttpServerApp, ServerApp};
-use pingora::protocols::Peek;
+use pingora::apps::{HttpPersistentSettings, HttpServerApp};
 use pingora::protocols::http::ServerSession;
 use pingora_proxy::HttpProxy;
 use tokio::sync::watch;
 
 use super::connection::Connection;
-use super::preface::PREFACE;
+use super::drain::Busy;
+use super::http2;
 use super::proxy::Edge;
 
 /// Seconds that the first request may take to come, as far as Pingora is concerned; the watch has its own limit.
 const FIRST_REQUEST: u64 = 3600;
 
-/// Serves a connection until it ends.
-pub async fn serve(mut connection: Box<Connection>, app: Arc<HttpProxy<Edge>>, shutdown: watch::Receiver<bool>) {
-    if connection.may_be_http2() {
-        let mut start = [0; PREFACE.len()];
-        match connection.try_peek(&mut start).await {
-            Ok(_) if start == PREFACE => {
-                app.process_new(connection, &shutdown).await;
-                return;
-            }
-            Ok(_) => {}
-            Err(_) => return,
-        }
+/// Serves a connection until it ends, which `alive` is held for. One whose client speaks HTTP/2 is handed over.
+pub async fn serve(
+    mut connection: Box<Connection>,
+    app: Arc<HttpProxy<Edge>>,
+    alive: Busy,
+    shutdown: watch::Receiver<bool>,
+) {
+    match connection.speaks_http2().await {
+        // Apart: an idle connection of HTTP/1 is not to be as large.
+        Ok(true) => return Box::pin(http2::serve(connection, app, alive, shutdown)).await,
+        Ok(false) => {}
+        Err(_) => return,
     }
     let mut settings: Option<HttpPersistentSettings> = None;
     loop {

@@ -26,7 +26,8 @@ pub fn http1(session: &Session) -> Option<(&Connection, usize)> {
 
 /// Whether the client speaks HTTP/2. Of a background fetch, which has no client, this is not so.
 pub fn is_http2(session: &Session) -> bool {
-    matches!(&*session.downstream_session, ServerSession::H2(_))
+    // Ours: the only one that is neither Pingora's HTTP/1 nor a background fetch.
+    matches!(&*session.downstream_session, ServerSession::Custom(_))
 }
 
 /// The client's socket address.

@@ -83,8 +83,8 @@ pub async fn serve(
             let connection = Connection::new(io, peer, h2c, &shared.watch);
             let (app, shutdown, busy) = (app.clone(), shutdown.clone(), drain.connection());
             tokio::spawn(async move {
-                let _alive = (busy, counted);
-                http1::serve(Box::new(connection), app, shutdown).await;
+                let _counted = counted;
+                http1::serve(Box::new(connection), app, busy, shutdown).await;
             });
             true
         }

@@ -18,6 +18,7 @@ mod finish;
 mod forward;
 mod hit;
 mod http1;
+mod http2;
 mod interim;
 mod invalidate;
 mod linger;

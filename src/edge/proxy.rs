@@ -17,7 +17,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, RangeType, Sess
 
 use super::context::Context;
 use super::state::Shared;
-use super::{admit, body, caching, finish, hit, invalidate, link, post, ranges, respond, trace, upstream};
+use super::{admit, body, caching, finish, hit, interim, invalidate, link, post, ranges, respond, trace, upstream};
 
 /// The edge.
 pub struct Edge {
@@ -144,6 +144,7 @@ impl ProxyHttp for Edge {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        interim::send(session, response).await;
         upstream::response(session, response, ctx);
         invalidate::by(&self.shared, session, response, ctx);
         post::begin(&self.shared, session, response, ctx);

@@ -8,8 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::{error, info, warn};
-use pingora::apps::HttpServerOptions;
-use pingora::protocols::http::v2::server::H2Options;
 use pingora::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, http_proxy};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -40,10 +38,6 @@ const UPSTREAM_POOL: usize = 1024;
 
 /// Tries of one request as far as Pingora is concerned; how many it gets is up to the origin's `retries`.
 const MAX_TRIES: usize = 64;
-
-/// HTTP/2: requests at once on a connection, and bytes of a header section.
-const H2_STREAMS: u32 = 128;
-const H2_HEADER_LIST: u32 = 64 * 1024;
 
 /// What to run.
 pub struct Launch {
@@ -309,16 +303,7 @@ fn proxy(shared: &Arc<Shared>) -> HttpProxy<Edge> {
         max_retries: MAX_TRIES,
         ..ServerConf::default()
     };
-    let mut proxy = http_proxy(&Arc::new(conf), Edge { shared: shared.clone() });
-    let mut options = HttpServerOptions::default();
-    // Which listeners speak it is decided by the connection.
-    options.h2c = true;
-    options.h2_idle_timeout = Some(config.limits.idle_timeout);
-    proxy.server_options = Some(options);
-    let mut h2 = H2Options::new();
-    h2.max_concurrent_streams(H2_STREAMS).max_header_list_size(H2_HEADER_LIST);
-    proxy.h2_options = Some(h2);
-    proxy
+    http_proxy(&Arc::new(conf), Edge { shared: shared.clone() })
 }
 
 /// The name under which the admin listener is handed over: with its address, since the new file may have another.

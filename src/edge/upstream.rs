@@ -10,7 +10,6 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use super::forward::{self, Way};
-use super::interim;
 use super::respond::Answer;
 use super::state::{Shared, Towards};
 use crate::http_cache;
@@ -104,9 +103,6 @@ pub fn response(session: &Session, header: &mut ResponseHeader, ctx: &mut Contex
         return;
     }
     if header.status.is_informational() {
-        if header.status != StatusCode::CONTINUE {
-            interim::send(session, header);
-        }
         return;
     }
     answered(header.status, ctx);

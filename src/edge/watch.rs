@@ -41,6 +41,12 @@ pub struct Watched {
     index: usize,
 }
 
+/// A connection's entry in the watch, for who serves it without having it in hand.
+pub struct Handle {
+    state: Arc<State>,
+    watch: Arc<Watch>,
+}
+
 struct State {
     phase: AtomicU8,
     /// When the phase began.
@@ -179,6 +185,15 @@ impl Watch {
 }
 
 impl State {
+    fn enter(&self, phase: Phase, watch: &Watch) {
+        self.since.store(watch.next_tick(), Ordering::Relaxed);
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    fn is_expired(&self) -> bool {
+        self.expired.load(Ordering::Acquire)
+    }
+
     /// Whether it was this call that ended it.
     fn expire(&self) -> bool {
         let first = !self.expired.swap(true, Ordering::AcqRel);
@@ -191,12 +206,17 @@ impl State {
 impl Watched {
     /// The header section of a request has come: from here on its own timeouts apply.
     pub fn request_began(&self) {
-        self.enter(Phase::Busy);
+        self.state.enter(Phase::Busy, &self.watch);
     }
 
     /// The response is through.
     pub fn request_ended(&self) {
-        self.enter(Phase::Idle);
+        self.state.enter(Phase::Idle, &self.watch);
+    }
+
+    /// The same entry, for somebody else.
+    pub fn handle(&self) -> Handle {
+        Handle { state: self.state.clone(), watch: self.watch.clone() }
     }
 
     /// A further entry in the same watch.
@@ -206,12 +226,12 @@ impl Watched {
 
     /// The watch has ended this connection.
     pub fn expired(&self) -> bool {
-        self.state.expired.load(Ordering::Acquire)
+        self.state.is_expired()
     }
 
     pub(super) fn read_some(&self) {
         if self.state.phase.load(Ordering::Relaxed) == Phase::Idle as u8 {
-            self.enter(Phase::Header);
+            self.state.enter(Phase::Header, &self.watch);
         }
     }
 
@@ -242,10 +262,22 @@ impl Watched {
             false => Poll::Pending,
         }
     }
+}
 
-    fn enter(&self, phase: Phase) {
-        self.state.since.store(self.watch.next_tick(), Ordering::Relaxed);
-        self.state.phase.store(phase as u8, Ordering::Relaxed);
+impl Handle {
+    /// As [`Watched::request_began`].
+    pub fn request_began(&self) {
+        self.state.enter(Phase::Busy, &self.watch);
+    }
+
+    /// As [`Watched::request_ended`].
+    pub fn request_ended(&self) {
+        self.state.enter(Phase::Idle, &self.watch);
+    }
+
+    /// As [`Watched::expired`].
+    pub fn expired(&self) -> bool {
+        self.state.is_expired()
     }
 }
 

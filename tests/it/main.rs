@@ -15,6 +15,7 @@ mod framing;
 mod freshness;
 mod harness;
 mod hits;
+mod http2;
 mod key;
 mod large;
 mod limits;

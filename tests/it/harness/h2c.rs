@@ -1,10 +1,11 @@
 //! An HTTP/2 client with prior knowledge over plain TCP.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use h2::client::SendRequest;
-use h2::{RecvStream, SendStream};
+use h2::client::{Builder, ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream, SendStream};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
@@ -15,7 +16,14 @@ use super::{Fields, within};
 /// A connection; its streams run beside each other.
 pub struct H2Connection {
     send: SendRequest<Bytes>,
-    driver: JoinHandle<()>,
+    driver: JoinHandle<Result<(), h2::Error>>,
+}
+
+/// A request whose response has not begun.
+pub struct H2Waiting {
+    what: String,
+    response: ResponseFuture,
+    send: SendStream<Bytes>,
 }
 
 /// A response that is being read.
@@ -28,15 +36,24 @@ pub struct H2Exchange {
 
 impl H2Connection {
     pub async fn open(address: SocketAddr) -> H2Connection {
+        H2Connection::open_as(address, &Builder::new()).await
+    }
+
+    /// Takes so many bytes of each response before it has read some; with 0, nothing but heads.
+    pub async fn open_narrow(address: SocketAddr, window: u32) -> H2Connection {
+        H2Connection::open_as(address, Builder::new().initial_window_size(window)).await
+    }
+
+    async fn open_as(address: SocketAddr, builder: &Builder) -> H2Connection {
         let stream = within(&format!("a connection to {address}"), TcpStream::connect(address)).await;
         let stream = stream.unwrap_or_else(|e| panic!("cannot connect to {address}: {e}"));
         // Window updates are small, and would wait for each other's acknowledgements.
         let _ = stream.set_nodelay(true);
-        let (send, connection) = within("an HTTP/2 handshake", h2::client::handshake(stream))
+        let (send, connection) = within("an HTTP/2 handshake", builder.handshake(stream))
             .await
             .unwrap_or_else(|e| panic!("no HTTP/2 with {address}: {e}"));
-        // Its errors come to light at the streams.
-        let driver = tokio::spawn(async move { drop(connection.await) });
+        // Its errors come to light at the streams, too.
+        let driver = tokio::spawn(connection);
         H2Connection { send, driver }
     }
 
@@ -52,25 +69,65 @@ impl H2Connection {
 
     /// As [`H2Connection::start`], with the stream's or connection's error.
     pub async fn try_start(&self, ask: &Ask) -> Result<H2Exchange, h2::Error> {
+        self.send(ask, true).await?.try_head().await
+    }
+
+    /// Sends, and waits for nothing; without the end of the request's body if `whole` is false.
+    pub async fn send(&self, ask: &Ask, whole: bool) -> Result<H2Waiting, h2::Error> {
         let mut send = within("an HTTP/2 stream", self.send.clone().ready()).await?;
         let request = request(ask);
-        let (response, mut body) = send.send_request(request, ask.body.is_none())?;
+        let (response, mut body) = send.send_request(request, whole && ask.body.is_none())?;
         if let Some(bytes) = &ask.body {
-            body.send_data(bytes.clone(), true)?;
+            body.send_data(bytes.clone(), whole)?;
         }
-        let what = format!("a response to {} {}", ask.method, ask.target);
-        let (head, stream) = within(&what, response).await?.into_parts();
+        Ok(H2Waiting { what: format!("a response to {} {}", ask.method, ask.target), response, send: body })
+    }
+
+    /// Whether the connection has ended.
+    pub fn is_over(&self) -> bool {
+        self.driver.is_finished()
+    }
+
+    /// Waits for the peer to end the connection; the reason that it gave, if it was not a good one.
+    pub async fn closed(mut self) -> Option<Reason> {
+        let end = within("the end of an HTTP/2 connection", &mut self.driver).await;
+        end.expect("the driver does not panic").err().and_then(|e| e.reason())
+    }
+}
+
+impl H2Waiting {
+    /// Reads 1xx responses and the head of the final one.
+    pub async fn try_head(mut self) -> Result<H2Exchange, h2::Error> {
+        let mut interim = Vec::new();
+        let what = format!("{} (or a 1xx before it)", self.what);
+        while let Some(head) = within(&what, poll_fn(|cx| self.response.poll_informational(cx))).await {
+            let head = head?;
+            interim.push((head.status().as_u16(), fields(head.headers())));
+        }
+        let (head, stream) = within(&self.what, self.response).await?.into_parts();
         let response = Response {
             status: head.status.as_u16(),
             version: "HTTP/2".into(),
             reason: String::new(),
             headers: fields(&head.headers),
-            interim: Vec::new(),
+            interim,
             body: Vec::new(),
             trailers: Fields::default(),
             end: End::Clean,
         };
-        Ok(H2Exchange { response, stream: Some(stream), send: body })
+        Ok(H2Exchange { response, stream: Some(stream), send: self.send })
+    }
+
+    /// The next 1xx response; panics where the final one comes.
+    pub async fn interim(&mut self) -> (u16, Fields) {
+        let head = within(&self.what, poll_fn(|cx| self.response.poll_informational(cx))).await;
+        let head = head.expect("a 1xx response").expect("a 1xx response");
+        (head.status().as_u16(), fields(head.headers()))
+    }
+
+    /// Gives the request up: RST_STREAM with CANCEL.
+    pub fn cancel(mut self) {
+        self.send.send_reset(Reason::CANCEL);
     }
 }
 
@@ -116,7 +173,7 @@ impl H2Exchange {
 
     /// Gives the exchange up: RST_STREAM with CANCEL.
     pub fn cancel(mut self) {
-        self.send.send_reset(h2::Reason::CANCEL);
+        self.send.send_reset(Reason::CANCEL);
     }
 }
 

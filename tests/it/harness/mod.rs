@@ -31,7 +31,7 @@ pub use client::{Ask, Connection, End, Response, exchange};
 pub use edge::{Edge, EdgeBuilder};
 pub use fields::Fields;
 pub use gate::Gate;
-pub use h2c::{H2Connection, H2Exchange};
+pub use h2c::{H2Connection, H2Exchange, H2Waiting};
 pub use metrics::Metrics;
 pub use origin::{Origin, Request};
 pub use port::Port;
