@@ -42,6 +42,7 @@ test: check
 ## make docs     write anew what is generated: reference pages and expected outputs; look at the diff
 docs: need-build
 	@UPDATE_GOLDEN=1 $(CARGO) test --locked --lib
+	@UPDATE_GOLDEN=1 $(CARGO) test --locked --test it explain::the_page
 
 ## make bench    side by side with nginx (ARGS="--seconds 5 --workloads hit,zipf")
 bench: need-bench build

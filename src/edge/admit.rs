@@ -1,6 +1,6 @@
 //! The first checks of a request: is it well-formed, within limits, and for whom.
 
-use http::{HeaderName, StatusCode};
+use http::StatusCode;
 use pingora_proxy::Session;
 
 use super::checks;
@@ -12,9 +12,6 @@ use super::state::Shared;
 use super::{forward, link};
 use crate::http_cache::RequestDirectives;
 use crate::site::{self, Asked};
-
-/// What a trusted proxy wants to know beside: `key`, the cache key in Cache-Status.
-static DEBUG: HeaderName = HeaderName::from_static("foreland-debug");
 
 /// Finds out what governs the request.
 ///
@@ -29,7 +26,7 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
     if within_limits.is_ok() {
         // The origin does not get these. Were they still there, they would choose a route, a key or a variant for an
         // answer that does not depend on them.
-        forward::drop_fields(session.req_header_mut(), |headers| site::nominated(headers));
+        forward::drop_fields(session.req_header_mut(), site::nominated);
     }
     if let Some(peer) = link::peer(session) {
         ctx.client = Some(Client::of(peer, &session.req_header().headers, &snapshot.config.trusted_proxies));
@@ -86,7 +83,7 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
 /// Whether the client asks for the cache key in Cache-Status, and may. The field goes no further.
 fn wants_key(session: &mut Session, trusted: bool) -> bool {
     let header = session.req_header_mut();
-    let Some(wanted) = header.remove_header(&DEBUG) else { return false };
+    let Some(wanted) = header.remove_header(&checks::DEBUG) else { return false };
     trusted && wanted.as_bytes().split(|b| *b == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"key"))
 }
 

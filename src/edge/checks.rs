@@ -1,10 +1,13 @@
 //! What every request must be before anything is looked up: within limits, and of one length. Pure.
 
-use http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 
 use crate::config::model::Limits;
 use crate::site::Refusal;
+
+/// What a trusted proxy wants to know beside: `key`, the cache key in Cache-Status. The field goes no further.
+pub static DEBUG: HeaderName = HeaderName::from_static("foreland-debug");
 
 /// Whether a request is within the limits. Its fields are those that were sent.
 ///

@@ -11,8 +11,8 @@ use pingora::protocols::http::v1::common::is_upgrade_req;
 
 use super::ask::Ask;
 use super::report::{
-    At, Cache, Dropped, Explanation, Governed, Key, Note, Origin, PassedOver, Refused, Request, Route, Setting, Site,
-    Verdict,
+    At, Cache, Dropped, Explanation, Governed, Key, Note, Origin, PassedOver, Refused, Request, Rewritten, Route,
+    Setting, Site, Verdict,
 };
 use super::{conditions, report, response};
 use crate::config::model::{Config, HostHeader, RequestPolicy};
@@ -34,6 +34,7 @@ pub fn explain(config: &Config, ask: &Ask, now: Timestamp) -> Explanation {
         },
         client: report::Client { address: ask.from.map(|address| address.to_string()), trusted: false },
         dropped: Vec::new(),
+        rewritten: Vec::new(),
         refused: None,
         governed: None,
     };
@@ -67,6 +68,9 @@ fn govern(config: &Config, ask: &Ask, now: Timestamp, so_far: &mut Explanation) 
         so_far.dropped.push(dropped(name, "Connection names it: it is for one hop (RFC 9110 §7.6.1)."));
         request.remove_header(name);
     }
+    if request.remove_header(&checks::DEBUG).is_some() {
+        so_far.dropped.push(dropped(&checks::DEBUG, "It is for this edge."));
+    }
     let client = ask.from.map(|from| client(from, &request.headers, config));
     if let Some(client) = client {
         so_far.client = report::Client { address: Some(client.address.to_string()), trusted: client.trusted };
@@ -94,7 +98,7 @@ fn govern(config: &Config, ask: &Ask, now: Timestamp, so_far: &mut Explanation) 
     let shown_routes = if ask.verbose { passed_over.len() } else { PASSED_OVER };
     let omitted = passed_over.len().saturating_sub(shown_routes);
     let mut governed = Governed {
-        site: site(config, &resolved),
+        site: named(config, &resolved),
         route,
         passed_over: passed_over.into_iter().take(shown_routes).collect(),
         passed_over_omitted: omitted,
@@ -112,7 +116,16 @@ fn govern(config: &Config, ask: &Ask, now: Timestamp, so_far: &mut Explanation) 
         settings: settings(policy, config.places.policy(resolved.site, resolved.route), place),
         response: None,
     };
-    let (host, gone) = (resolved.host.into_owned(), resolved.dropped);
+    let site = &config.sites[resolved.site];
+    let (host, gone, rewritten) = (resolved.host.into_owned(), resolved.dropped, resolved.rewritten);
+    for (name, value) in rewritten {
+        let shown = value.as_ref().map(|value| shown(value.as_bytes()));
+        so_far.rewritten.push(Rewritten { field: name.as_str().to_owned(), value: shown });
+        request.remove_header(&name);
+        if let Some(value) = value {
+            request.insert_header(name, value).map_err(|e| invalid(e.to_string()))?;
+        }
+    }
     for name in &gone {
         so_far.dropped.push(dropped(name, "The client is not trusted, and the key does not list it."));
         request.remove_header(name);
@@ -123,7 +136,8 @@ fn govern(config: &Config, ask: &Ask, now: Timestamp, so_far: &mut Explanation) 
         so_far.dropped.extend(hop.map(|name| dropped(name, "It is for one hop (RFC 9110 §7.6.1).")));
     }
     if let Some(answer) = &ask.answer {
-        let asked = response::Asked { config, request: &request, policy, host: &host, bypass, directives };
+        let asked =
+            response::Asked { config, request: &request, site, policy, host: &host, bypass, directives, trusted };
         governed.response = Some(response::judge(&asked, answer, now));
     }
     Ok(governed)
@@ -131,15 +145,9 @@ fn govern(config: &Config, ask: &Ask, now: Timestamp, so_far: &mut Explanation) 
 
 /// What Pingora makes of a request, and what it refuses as it does so.
 fn parsed(ask: &Ask) -> Result<RequestHeader, Refused> {
-    let refused = |status: StatusCode, text: &str, reason: String| Refused {
-        status: status.as_u16(),
-        text: text.to_owned(),
-        reason,
-    };
-    let invalid = |reason: String| refused(StatusCode::BAD_REQUEST, "The request is not valid HTTP.", reason);
     if ask.method == Method::CONNECT {
-        let reason = "CONNECT is not served".to_owned();
-        return Err(refused(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served.", reason));
+        let (text, reason) = ("CONNECT is not served.", "CONNECT is not served");
+        return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, text, reason).into());
     }
     for length in ask.headers.get_all(CONTENT_LENGTH) {
         if !length.to_str().is_ok_and(|length| length.trim().parse::<usize>().is_ok() && !length.starts_with('+')) {
@@ -154,6 +162,10 @@ fn parsed(ask: &Ask) -> Result<RequestHeader, Refused> {
     Ok(request)
 }
 
+fn invalid(reason: String) -> Refused {
+    Refusal::new(StatusCode::BAD_REQUEST, "The request is not valid HTTP.", reason).into()
+}
+
 fn client(from: IpAddr, headers: &HeaderMap, config: &Config) -> Client {
     Client::of(SocketAddr::new(from, 0), headers, &config.trusted_proxies)
 }
@@ -162,7 +174,7 @@ fn dropped(name: &http::HeaderName, why: &'static str) -> Dropped {
     Dropped { field: name.as_str().to_owned(), why }
 }
 
-fn site(config: &Config, resolved: &Resolved<'_>) -> Site {
+fn named(config: &Config, resolved: &Resolved<'_>) -> Site {
     let (site, places) = (&config.sites[resolved.site], config.places.sites.get(resolved.site));
     let host = site::pattern_of(site, &resolved.host);
     Site {

@@ -9,6 +9,8 @@ pub struct Explanation {
     pub client: Client,
     /// Fields of the request that reach no origin.
     pub dropped: Vec<Dropped>,
+    /// Fields of the request that reach it otherwise than they came, as the settings in force say.
+    pub rewritten: Vec<Rewritten>,
     /// Set instead of all that follows where the request goes no further.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
@@ -37,6 +39,13 @@ pub struct Client {
 pub struct Dropped {
     pub field: String,
     pub why: &'static str,
+}
+
+#[derive(Serialize)]
+pub struct Rewritten {
+    pub field: String,
+    /// `None`: it goes.
+    pub value: Option<String>,
 }
 
 /// The edge's own answer.
@@ -158,6 +167,8 @@ pub struct Setting {
 pub struct Response {
     pub status: u16,
     pub stored: bool,
+    /// It is, but not for the request's own method: for later GETs.
+    pub for_later_gets: bool,
     /// Why it is not stored.
     pub not_stored: Option<Verdict>,
     /// The field whose directives govern.

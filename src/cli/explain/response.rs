@@ -1,27 +1,30 @@
 //! What would become of an origin's response, and of the same request once more.
 
-use http::header::{HeaderMap, RANGE, SET_COOKIE};
-use http::{HeaderName, HeaderValue, Method};
+use http::header::{DATE, HeaderMap, RANGE, SET_COOKIE};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use pingora::http::RequestHeader;
 
 use super::ask::Answer;
 use super::gather::{hex, shown};
 use super::report::{Again, Dropped, Facts, Response, Verdict};
-use crate::config::model::{Config, RequestPolicy};
+use crate::config::model::{Config, RequestPolicy, Site};
 use crate::http_cache::{
     self, Bypass, CacheStatus, Control, FwdReason, Handling, RequestDirectives, RequestFacts, Reuse, Selection, Stored,
     Timestamp, Variance,
 };
+use crate::site;
 
 /// The request, as its origin would see it.
 pub struct Asked<'a> {
     pub config: &'a Config,
     pub request: &'a RequestHeader,
+    pub site: &'a Site,
     pub policy: &'a RequestPolicy,
     /// In normal form.
     pub host: &'a str,
     pub bypass: Option<Bypass>,
     pub directives: RequestDirectives,
+    pub trusted: bool,
 }
 
 /// What becomes of a response that arrives `now`, where nothing was stored before.
@@ -44,17 +47,21 @@ pub fn judge(asked: &Asked<'_>, answer: &Answer, now: Timestamp) -> Response {
         }
         stored.strip.iter().for_each(|name| _ = headers.remove(name));
     }
+    // RFC 9110 §6.6.1: what has no Date is stored with the time of its arrival for one.
+    headers.entry(DATE).or_insert_with(|| http_cache::http_date(now));
     let (request, status) = (asked.request, answer.status);
-    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+    // Only a request that the cache has a part in is answered by it.
+    let for_this = asked.bypass.is_none();
     Response {
         status: status.as_u16(),
         stored: verdict.is_ok(),
+        for_later_gets: verdict.is_ok() && !for_this,
         governed_by: control.field.name().as_str().to_owned(),
         facts: verdict.as_ref().ok().map(|stored| facts(asked, stored, &headers)),
         stripped,
-        invalidates: http_cache::invalidated(&request.method, status, asked.host, target, &headers),
+        invalidates: http_cache::invalidated(&request.method, status, asked.host, target(asked), &headers),
         cache_status: first_status(asked, answer, &verdict, now),
-        again: verdict.as_ref().ok().map(|stored| again(asked, answer, stored, &headers)),
+        again: verdict.as_ref().ok().filter(|_| for_this).map(|stored| again(asked, answer, stored, &headers)),
         not_stored: verdict.err(),
     }
 }
@@ -69,7 +76,7 @@ fn storable(asked: &Asked<'_>, answer: &Answer, headers: &HeaderMap, now: Timest
         (None, Some(policy)) => policy,
         (bypass, _) => {
             let bypass = bypass.unwrap_or(Bypass::Off);
-            return Err(verdict(bypass.as_str(), bypass.explain()));
+            return posted(asked, answer, headers, now).ok_or_else(|| verdict(bypass.as_str(), bypass.explain()));
         }
     };
     if asked.directives.only_if_cached {
@@ -81,15 +88,40 @@ fn storable(asked: &Asked<'_>, answer: &Answer, headers: &HeaderMap, now: Timest
     let facts = RequestFacts::new(&Method::GET, &asked.request.headers, &asked.directives, now);
     let stored = http_cache::storability(&facts, answer.status, headers, policy, now)
         .map_err(|rule| verdict(rule.as_str(), rule.explain()))?;
-    let largest = asked.config.memory.max_object;
-    match http_cache::content_length(headers) {
-        Some(length) if length > largest => {
+    match too_large(asked.config, headers) {
+        Some(length) => {
+            let largest = asked.config.memory.max_object;
             let why =
                 format!("Its content of {length} bytes is larger than `cache.memory.max_object`, {largest} bytes.");
             Err(Verdict { word: "too-large", why })
         }
-        _ => Ok(stored),
+        None => Ok(stored),
     }
+}
+
+/// A response to POST that answers later GETs (RFC 9110 §9.3.3), if it is one.
+fn posted(asked: &Asked<'_>, answer: &Answer, headers: &HeaderMap, now: Timestamp) -> Option<Stored> {
+    let (request, target) = (asked.request, target(asked));
+    let says_so = request.method == Method::POST
+        && answer.status == StatusCode::OK
+        && http_cache::describes_target(asked.host, target, headers);
+    if !says_so || too_large(asked.config, headers).is_some() {
+        return None;
+    }
+    let (policy, ..) = site::key_of_get(asked.site, asked.host, target, &request.headers, asked.trusted)?;
+    let directives = RequestDirectives::parse(&request.headers, policy);
+    let facts = RequestFacts::new(&request.method, &request.headers, &directives, now);
+    let facts = RequestFacts { describes_target: true, ..facts };
+    http_cache::storability(&facts, answer.status, headers, policy, now).ok()
+}
+
+/// The length of content that is too much for the store.
+fn too_large(config: &Config, headers: &HeaderMap) -> Option<u64> {
+    http_cache::content_length(headers).filter(|length| *length > config.memory.max_object)
+}
+
+fn target<'a>(asked: &Asked<'a>) -> &'a str {
+    asked.request.uri.path_and_query().map_or("/", |target| target.as_str())
 }
 
 const ONLY_IF_CACHED: &str = "only-if-cached";
@@ -132,7 +164,8 @@ fn first_status(asked: &Asked<'_>, answer: &Answer, verdict: &Result<Stored, Ver
         stored: verdict.is_ok(),
         collapsed: false,
     };
-    written(CacheStatus { handling, ttl: verdict.as_ref().ok().map(|stored| stored.facts.ttl(now)), key: None, detail })
+    let ttl = verdict.as_ref().ok().filter(|_| asked.bypass.is_none()).map(|stored| stored.facts.ttl(now));
+    written(CacheStatus { handling, ttl, key: None, detail })
 }
 
 fn written(status: CacheStatus<'_>) -> String {

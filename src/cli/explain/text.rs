@@ -31,6 +31,10 @@ pub fn render(explanation: &Explanation) -> String {
     for dropped in &explanation.dropped {
         lines.part("dropped", format!("{}: {}", dropped.field, dropped.why));
     }
+    for rewritten in &explanation.rewritten {
+        let value = rewritten.value.as_ref().map_or("is dropped".to_owned(), |value| format!("becomes {value}"));
+        lines.part("rewritten", format!("{} {value}: `vary` says what there is.", rewritten.field));
+    }
     if let Some(governed) = &explanation.governed {
         cache(&mut lines, &governed.cache);
         if let Some(key) = &governed.key {
@@ -134,6 +138,9 @@ fn settings(lines: &mut Lines, settings: &[Setting]) {
 
 fn answer(lines: &mut Lines, response: &Response) {
     match &response.not_stored {
+        None if response.for_later_gets => {
+            lines.part("response", format!("{}, stored for later GETs (RFC 9110 §9.3.3)", response.status));
+        }
         None => lines.part("response", format!("{}, stored", response.status)),
         Some(Verdict { word, why }) => {
             lines.part("response", format!("{}, not stored ({word}): {why}", response.status));
