@@ -1,5 +1,6 @@
 //! Between Pingora's cache and the caching rules: what may be reused, what may be stored.
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use super::{link, upstream};
 use crate::http_cache::{
     self, Facts, FwdReason, NotStored, RequestFacts, Reuse, RevalidateReason, Stored, Timestamp, Variance,
 };
-use crate::store::{Expect, Followed, ObjectKey, Record, Rejection, meta_of};
+use crate::store::{Expect, Followed, Object, ObjectKey, Record, Rejection, Whole, meta_of};
 
 /// A waiter looks again as often as it takes where something is stored: giving up would lose it a stale object it could
 /// have had.
@@ -94,11 +95,22 @@ pub fn on_hit(
     ctx.cache.tier = "memory";
     if handler.as_any().is::<Followed>() {
         ctx.cache.collapsed = true;
+        if ctx.cache.fallback.is_none() {
+            // Until the fill has ended well, what was there before is there still.
+            let before = shared.store.memory().peek(&ObjectKey::of(session.cache.cache_key()));
+            let usable = |o: &Arc<Object>| o.head.record.facts.stale_if_error_allowed(&directives, now);
+            ctx.cache.fallback = before.filter(usable);
+        }
         if let Some(connection) = link::connection(session) {
             connection.release_head(true);
         }
     }
     let reuse = http_cache::reuse(&facts, &directives, now);
+    if let (Reuse::Revalidate(_), Some(whole)) = (reuse, handler.as_any().downcast_ref::<Whole>())
+        && facts.stale_if_error_allowed(&directives, now)
+    {
+        ctx.cache.fallback = Some(whole.object().clone());
+    }
     ctx.cache.stale_while_revalidate = reuse == Reuse::StaleWhileRevalidate;
     match reuse {
         // Nothing is forwarded, or was before: by the request whose response this is.

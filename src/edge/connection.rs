@@ -70,6 +70,8 @@ pub struct Connection {
 struct Outbox {
     /// What the next head says as its Date (see [`Connection::keep_date`]).
     date: Option<HeaderValue>,
+    /// The next head waits for its body, however long that takes (see [`Connection::retain_head`]).
+    retain: bool,
     head: Vec<u8>,
     body: Bytes,
     /// How much of head and body together has been sent.
@@ -169,9 +171,67 @@ impl Connection {
         lock(&self.outbox).date = date;
     }
 
+    /// Keeps the next head back until the first bytes of its body, flushed or not, so that it can be recalled.
+    pub fn retain_head(&self) {
+        lock(&self.outbox).retain = true;
+    }
+
+    /// Takes a head back that has been retained; `false` where there is none, or it has gone.
+    pub fn recall(&self) -> bool {
+        let mut outbox = lock(&self.outbox);
+        let waits = outbox.is_retained() && outbox.sent == 0;
+        if waits {
+            outbox.reset();
+        }
+        outbox.retain = false;
+        waits
+    }
+
+    /// Sends what is in the outbox, past Pingora's session: it has another response in mind.
+    ///
+    /// # Errors
+    /// The socket's, or the watch has ended the connection.
+    pub async fn send_out(&self) -> io::Result<()> {
+        poll_fn(|cx| {
+            loop {
+                let mut outbox = lock(&self.outbox);
+                if outbox.is_empty() {
+                    outbox.reset();
+                    return Poll::Ready(Ok(()));
+                }
+                let (head, body) = outbox.rest();
+                match self.io.try_write_vectored(&[IoSlice::new(head), IoSlice::new(body)]) {
+                    Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Ok(sent) => {
+                        outbox.sent += sent;
+                        self.watched.write_moved();
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                        drop(outbox);
+                        match self.io.poll_write_ready(cx) {
+                            Poll::Ready(ready) => ready?,
+                            Poll::Pending => return self.watched.write_blocked(cx),
+                        }
+                    }
+                    Err(e) => return Poll::Ready(Err(e)),
+                }
+            }
+        })
+        .await
+    }
+
     /// Whether the head of this response leaves at once, rather than with its body: for one that may take long to come.
     pub fn release_head(&self, release: bool) {
         self.release.store(release, Ordering::Relaxed);
+    }
+
+    /// The request has its answer: what was said of its head is over.
+    pub fn request_ended(&self) {
+        self.release_head(false);
+        let mut outbox = lock(&self.outbox);
+        (outbox.retain, outbox.date) = (false, None);
+        drop(outbox);
+        self.watched.request_ended();
     }
 
     /// Whether the client may still be sending its request: then the connection's end leaves it time to read the answer.
@@ -227,7 +287,7 @@ impl Connection {
         let len: usize = pieces.clone().map(<[u8]>::len).sum();
         let outbox = self.outbox.get_mut().unwrap_or_else(PoisonError::into_inner);
         let waits = len <= HOLD_MAX && !*self.release.get_mut() && outbox.is_empty();
-        if !waits && outbox.date.is_none() {
+        if !waits && outbox.date.is_none() && !outbox.retain {
             return false;
         }
         self.hold = false;
@@ -255,6 +315,11 @@ impl Drop for Connection {
 impl Outbox {
     fn is_empty(&self) -> bool {
         self.sent == self.head.len() + self.body.len()
+    }
+
+    /// It holds a head that waits for its body, and nothing else.
+    fn is_retained(&self) -> bool {
+        self.retain && !self.head.is_empty() && self.body.is_empty()
     }
 
     fn rest(&self) -> (&[u8], &[u8]) {
@@ -300,7 +365,9 @@ impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         // Whoever reads is waiting for something: do not let a head that is held back wait with it.
-        if !this.outbox.get_mut().unwrap_or_else(PoisonError::into_inner).is_empty()
+        let outbox = this.outbox.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if !outbox.is_empty()
+            && !outbox.is_retained()
             && let Poll::Ready(Err(e)) = this.poll_send(cx, &[])
         {
             return Poll::Ready(Err(e));
@@ -331,6 +398,7 @@ impl AsyncWrite for Connection {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
+        self.outbox.get_mut().unwrap_or_else(PoisonError::into_inner).retain = false;
         loop {
             // 0 means that only what was in the outbox before has left.
             match ready!(self.poll_send(cx, &[IoSlice::new(buf)]))? {
@@ -352,6 +420,7 @@ impl AsyncWrite for Connection {
         if len == 0 {
             return Poll::Ready(Ok(0));
         }
+        self.outbox.get_mut().unwrap_or_else(PoisonError::into_inner).retain = false;
         loop {
             match ready!(self.poll_send(cx, bufs))? {
                 0 => continue,
@@ -365,6 +434,9 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.outbox.get_mut().unwrap_or_else(PoisonError::into_inner).is_retained() {
+            return Poll::Ready(Ok(()));
+        }
         ready!(self.poll_send(cx, &[]))?;
         self.hold = true;
         Poll::Ready(Ok(()))

@@ -15,7 +15,7 @@ use crate::http_cache::{FwdReason, Outcome, Policy, RequestDirectives, Timestamp
 use crate::observe::InFlight;
 use crate::origin::Chosen;
 use crate::site::{Key, KeyText};
-use crate::store::{Fill, Writer};
+use crate::store::{Fill, Object, Writer};
 
 /// One request's context.
 pub struct Context {
@@ -74,6 +74,8 @@ pub struct CacheTrace {
     pub stale_while_revalidate: bool,
     /// Stale was served because the origin failed.
     pub stale_if_error: bool,
+    /// What is stale, and may be served should the origin fail.
+    pub fallback: Option<Arc<Object>>,
     /// The 304 that a revalidation was answered with.
     pub not_modified: Option<Box<ResponseHeader>>,
     /// The cache key, for a client that wants it in Cache-Status and may have it.

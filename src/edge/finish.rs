@@ -10,13 +10,16 @@ use pingora_proxy::{FailToProxy, Session};
 use super::context::{Context, Request};
 use super::respond::respond;
 use super::state::Shared;
-use super::{trace, upstream};
+use super::{fallback, trace, upstream};
 use crate::http_cache::Outcome;
 use crate::observe::{Finished, Record};
 
 /// Tells the client of a failure, if it is still there and has heard nothing yet.
 pub async fn fail(session: &mut Session, e: &Error, ctx: &mut Context) -> FailToProxy {
     let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
+    if fallback::serve(session, e, ctx).await {
+        return FailToProxy { error_code: ctx.reply.status, can_reuse_downstream: false };
+    }
     let Some(answer) = upstream::answer(session, e) else {
         return gone;
     };

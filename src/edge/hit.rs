@@ -9,8 +9,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
-use pingora::Result;
 use pingora::http::ResponseHeader;
+use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::context::Context;
@@ -51,10 +51,19 @@ pub async fn answer(shared: &Shared, session: &mut Session, ctx: &mut Context) -
     };
     ctx.cache.outcome = if stale { Outcome::Stale } else { Outcome::Hit };
     ctx.cache.ttl = Some(facts.ttl(ctx.now));
-    ctx.cache.tier = "memory";
-    let part = part(&object, &header.method, &header.headers, ctx);
-    send(session, ctx, &object, part).await?;
+    serve(session, ctx, &object).await?;
     Ok(true)
+}
+
+/// Answers with what the request wants of an object.
+///
+/// # Errors
+/// The client has gone.
+pub async fn serve(session: &mut Session, ctx: &mut Context, object: &Arc<Object>) -> Result<()> {
+    ctx.cache.tier = "memory";
+    let header = session.req_header();
+    let part = part(object, &header.method, &header.headers, ctx);
+    send(session, ctx, object, part).await
 }
 
 /// Answers a request that must not go to the origin, where the store has nothing for it (RFC 9111 §5.2.1.7).
@@ -120,6 +129,11 @@ async fn send(session: &mut Session, ctx: &mut Context, object: &Arc<Object>, pa
             body,
         );
         ctx.reply.first_byte = Some(ctx.started.elapsed());
+        if ctx.cache.stale_if_error {
+            // Pingora's session has begun another response.
+            let sent = connection.send_out().await;
+            return sent.map_err(|e| Error::because(ErrorType::WriteError, "a stale response", e).into_down());
+        }
         return session.as_downstream_mut().finish_body().await;
     }
     let head = head(object, &part, length, ctx)?;

@@ -14,6 +14,7 @@ mod connection;
 mod context;
 mod control;
 mod drain;
+mod fallback;
 mod finish;
 mod forward;
 mod hit;

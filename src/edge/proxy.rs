@@ -17,7 +17,9 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, RangeType, Sess
 
 use super::context::Context;
 use super::state::Shared;
-use super::{admit, body, caching, finish, hit, interim, invalidate, link, post, ranges, respond, trace, upstream};
+use super::{
+    admit, body, caching, fallback, finish, hit, interim, invalidate, link, post, ranges, respond, trace, upstream,
+};
 
 /// The edge.
 pub struct Edge {
@@ -221,12 +223,15 @@ impl ProxyHttp for Edge {
     // ---- the end
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Context) {
+        if let Some(e) = e {
+            // Whoever follows another request's answer has no other place for it.
+            fallback::serve(session, e, ctx).await;
+        }
         finish::finish(&self.shared, session, e, ctx);
         // A connection that has become a tunnel has no request whose end could be missing.
         let unread = !session.is_body_done() && ctx.reply.status != StatusCode::SWITCHING_PROTOCOLS.as_u16();
         if let Some(connection) = link::connection(session) {
-            connection.watched().request_ended();
-            connection.release_head(false);
+            connection.request_ended();
             connection.linger(unread);
         }
     }

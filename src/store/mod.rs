@@ -13,5 +13,5 @@ pub use fill::{Fill, MAX_LAG, Written};
 pub use key::ObjectKey;
 pub use memory::{MemoryTier, MemoryUsage};
 pub use object::{Head, Object, Record, meta_of, write_field};
-pub use storage::{Followed, Rejection, Store, Writer};
+pub use storage::{Followed, Rejection, Store, Whole, Writer};
 pub use uncacheable::{Expect, Uncacheable};

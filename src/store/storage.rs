@@ -407,7 +407,7 @@ impl HandleHit for Followed {
 const PIECE: usize = 64 * 1024;
 
 /// A hit on a whole object.
-struct Whole {
+pub struct Whole {
     object: Arc<Object>,
     range: Option<Range<usize>>,
 }
@@ -416,6 +416,11 @@ impl Whole {
     fn new(object: Arc<Object>) -> Whole {
         let range = Some(0..object.body.len());
         Whole { object, range }
+    }
+
+    /// The object that was hit.
+    pub fn object(&self) -> &Arc<Object> {
+        &self.object
     }
 }
 

@@ -76,6 +76,50 @@ async fn a_failing_origin_is_covered_by_what_is_stale() {
 }
 
 #[tokio::test]
+async fn an_answer_that_breaks_off_before_its_first_byte_is_covered_too() {
+    let ways: [(&str, fn(Reply) -> Reply); 3] = [("cut", Reply::cut), ("reset", Reply::reset), ("stall", Reply::stall)];
+    for (how, way) in ways {
+        for control in ["max-age=60", "no-store"] {
+            for framing in ["Content-Length: 3", "Transfer-Encoding: chunked"] {
+                let head = format!("HTTP/1.1 200 OK\r\nCache-Control: {control}\r\n{framing}\r\n\r\n");
+                let origin = then(", stale-if-error=600", move || way(Reply::raw(head.clone()))).await;
+                let edge = edge_before(&origin, "").await;
+                for over in BOTH {
+                    let case = format!("{how} {control} {framing} {over:?}");
+                    let target = format!("/{over:?}");
+                    over.get(&edge, &target).await;
+                    // Alone, and several at once: those who follow the answer have nothing else to fall back on.
+                    for n in [1, 6] {
+                        for stale in all((0..n).map(|i| BOTH[i % 2].get(&edge, &target))).await {
+                            assert_eq!((stale.status, stale.text()), (200, "old"), "{case}: {stale:?}");
+                            assert!(stale.cache_status().contains("; detail=stale-if-error"), "{case}: {stale:?}");
+                            assert_eq!(stale.end, crate::harness::End::Clean, "{case}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_later_is_broken() {
+    for over in BOTH {
+        let gate = Gate::new();
+        let at = gate.clone();
+        let head = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 3\r\n\r\nn";
+        let origin = then(", stale-if-error=600", move || Reply::raw(head).wait(&at).cut()).await;
+        let edge = edge_before(&origin, "").await;
+        over.get(&edge, "/a").await;
+        let mut exchange = over.start(&edge, &Ask::get("/a")).await;
+        assert_eq!(exchange.bytes(1).await, b"n");
+        gate.open();
+        let broken = exchange.rest().await;
+        assert!(crate::over::is_broken(broken.end), "{over:?}: {broken:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_origin_that_refuses_is_covered_too() {
     for over in BOTH {
         let mut origin = then(", stale-if-error=600", || Reply::new(500)).await;

@@ -18,6 +18,7 @@ use pingora::protocols::http::HttpTask;
 use pingora::protocols::http::date::get_cached_date;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
+use super::super::fallback::Retained;
 use super::super::interim::Now;
 use super::patience::Patience;
 
@@ -40,6 +41,8 @@ pub struct Outgoing {
     respond: SendResponse<Bytes>,
     /// Once the head has gone.
     stream: Option<SendStream<Bytes>>,
+    /// A head that waits for its body (see [`Retained`]).
+    retained: Option<Box<ResponseHeader>>,
     /// The head that has gone: its status, since the fields went with it.
     head: Option<Box<ResponseHeader>>,
     is_head_request: bool,
@@ -67,6 +70,7 @@ impl Outgoing {
         Outgoing {
             respond,
             stream: None,
+            retained: None,
             head: None,
             is_head_request: method == Method::HEAD,
             length: None,
@@ -111,6 +115,11 @@ impl Outgoing {
             let parts = Parts::from(*head);
             return self.respond.send_informational(Response::from_parts(parts, ())).map_err(|e| gone(&e));
         }
+        self.retained = None;
+        if !last && head.extensions_mut().remove::<Retained>().is_some() {
+            self.retained = Some(head);
+            return Ok(());
+        }
         if !head.headers.contains_key(DATE) {
             head.insert_header(DATE, get_cached_date())?;
         }
@@ -147,6 +156,7 @@ impl Outgoing {
         if self.ended {
             return Ok(());
         }
+        self.let_go()?;
         self.expect_whole(self.sent)?;
         let Some(stream) = &mut self.stream else { return Err(headless()) };
         for name in &HOP_BY_HOP {
@@ -245,11 +255,20 @@ impl Outgoing {
         if self.ended || (data.is_empty() && !last) {
             return Ok(());
         }
+        self.let_go()?;
         if self.stream.is_none() {
             return Err(headless());
         }
         self.piece = Some(Piece { data, last });
         Ok(())
+    }
+
+    /// Sends a head that has waited for its body.
+    fn let_go(&mut self) -> Result<()> {
+        match self.retained.take() {
+            Some(head) => self.write_head(head, false),
+            None => Ok(()),
+        }
     }
 
     /// Gives to HTTP/2 what the client has room for, until nothing is left of the piece.
@@ -303,6 +322,7 @@ impl Outgoing {
 
     /// Says that the response is whole.
     fn end(&mut self) -> Result<()> {
+        self.let_go()?;
         if self.ended || self.stream.is_none() {
             return Ok(());
         }
