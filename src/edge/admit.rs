@@ -37,6 +37,9 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
     ctx.id = RequestId::of(&header.headers);
     ctx.reply.version = Some(header.version);
     within_limits?;
+    if let Some(head) = link::raw_head(session) {
+        checks::line_ends(&head)?;
+    }
     // Pingora has removed a Content-Length beside a Transfer-Encoding by now.
     checks::framing(&header.headers, || link::raw_head(session).is_some_and(|head| has_length(&head)))?;
     if forward::loops(&header.headers, &shared.cdn_id) {

@@ -56,6 +56,24 @@ fn too_large(size: u64, limit: u64) -> Refusal {
     .closing()
 }
 
+/// Refuses a header section with a line that ends in LF alone. RFC 9112 §2.2 lets a recipient take it for a line's end, but
+/// not every origin and every proxy behind this one does: what is a field for one is part of a value for the other.
+///
+/// # Errors
+/// The answer to such a request.
+pub fn line_ends(head: &[u8]) -> Result<(), Refusal> {
+    let bare = memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r');
+    match bare {
+        true => Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "The request's lines do not end as HTTP has it.",
+            "a line that ends in LF without CR",
+        )
+        .closing()),
+        false => Ok(()),
+    }
+}
+
 /// Refuses what another server might read another length of. `states_length`: whether there was a Content-Length beside
 /// a Transfer-Encoding, asked only where there is the latter.
 ///

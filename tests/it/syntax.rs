@@ -65,6 +65,9 @@ async fn malformed_requests_reach_nobody() {
         "Host: edge.test\r\nX-A: 1\0\r\n",
         "Host: edge.test\r\n: nameless\r\n",
         "Host: edge.test\r\nno colon\r\n",
+        "Host: edge.test\r\nX-A: 1\nX-B: 2\r\n",
+        "Host: edge.test\n",
+        "Host: edge.test\r\nX-A: 1\n",
     ] {
         let status = refused(&edge, format!("GET / HTTP/1.1\r\n{fields}\r\n").as_bytes()).await;
         assert_eq!(status, 400, "{fields:?}");
@@ -74,6 +77,7 @@ async fn malformed_requests_reach_nobody() {
         "GET / HTTP/3.7\r\nHost: edge.test\r\n\r\n",
         "GE(T / HTTP/1.1\r\nHost: edge.test\r\n\r\n",
         "GET http://user@edge.test/ HTTP/1.1\r\nHost: edge.test\r\n\r\n",
+        "GET http://other.test/ HTTP/1.1\r\nHost: edge.test\r\n\r\n",
         "GET http:///x HTTP/1.1\r\nHost: edge.test\r\n\r\n",
         "GET relative HTTP/1.1\r\nHost: edge.test\r\n\r\n",
         "GET relative/path HTTP/1.1\r\nHost: edge.test\r\n\r\n",
