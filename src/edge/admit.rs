@@ -28,6 +28,7 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
         // answer that does not depend on them.
         forward::drop_fields(session.req_header_mut(), site::nominated);
     }
+    forward::join_cookies(session.req_header_mut());
     if let Some(peer) = link::peer(session) {
         ctx.client = Some(Client::of(peer, &session.req_header().headers, &snapshot.config.trusted_proxies));
     }
@@ -67,7 +68,7 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
     let request = Request {
         site: resolved.site,
         route: resolved.route,
-        host: Box::from(&*resolved.host),
+        authority: Box::from(&*resolved.authority),
         target: resolved.target,
         key: resolved.key,
         directives,

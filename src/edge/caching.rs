@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{DATE, RANGE, TRANSFER_ENCODING, VARY};
+use http::header::{
+    AGE, AUTHORIZATION, CACHE_CONTROL, DATE, ETAG, EXPIRES, HeaderName, RANGE, SET_COOKIE, TRANSFER_ENCODING, VARY,
+};
 use http::{HeaderMap, Method, StatusCode};
 use log::debug;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -53,12 +55,23 @@ pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
         Expect::Uncacheable => session.req_header().headers.contains_key(RANGE),
         Expect::Never => true,
     };
-    let is_stored = shared.store.memory().peek(&ObjectKey::primary(key.hash)).is_some();
-    if in_vain && !is_stored {
+    let stored = shared.store.memory().peek(&ObjectKey::primary(key.hash));
+    if in_vain && stored.is_none() {
         return;
     }
-    // Nor is anybody to wait for a response that its own client does not want stored.
-    let shares = expected == Expect::Cacheable && !request.directives.no_store;
+    // Nor is anybody to wait for an answer that is for its own client alone, or that is no more than a head.
+    let header = session.req_header();
+    let authorized = header.headers.contains_key(AUTHORIZATION);
+    let alone = request.directives.no_store
+        || (header.method == Method::HEAD && stored.is_some())
+        || (authorized && shared.store.uncacheable().expect(&of_users(key.hash), shared.uptime()) != Expect::Cacheable);
+    // A refresh in the background is for all, whoever gives rise to it; and Pingora needs the lock for it.
+    let refreshes = || {
+        let facts = stored.as_ref().map(|object| object.head.record.facts);
+        facts.is_some_and(|f| http_cache::reuse(&f, &request.directives, ctx.now) == Reuse::StaleWhileRevalidate)
+    };
+    let shares = (expected == Expect::Cacheable && !alone) || refreshes();
+    let is_stored = stored.is_some();
     let lock = shares.then_some(shared.collapse as &'static CacheKeyLockImpl);
     let mut overrides = CacheOptionOverrides::default();
     overrides.max_lock_retries = Some(if is_stored { LOCK_RETRIES } else { LOCK_RETRIES_OF_NOTHING });
@@ -66,6 +79,18 @@ pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
     session.cache.enable(shared.store, None, None, lock, Some(overrides));
     // What is read from the store must not wait for a slow client, since others follow the same fill.
     session.set_proxy_tasks_enabled(true);
+}
+
+/// Whether the request must be answered from the store or not at all (RFC 9111 §5.2.1.7).
+pub fn only_if_cached(session: &Session, ctx: &Context) -> bool {
+    let Some(request) = ctx.request.as_ref().filter(|r| r.directives.only_if_cached) else { return false };
+    let (method, content) = (&session.req_header().method, request.key.is_none());
+    http_cache::bypass(request.cache_policy(), method, content, session.is_upgrade_req()).is_none()
+}
+
+/// Under which it is remembered that a resource's answers to authorised requests are for their users alone.
+fn of_users(key: HashBinary) -> HashBinary {
+    key.map(|byte| !byte)
 }
 
 /// The key in Pingora's terms.
@@ -93,8 +118,8 @@ pub fn on_hit(
     let now = Timestamp::from(SystemTime::now());
     ctx.cache.ttl = Some(facts.ttl(now));
     ctx.cache.tier = "memory";
-    if handler.as_any().is::<Followed>() {
-        ctx.cache.collapsed = true;
+    ctx.cache.collapsed = handler.as_any().is::<Followed>();
+    if ctx.cache.collapsed {
         if ctx.cache.fallback.is_none() {
             // Until the fill has ended well, what was there before is there still.
             let before = shared.store.memory().peek(&ObjectKey::of(session.cache.cache_key()));
@@ -131,7 +156,7 @@ pub fn on_hit(
         Reuse::Revalidate(RevalidateReason::Stale)
             if session.cache.lock_duration().is_some()
                 && facts.stale_if_error_allowed(&directives, now)
-                && has_failed(shared, ctx) =>
+                && has_failed(shared, meta, ctx) =>
         {
             ctx.cache.stale_if_error = true;
             Some(ForcedFreshness::ForceFresh)
@@ -146,10 +171,20 @@ pub fn on_hit(
     }
 }
 
-/// Whether the origin has failed for this resource since the request came.
-fn has_failed(shared: &Shared, ctx: &Context) -> bool {
+/// Whether the origin has failed for this variant since the request came.
+fn has_failed(shared: &Shared, meta: &CacheMeta, ctx: &Context) -> bool {
     let key = ctx.request.as_ref().and_then(|r| r.key.as_ref());
-    key.is_some_and(|(key, _)| shared.store.failures().since(&key.hash, shared.millis(ctx.started)))
+    key.is_some_and(|(key, _)| {
+        shared.store.failures().since(&of_variant(key.hash, meta.variance()), shared.millis(ctx.started))
+    })
+}
+
+/// One hash for a resource's variant.
+fn of_variant(mut key: HashBinary, variance: Option<HashBinary>) -> HashBinary {
+    for (byte, other) in key.iter_mut().zip(variance.unwrap_or_default()) {
+        *byte ^= other;
+    }
+    key
 }
 
 /// The hash of the request fields that select a variant: in a lookup, and for what is about to be stored.
@@ -184,9 +219,10 @@ pub fn on_response(shared: &Shared, session: &Session, response: &ResponseHeader
         Some(_) => session.cache.maybe_cache_meta().and_then(|m| Some(m.extensions().get::<Record>()?.id)),
         None => None,
     };
-    let identity = (id.unwrap_or(0), ctx.cache.began);
+    let now = Timestamp::from(SystemTime::now());
+    let identity = (id.unwrap_or(0), ctx.cache.began, ctx.upstream.sent.unwrap_or(now));
     let verdict = match ctx.cache.not_modified.take() {
-        Some(update) => freshened(session, ctx, &update),
+        Some(update) => freshened(shared, session, ctx, &update),
         None => judged(shared, session, ctx, response),
     };
     let Some(request) = ctx.request.as_ref() else {
@@ -198,7 +234,6 @@ pub fn on_response(shared: &Shared, session: &Session, response: &ResponseHeader
             if let Some((key, _)) = &request.key {
                 shared.store.uncacheable().clear(&key.hash);
             }
-            let now = Timestamp::from(SystemTime::now());
             ctx.cache.ttl = Some(stored.facts.ttl(now));
             let key = request.key.as_ref().map(|(_, text)| text.as_bytes()).unwrap_or_default();
             RespCacheable::Cacheable(meta(key, &stored, response, identity))
@@ -208,9 +243,13 @@ pub fn on_response(shared: &Shared, session: &Session, response: &ResponseHeader
             ctx.cache.not_stored = Some(why.word());
             if let Some((key, _)) = &request.key
                 && !response.status.is_server_error()
-                && !why.is_the_requests()
             {
-                shared.store.uncacheable().mark(&key.hash, shared.uptime());
+                // Another client's answer might well be for all.
+                let users = matches!(why, Verdict::Rule(NotStored::Authorization)).then(|| of_users(key.hash));
+                let marked = users.or_else(|| (!why.is_the_requests()).then_some(key.hash));
+                if let Some(marked) = marked {
+                    shared.store.uncacheable().mark(&marked, shared.uptime());
+                }
             }
             RespCacheable::Uncacheable(why.reason())
         }
@@ -245,6 +284,8 @@ impl Verdict {
         match self {
             // Nobody is to wait for room.
             Verdict::Fills => NoCacheReason::OriginNotCache,
+            // It is likely for its user alone: those who wait all go on.
+            Verdict::Rule(NotStored::Authorization) => NoCacheReason::OriginNotCache,
             // The next of those who wait tries.
             _ if self.is_the_requests() => NoCacheReason::Deferred,
             Verdict::Rule(_) | Verdict::OtherResource => NoCacheReason::OriginNotCache,
@@ -306,11 +347,12 @@ fn head_answered(shared: &Shared, session: &Session, response: &ResponseHeader, 
     if response.status != StatusCode::OK || status != StatusCode::OK {
         return;
     }
-    let (identity, key) = ((record.id, ctx.cache.began), &record.key);
     let updated = match http_cache::merge_head(old.headers(), &response.headers) {
         Some(merged) => judge(session, ctx, status, &merged).ok().and_then(|stored| {
             let response = built(status, &merged, &stored)?;
-            Some(meta(key, &stored, response, identity))
+            let mut meta = meta_of(&stored.facts, old.provenance(), response);
+            meta.extensions_mut().insert(Record { facts: stored.facts, began: ctx.cache.began, ..record.clone() });
+            Some(meta)
         }),
         None => {
             let mut meta = meta_of(&record.facts.expired_at(now), old.provenance(), old.response_header_copy());
@@ -328,20 +370,54 @@ fn head_answered(shared: &Shared, session: &Session, response: &ResponseHeader, 
 
 /// A stored response that a 304 has confirmed, with the fields of the 304 (RFC 9111 §4.3.4).
 fn freshened(
+    shared: &Shared,
     session: &Session,
     ctx: &mut Context,
     update: &ResponseHeader,
 ) -> Result<(Stored, ResponseHeader), Verdict> {
-    let Some(old) = session.cache.maybe_cache_meta() else { return Err(Verdict::OtherResource) };
-    let old = old.response_header();
+    let Some(meta) = session.cache.maybe_cache_meta() else { return Err(Verdict::OtherResource) };
+    let old = meta.response_header();
+    let replace = |names: Vec<HeaderName>, fields: &HeaderMap| {
+        let mut values = HeaderMap::new();
+        for name in &names {
+            for value in fields.get_all(name) {
+                values.append(name, value.clone());
+            }
+        }
+        Some(Box::new((names, values)))
+    };
     if !http_cache::update_applies(&old.headers, &update.headers) {
+        // It is about something else: nothing of it goes into what is stored, and the next request asks without a
+        // condition, or this would go on for ever.
+        shared.store.memory().remove(&ObjectKey::of(session.cache.cache_key()));
+        ctx.cache.overlay = replace(MERGED_BY_PINGORA.to_vec(), &old.headers);
         return Err(Verdict::OtherResource);
     }
+    // Those that are not stored are for the client whose request this is.
+    for value in update.headers.get_all(SET_COOKIE) {
+        ctx.cache.unshared.push((SET_COOKIE, value.clone()));
+    }
     let merged = http_cache::merge_304(&old.headers, &update.headers);
-    let stored = judge(session, ctx, old.status, &merged).map_err(Verdict::Rule)?;
+    let stored = match judge(session, ctx, old.status, &merged) {
+        Ok(stored) => stored,
+        Err(rule) => {
+            let names = update.headers.keys().cloned().chain([AGE, DATE]).filter(|name| name != SET_COOKIE);
+            ctx.cache.overlay = replace(names.collect(), &merged);
+            return Err(Verdict::Rule(rule));
+        }
+    };
+    for name in stored.strip.iter().filter(|name| **name != SET_COOKIE) {
+        for value in update.headers.get_all(name) {
+            ctx.cache.unshared.push((name.clone(), value.clone()));
+        }
+    }
     let response = built(old.status, &merged, &stored).ok_or(Verdict::OtherResource)?;
     Ok((stored, response))
 }
+
+/// The fields that Pingora takes over from a 304 without asking.
+static MERGED_BY_PINGORA: [HeaderName; 5] =
+    [CACHE_CONTROL, EXPIRES, ETAG, HeaderName::from_static("cache-tag"), HeaderName::from_static("cdn-cache-control")];
 
 fn built(status: StatusCode, fields: &HeaderMap, stored: &Stored) -> Option<ResponseHeader> {
     let mut response = ResponseHeader::build_no_case(status, Some(fields.len() + 1)).ok()?;
@@ -364,11 +440,16 @@ fn judge(session: &Session, ctx: &Context, status: StatusCode, headers: &HeaderM
     http_cache::storability(&facts, status, headers, policy, received)
 }
 
-/// `key`: its text; `identity`: which object it is, and the store's sequence when it was asked for.
-pub fn meta(key: &[u8], stored: &Stored, response: ResponseHeader, (id, began): (u64, u64)) -> CacheMeta {
+/// `key`: its text; then which object it is, the store's sequence when its request came, and when the origin was asked.
+pub fn meta(
+    key: &[u8],
+    stored: &Stored,
+    response: ResponseHeader,
+    (id, began, asked): (u64, u64, Timestamp),
+) -> CacheMeta {
     let mut meta = meta_of(&stored.facts, SystemTime::now(), response);
     let key = Bytes::copy_from_slice(key);
-    meta.extensions_mut().insert(Record { facts: stored.facts, key, id, began });
+    meta.extensions_mut().insert(Record { facts: stored.facts, key, id, began, asked });
     meta
 }
 
@@ -388,7 +469,8 @@ pub fn may_serve_stale(shared: &Shared, session: &Session, ctx: &mut Context, fa
             let may = upstream && facts.stale_if_error_allowed(&directives, Timestamp::from(SystemTime::now()));
             ctx.cache.stale_if_error |= may;
             if let (true, Some((key, _))) = (may, ctx.request.as_ref().and_then(|r| r.key.as_ref())) {
-                shared.store.failures().mark(&key.hash, shared.millis(Instant::now()));
+                let variance = session.cache.maybe_cache_meta().and_then(CacheMeta::variance);
+                shared.store.failures().mark(&of_variant(key.hash, variance), shared.millis(Instant::now()));
             }
             if let (true, ErrorType::HTTPStatus(status)) = (may, e.etype())
                 && let Ok(status) = StatusCode::from_u16(*status)

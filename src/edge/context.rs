@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderName, HeaderValue, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use pingora::http::ResponseHeader;
 
 use super::background::Running;
 use super::client::Client;
+use super::post;
 use super::request_id::RequestId;
 use super::state::Snapshot;
 use crate::config::model::{RequestPolicy, Site};
@@ -43,8 +44,8 @@ pub struct Request {
     pub snapshot: Arc<Snapshot>,
     pub site: usize,
     pub route: Option<usize>,
-    /// Normalised.
-    pub host: Box<str>,
+    /// Host and port, normalised.
+    pub authority: Box<str>,
     /// What the origin is asked for where it is not what the client asked for.
     pub target: Option<Box<str>>,
     pub key: Option<(Key, KeyText)>,
@@ -76,6 +77,10 @@ pub struct CacheTrace {
     pub stale_if_error: bool,
     /// What is stale, and may be served should the origin fail.
     pub fallback: Option<Arc<Object>>,
+    /// What a GET of a POST's URL would be looked up by.
+    pub post: Option<Box<post::Target>>,
+    /// Fields of a validated response that is not stored, and the names of those that go for them.
+    pub overlay: Option<Box<(Vec<HeaderName>, HeaderMap)>>,
     /// The 304 that a revalidation was answered with.
     pub not_modified: Option<Box<ResponseHeader>>,
     /// The cache key, for a client that wants it in Cache-Status and may have it.

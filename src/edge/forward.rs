@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use bytes::BytesMut;
-use http::header::{self, HOST, HeaderName};
+use http::header::{self, COOKIE, HOST, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use pingora::Result;
 use pingora::http::RequestHeader;
@@ -30,7 +30,7 @@ pub struct Way<'a> {
     pub client: Client,
     /// The version of HTTP that the client speaks.
     pub received: http::Version,
-    /// Host as the client sent it.
+    /// Host and port that the client asks for, in normal form.
     pub host: &'a str,
     /// `http` or `https`: how the client came.
     pub scheme: &'static str,
@@ -47,6 +47,21 @@ pub struct Way<'a> {
 pub fn drop_fields(req: &mut RequestHeader, names: impl FnOnce(&HeaderMap) -> Names) {
     for name in &names(&req.headers) {
         req.remove_header(name);
+    }
+}
+
+/// Makes one line of several of Cookie (RFC 9113 §8.2.3): over HTTP/2 they come in crumbs, and an origin that speaks
+/// HTTP/1.1 reads but one line.
+pub fn join_cookies(req: &mut RequestHeader) {
+    let mut lines = req.headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (lines.next(), lines.next()) else { return };
+    let mut joined = BytesMut::from(first.as_bytes());
+    for line in std::iter::once(second).chain(lines) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(line.as_bytes());
+    }
+    if let Ok(joined) = HeaderValue::from_maybe_shared(joined.freeze()) {
+        let _ = req.insert_header(COOKIE, joined);
     }
 }
 
@@ -104,7 +119,13 @@ pub fn prepare(req: &mut RequestHeader, way: &Way<'_>) -> Result<()> {
         req.insert_header(REQUEST_ID.1, value(text.split())?)?;
     }
     match way.host_header {
-        HostHeader::Client => {}
+        // As it is in the key, which may not be how the client wrote it.
+        HostHeader::Client => {
+            if req.headers.get(HOST).is_none_or(|host| host.as_bytes() != way.host.as_bytes()) {
+                text.extend_from_slice(way.host.as_bytes());
+                req.insert_header(HOST, value(text.split())?)?;
+            }
+        }
         HostHeader::Server => req.insert_header(HOST, way.server)?,
         HostHeader::Fixed(host) => req.insert_header(HOST, host.as_str())?,
     }
@@ -213,10 +234,12 @@ mod tests {
 
     #[test]
     fn the_host_for_the_origin() {
-        for (policy, expected) in
-            [(HostHeader::Client, "a"), (HostHeader::Server, "10.0.0.1:80"), (HostHeader::Fixed("b".into()), "b")]
-        {
-            let mut req = request(&[("Host", "a")]);
+        for (policy, expected) in [
+            (HostHeader::Client, "a.example:8080"),
+            (HostHeader::Server, "10.0.0.1:80"),
+            (HostHeader::Fixed("b".into()), "b"),
+        ] {
+            let mut req = request(&[("Host", "A.Example.:8080")]);
             prepare(&mut req, &Way { host_header: &policy, ..way(false) }).unwrap();
             assert_eq!(req.headers["host"], expected);
         }

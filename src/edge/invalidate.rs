@@ -16,8 +16,10 @@ pub fn by(shared: &Shared, session: &Session, response: &ResponseHeader, ctx: &C
         return;
     }
     let target = header.uri.path_and_query().map_or("/", |t| t.as_str());
-    for target in http_cache::invalidated(&header.method, response.status, &request.host, target, &response.headers) {
-        let get = site::key_of_get(request.site(), &request.host, &target, &header.headers, ctx.is_trusted());
+    for target in
+        http_cache::invalidated(&header.method, response.status, &request.authority, target, &response.headers)
+    {
+        let get = site::key_of_get(request.site(), &request.authority, &target, &header.headers, ctx.is_trusted());
         if let Some((_, key, _)) = get {
             shared.store.invalidate(key.hash);
         }

@@ -11,22 +11,41 @@ use super::caching;
 use super::context::Context;
 use super::state::Shared;
 use crate::http_cache::{self, RequestDirectives, RequestFacts, Timestamp};
-use crate::site;
+use crate::site::{self, Key, KeyText};
 use crate::store::{Head, ObjectKey, Written};
+
+/// What a GET of the same URL would be looked up by.
+pub struct Target {
+    key: Key,
+    text: KeyText,
+    /// The store's sequence when the POST came.
+    began: u64,
+}
+
+/// Notes what a GET of the POST's URL would be looked up by, before the origin hears of the POST: what changes the
+/// resource meanwhile may be later than what the POST is answered with.
+pub fn note(shared: &Shared, session: &Session, ctx: &mut Context) {
+    let (Some(request), header) = (&ctx.request, session.req_header()) else { return };
+    let Some(own) = request.cache_policy().filter(|_| header.method == Method::POST) else { return };
+    let target = header.uri.path_and_query().map_or("/", |t| t.as_str());
+    let get = site::key_of_get(request.site(), &request.authority, target, &header.headers, ctx.is_trusted());
+    // Under other settings, other fields of the request would have reached the origin.
+    let Some((_, key, text)) = get.filter(|(policy, ..)| std::ptr::eq(*policy, own)) else { return };
+    ctx.cache.post = Some(Box::new(Target { began: shared.store.sequence(&key.hash), key, text }));
+}
 
 /// Begins to store the response, if it says that it is what a GET of the same URL would get. After the invalidation
 /// that the POST itself brings.
 pub fn begin(shared: &Shared, session: &Session, response: &ResponseHeader, ctx: &mut Context) {
     let (Some(request), header) = (&ctx.request, session.req_header()) else { return };
-    if header.method != Method::POST || response.status != StatusCode::OK {
+    let (Some(policy), Some(post), StatusCode::OK) = (request.cache_policy(), ctx.cache.post.take(), response.status)
+    else {
+        return;
+    };
+    let path = header.uri.path_and_query().map_or("/", |t| t.as_str());
+    if !http_cache::describes_target(&request.authority, path, &response.headers) {
         return;
     }
-    let target = header.uri.path_and_query().map_or("/", |t| t.as_str());
-    if !http_cache::describes_target(&request.host, target, &response.headers) {
-        return;
-    }
-    let get = site::key_of_get(request.site(), &request.host, target, &header.headers, ctx.is_trusted());
-    let Some((policy, key, text)) = get else { return };
     let received = Timestamp::from(std::time::SystemTime::now());
     let directives = RequestDirectives::parse(&header.headers, policy);
     let sent = ctx.upstream.sent.unwrap_or(received);
@@ -39,15 +58,25 @@ pub fn begin(shared: &Shared, session: &Session, response: &ResponseHeader, ctx:
     if length.is_some_and(|length| length > shared.store.memory().max_object()) || !shared.store.has_room() {
         return;
     }
-    let began = shared.store.sequence(&key.hash);
+    // Its own invalidation, and no other.
+    let now = shared.store.sequence(&post.key.hash);
+    if now != post.began + 1 {
+        return;
+    }
     let shareable = caching::shareable(&stored, response, received);
-    let mut meta = caching::meta(text.as_bytes(), &stored, shareable, (0, began));
+    let mut meta = caching::meta(post.text.as_bytes(), &stored, shareable, (0, now, sent));
     if let Some(variance) = caching::variance_of(meta.headers(), &header.headers) {
         meta.set_variance(variance);
     }
-    if let Some(head) = Head::of(&meta) {
-        ctx.cache.beside = Some(shared.store.fill(ObjectKey::primary(key.hash), head));
-        ctx.cache.stored = true;
+    let Some(head) = Head::of(&meta) else { return };
+    // A client that reads slowly, or leaves, must hold back nobody: until it is whole, it is not to be found.
+    let fill = shared.store.fill_aside(ObjectKey::primary(post.key.hash), head);
+    ctx.cache.stored = true;
+    if length == Some(0) {
+        // No body will be seen to come.
+        let _ = fill.finish();
+    } else {
+        ctx.cache.beside = Some(fill);
     }
 }
 

@@ -71,6 +71,7 @@ impl ProxyHttp for Edge {
 
     fn request_cache_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
         caching::enable(&self.shared, session, ctx);
+        post::note(&self.shared, session, ctx);
         Ok(())
     }
 
@@ -105,7 +106,7 @@ impl ProxyHttp for Edge {
     // ---- towards the origin
 
     async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        if ctx.request.as_ref().is_some_and(|r| r.key.is_some() && r.directives.only_if_cached) {
+        if caching::only_if_cached(session, ctx) {
             hit::only_if_cached(session, ctx).await?;
             return Ok(false);
         }

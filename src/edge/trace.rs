@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use http::header::{AGE, DATE, TRANSFER_ENCODING};
-use http::{HeaderName, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora_cache::CachePhase;
@@ -37,13 +37,19 @@ pub fn complete(session: &mut Session, response: &mut ResponseHeader, ctx: &mut 
         if age > 0 {
             response.insert_header(AGE, age)?;
         }
-        for (name, value) in std::mem::take(&mut ctx.cache.unshared) {
-            response.append_header(name, value)?;
-        }
         ctx.cache.fill = session
             .cache
             .miss_body_reader()
             .and_then(|reader| Some(reader.as_any().downcast_ref::<Followed>()?.fill().clone()));
+    }
+    if let (CachePhase::RevalidatedNoCache(_), Some(overlay)) = (phase, ctx.cache.overlay.take()) {
+        overlay_fields(response, *overlay)?;
+    }
+    if let CachePhase::Miss | CachePhase::Expired | CachePhase::Revalidated | CachePhase::RevalidatedNoCache(_) = phase
+    {
+        for (name, value) in std::mem::take(&mut ctx.cache.unshared) {
+            response.append_header(name, value)?;
+        }
     }
     if ctx.reply.version == Some(Version::HTTP_10) && response.headers.contains_key(TRANSFER_ENCODING) {
         // RFC 9112 §6.1: a client of HTTP/1.0 knows no chunks. The end of the connection is the end of the body.
@@ -59,6 +65,22 @@ pub fn complete(session: &mut Session, response: &mut ResponseHeader, ctx: &mut 
         || matches!(response.status, StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT);
     fallback::retain(session, response, ctx);
     ctx.reply.first_byte.get_or_insert_with(|| ctx.started.elapsed());
+    Ok(())
+}
+
+/// Puts the fields of a validated response in the place of those that Pingora gave it. What describes a part, or says that
+/// there is none, stays.
+fn overlay_fields(response: &mut ResponseHeader, (names, fields): (Vec<HeaderName>, HeaderMap)) -> Result<()> {
+    let is_whole = !matches!(
+        response.status,
+        StatusCode::NOT_MODIFIED | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE
+    );
+    for name in names.into_iter().filter(|name| is_whole || !name.as_str().starts_with("content-")) {
+        response.remove_header(&name);
+        for value in fields.get_all(&name) {
+            response.append_header(name.clone(), value.clone())?;
+        }
+    }
     Ok(())
 }
 

@@ -19,6 +19,10 @@ use crate::origin::{self, FailureKind};
 /// No server was there to be asked.
 pub const NO_SERVER: ErrorType = ErrorType::Custom("NoServer");
 
+/// Kept connections of a request that may turn out closed without counting as tries. More than a few, and it is the
+/// server that closes them on each request: those who wait for this one must not wait for all of them.
+const MAX_STALE: usize = 4;
+
 /// Chooses a server that this request has not tried yet.
 pub fn choose(session: &Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
     let Some(request) = &ctx.request else {
@@ -74,17 +78,11 @@ pub fn request(shared: &Shared, session: &Session, header: &mut RequestHeader, c
         header.set_method(Method::HEAD);
         ctx.upstream.by_head = true;
     }
-    let host = asked
-        .headers
-        .get(http::header::HOST)
-        .and_then(|v| v.to_str().ok())
-        .or_else(|| asked.uri.authority().map(|a| a.as_str()))
-        .unwrap_or(&request.host);
     let origin = &request.snapshot.config.origins[request.policy().origin];
     let way = Way {
         client,
         received: ctx.reply.version.unwrap_or(http::Version::HTTP_11),
-        host,
+        host: &request.authority,
         scheme: "http",
         request_id: ctx.id.as_str(),
         cdn_id: &shared.cdn_id,
@@ -148,7 +146,7 @@ pub fn exchange_failed(session: &Session, ctx: &mut Context, mut e: Box<Error>, 
     let lost = matches!(origin::kind(&e), FailureKind::Reset);
     // A kept connection may have been closed by the server meanwhile, which says nothing of the server. There may be
     // more of them than there are retries.
-    if reused && silent && lost {
+    if reused && silent && lost && ctx.upstream.stale < MAX_STALE {
         ctx.upstream.stale += 1;
     } else if let Some(chosen) = &ctx.upstream.chosen {
         ctx.upstream.tried.push(chosen.addr());

@@ -74,8 +74,11 @@ fn language(request: &HeaderMap, offered: &[String]) -> Option<HeaderValue> {
         let refused = |tag: &str| {
             weighted(request, ACCEPT_LANGUAGE).any(|(range, weight)| weight == 0 && matches_range(range, tag))
         };
+        // RFC 4647 §3.4: `*` is for what no other range names.
+        let named =
+            |tag: &str| weighted(request, ACCEPT_LANGUAGE).any(|(range, _)| range != b"*" && matches_range(range, tag));
         let found = match range {
-            b"*" => offered.iter().find(|tag| !refused(tag)),
+            b"*" => offered.iter().find(|tag| !named(tag)),
             _ => lookup(range, offered).filter(|tag| !refused(tag)),
         };
         if let Some(tag) = found {
@@ -209,6 +212,7 @@ mod tests {
             ("en, fr", "en"),
             ("ja, *;q=0.1", "en"),
             ("*, en;q=0", "de-AT"),
+            ("en;q=0.1, *;q=0.9", "de-AT"),
             ("ja", "gone"),
             ("en;q=0", "gone"),
             ("e", "gone"),

@@ -116,7 +116,13 @@ fn hash_field(hash: &mut Sha256, name: &str, request: &HeaderMap) {
     } else {
         false
     };
-    if !done {
+    if !done && name.eq_ignore_ascii_case("cookie") {
+        // No list: a comma is a character like any other (RFC 6265 §4.2.1).
+        hash.update(AS_IT_STANDS);
+        for line in request.get_all(name) {
+            hash_bytes(hash, trim(line.as_bytes()).iter().copied());
+        }
+    } else if !done {
         hash.update(AS_IT_STANDS);
         for line in request.get_all(name) {
             for member in members(line.as_bytes()) {

@@ -8,17 +8,38 @@ pub type Names = SmallVec<[HeaderName; 4]>;
 
 /// Fields by which a client could make an origin answer another question than the one in the cache key. Unless a
 /// trusted proxy has set them, they pass only where they are in the key.
-const UNKEYED: [&str; 11] = [
+const UNKEYED: [&str; 32] = [
+    "cf-connecting-ip",
+    "client-ip",
+    "cluster-client-ip",
+    "fastly-client-ip",
     "forwarded",
+    "forwarded-for",
+    "forwarded-for-ip",
+    "forwarded-host",
+    "forwarded-proto",
     "front-end-https",
+    "host-override",
+    "proxy",
     "true-client-ip",
     "x-client-ip",
     "x-cluster-client-ip",
+    "x-envoy-original-path",
+    "x-forwarder-for",
     "x-host",
+    "x-host-override",
+    "x-http-destinationurl",
+    "x-http-host-override",
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
+    "x-ms-original-url",
+    "x-override-url",
+    "x-proxy-url",
     "x-real-ip",
+    "x-remote-addr",
+    "x-remote-ip",
+    "x-scheme",
     "x-url-scheme",
 ];
 
@@ -65,10 +86,12 @@ pub fn withheld(headers: &HeaderMap, trusted: bool) -> Names {
 
 /// Whether a field is one of [`UNKEYED`], for an origin too that takes an underscore for a hyphen, as CGI makes it.
 fn is_unkeyed(name: &str) -> bool {
-    // Names are in lower case. The first letter rules most of them out.
-    if !matches!(name.as_bytes().first(), Some(b'f' | b't' | b'x')) {
+    // Names are in lower case. The first letters rule most of them out.
+    let ([b'c', b'f' | b'l', ..] | [b'f' | b't' | b'x', ..] | [b'h', b'o', _, b't', _, ..] | [b'p', b'r', ..]) =
+        name.as_bytes()
+    else {
         return false;
-    }
+    };
     let begins = |unkeyed: &str| {
         name.len() >= unkeyed.len()
             && name.bytes().zip(unkeyed.bytes()).all(|(n, u)| n == u || (n == b'_' && u == b'-'))

@@ -7,7 +7,7 @@
 use std::fmt::Write;
 
 use http::HeaderMap;
-use http::header::COOKIE;
+use http::header::{COOKIE, HeaderName};
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
@@ -22,6 +22,9 @@ const INLINE_TEXT: usize = 256;
 /// So do the parameters of a typical query while they are sorted.
 const INLINE_PARAMETERS: usize = 16;
 
+static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
 /// What a key is made of. Host, path and query are in normal form.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyParts<'a> {
@@ -34,6 +37,8 @@ pub struct KeyParts<'a> {
     pub headers: &'a HeaderMap,
     /// Fields that count with another value than that in `headers`.
     pub rewritten: &'a [Rewrite],
+    /// A trusted proxy asks: what it says of the client's scheme and host is believed, by the origin too.
+    pub trusted: bool,
     pub policy: &'a KeyPolicy,
 }
 
@@ -78,6 +83,9 @@ pub fn key(parts: &KeyParts<'_>, text: &mut KeyText) -> Key {
     text.0.push(VERSION);
     text.part(Kind::Zone, parts.zone.as_bytes());
     text.part(Kind::Host, parts.host.as_bytes());
+    if parts.trusted {
+        write_claims(parts.headers, text);
+    }
     text.part(Kind::Path, parts.path.as_bytes());
     write_query(parts.query, parts.policy, text);
     for name in &parts.policy.headers {
@@ -103,6 +111,24 @@ pub fn key(parts: &KeyParts<'_>, text: &mut KeyText) -> Key {
     Key { hash }
 }
 
+/// Whether a trusted proxy says that the client came by https.
+pub fn is_https(headers: &HeaderMap) -> bool {
+    let said = headers.get(&FORWARDED_PROTO).and_then(|line| line.as_bytes().split(|b| *b == b',').next());
+    said.is_some_and(|said| said.trim_ascii().eq_ignore_ascii_case(b"https"))
+}
+
+/// An origin answers by what it believes of the client's way: with a redirect to https, or with URLs of another host.
+fn write_claims(headers: &HeaderMap, text: &mut KeyText) {
+    if is_https(headers) {
+        text.part(Kind::Scheme, b"https");
+    }
+    let mut hosts = headers.get_all(&FORWARDED_HOST).iter().peekable();
+    if hosts.peek().is_some() {
+        text.part(Kind::Header, FORWARDED_HOST.as_str().as_bytes());
+        hosts.for_each(|host| text.part(Kind::Value, host.as_bytes()));
+    }
+}
+
 /// A key's text for people: one line, safe to print whatever the client sent.
 ///
 /// `site=shop host=example.com path=/a query=b=1 accept-language="en" x-absent=- cookie.theme="dark"`
@@ -121,6 +147,7 @@ pub fn describe(text: &[u8]) -> String {
         let _ = match kind {
             Kind::Zone => write!(line, "site={value}"),
             Kind::Host => write!(line, " host={value}"),
+            Kind::Scheme => write!(line, " scheme={value}"),
             Kind::Path => write!(line, " path={value}"),
             Kind::Query => write!(line, " query={value}"),
             Kind::Header => write!(line, " {value}="),
@@ -141,6 +168,7 @@ pub fn describe(text: &[u8]) -> String {
 enum Kind {
     Zone = b'z',
     Host = b'h',
+    Scheme = b's',
     Path = b'p',
     Query = b'q',
     Header = b'f',
@@ -299,7 +327,16 @@ mod tests {
         let mut text = KeyText::new();
         let headers = headers(lines);
         key(
-            &KeyParts { zone: "shop", host: "example.com", path, query, headers: &headers, rewritten: &[], policy },
+            &KeyParts {
+                zone: "shop",
+                host: "example.com",
+                path,
+                query,
+                headers: &headers,
+                rewritten: &[],
+                trusted: false,
+                policy,
+            },
             &mut text,
         );
         text
@@ -330,6 +367,7 @@ mod tests {
             query: Some("q"),
             headers: &headers,
             rewritten: &[],
+            trusted: false,
             policy: &policy,
         };
         let key = key(&parts, &mut text);
@@ -348,6 +386,7 @@ mod tests {
             query: None,
             headers: &headers,
             rewritten: &[],
+            trusted: false,
             policy: &policy,
         };
         let (mut used, mut fresh) = (KeyText::new(), KeyText::new());
@@ -361,7 +400,16 @@ mod tests {
         let (headers, policy) = (HeaderMap::new(), KeyPolicy::default());
         let hash = |zone, host| {
             key(
-                &KeyParts { zone, host, path: "/", query: None, headers: &headers, rewritten: &[], policy: &policy },
+                &KeyParts {
+                    zone,
+                    host,
+                    path: "/",
+                    query: None,
+                    headers: &headers,
+                    rewritten: &[],
+                    trusted: false,
+                    policy: &policy,
+                },
                 &mut KeyText::new(),
             )
         };
@@ -458,7 +506,7 @@ mod tests {
                 let (zone, host, path, query, ..) = request;
                 let mut text = KeyText::new();
                 let hash = key(
-                    &KeyParts { zone, host, path, query: query.as_deref(), headers: &map, rewritten: &[], policy: &policy },
+                    &KeyParts { zone, host, path, query: query.as_deref(), headers: &map, rewritten: &[], trusted: false, policy: &policy },
                     &mut text,
                 );
                 (text, hash)

@@ -100,6 +100,26 @@ pub fn normalise_host(host: &str) -> Result<Cow<'_, str>, BadHost> {
     Ok(if upper { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) })
 }
 
+/// Host and port as one text in normal form, without a port that the scheme has by default; and how much of it is the
+/// host.
+///
+/// What a client says of the port reaches the origin, which may well answer with URLs that have it: so it is in the key.
+///
+/// # Errors
+/// As [`normalise_host`].
+pub fn normalise_authority(text: &str, default_port: u16) -> Result<(Cow<'_, str>, usize), BadHost> {
+    let name = normalise_host(text)?;
+    let length = name.len();
+    let from = text.rfind(']').unwrap_or(0);
+    let port = text[from..].rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    let Some(port) = port.filter(|port| *port != default_port) else { return Ok((name, length)) };
+    let mut remaining = Unmatched(text);
+    if write!(remaining, "{name}:{port}").is_ok() && remaining.0.is_empty() {
+        return Ok((Cow::Borrowed(text), length));
+    }
+    Ok((Cow::Owned(format!("{name}:{port}")), length))
+}
+
 /// A path in normal form (RFC 3986 §6.2.2): encoded unreserved characters are decoded, the hex digits of the others
 /// are upper case, dot segments are removed (encoded ones too), and it begins with a slash.
 ///
@@ -301,6 +321,27 @@ mod tests {
         for bad in ["[::1", "[::1]x", "[]", "[::1%25eth0]", "[1.2.3.4]", "[::1]:x", "[::1]]"] {
             assert!(normalise_host(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_port_stays_unless_it_is_the_default() {
+        for (text, expected, host) in [
+            ("a.test", "a.test", "a.test"),
+            ("a.test:80", "a.test", "a.test"),
+            ("a.test:", "a.test", "a.test"),
+            ("A.Test.:080", "a.test", "a.test"),
+            ("a.test:8080", "a.test:8080", "a.test"),
+            ("A.TEST.:08080", "a.test:8080", "a.test"),
+            ("a.test:443", "a.test:443", "a.test"),
+            ("[::1]", "[::1]", "[::1]"),
+            ("[::1]:80", "[::1]", "[::1]"),
+            ("[0::1]:81", "[::1]:81", "[::1]"),
+        ] {
+            let (authority, length) = normalise_authority(text, 80).unwrap();
+            assert_eq!((&*authority, &authority[..length]), (expected, host), "{text}");
+        }
+        assert!(matches!(normalise_authority("a.test:8080", 80), Ok((Cow::Borrowed(_), 6))));
+        assert!(normalise_authority("a.test:99999", 80).is_err());
     }
 
     #[test]

@@ -6,9 +6,9 @@ use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, StatusCode, Uri};
 
 use super::fields::{Names, withheld};
-use super::key::{Key, KeyParts, KeyText, key};
+use super::key::{Key, KeyParts, KeyText, is_https, key};
 use super::matcher::{Facts, route};
-use super::normal::{has_dot_segments, normalise_host, normalise_path, normalise_query};
+use super::normal::{has_dot_segments, normalise_authority, normalise_path, normalise_query};
 use super::{Directory, Refusal};
 use crate::config::model::{Config, RequestPolicy, Site};
 use crate::http_cache::{Policy, Rewrite, Rewrites, reduce};
@@ -35,8 +35,10 @@ pub struct Resolved<'a> {
     pub site: usize,
     /// Index into the site's routes; `None`: the site's own settings govern.
     pub route: Option<usize>,
-    /// In normal form, like the path and the query.
-    pub host: Cow<'a, str>,
+    /// Host and port in normal form, like the path and the query: as they are in the key, and as the origin sees them.
+    pub authority: Cow<'a, str>,
+    /// How much of it is the host.
+    pub host_length: usize,
     pub path: Cow<'a, str>,
     pub query: Option<Cow<'a, str>>,
     /// What the origin is asked for where it cannot be the target that was sent.
@@ -51,6 +53,11 @@ pub struct Resolved<'a> {
 }
 
 impl Resolved<'_> {
+    /// Without the port.
+    pub fn host(&self) -> &str {
+        &self.authority[..self.host_length]
+    }
+
     /// The settings in force.
     pub fn policy<'c>(&self, config: &'c Config) -> &'c RequestPolicy {
         policy(&config.sites[self.site], self.route)
@@ -68,9 +75,10 @@ pub fn resolve<'a>(asked: &Asked<'a>, config: &Config, directory: &Directory) ->
     if asked.method == Method::TRACE {
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "TRACE is not served.", "TRACE is not served"));
     }
-    let host = host(asked)?;
+    let (authority, host_length) = authority(asked)?;
+    let host = &authority[..host_length];
     let (path, query) = target(asked)?;
-    let Some(index) = directory.find(&host) else {
+    let Some(index) = directory.find(host) else {
         return Err(Refusal::new(
             StatusCode::MISDIRECTED_REQUEST,
             "No site of this name is served here.",
@@ -88,21 +96,24 @@ pub fn resolve<'a>(asked: &Asked<'a>, config: &Config, directory: &Directory) ->
     };
     let route = route(site, &facts);
     let policy = policy(site, route);
-    let cache = policy.cache.as_ref().filter(|_| !asked.content);
-    let rewritten = cache.map(|cache| reduce(asked.headers, &cache.vary)).unwrap_or_default();
-    let key = cache.map(|_| key_of(site, policy, &facts, &rewritten, &host));
+    let rewritten = policy.cache.as_ref().map(|cache| reduce(asked.headers, &cache.vary)).unwrap_or_default();
+    let key = policy
+        .cache
+        .as_ref()
+        .filter(|_| !asked.content)
+        .map(|_| key_of(site, policy, &facts, &rewritten, (&authority, asked.trusted)));
     dropped.retain(|name| !policy.key.headers.iter().any(|listed| listed == name.as_str()));
     let target = for_origin(asked, &path, query.as_deref());
-    Ok(Resolved { site: index, route, host, path, query, target, key, dropped, rewritten })
+    Ok(Resolved { site: index, route, authority, host_length, path, query, target, key, dropped, rewritten })
 }
 
-/// The settings for, and the key of, a GET for another target on the same site and host; `None` if its answer would not
+/// The settings for, and the key of, a GET for another target on the same site and authority; `None` if its answer would not
 /// be stored.
 ///
 /// The fields of the request that names it stand for those of the other, which is as near as one can come.
 pub fn key_of_get<'a>(
     site: &'a Site,
-    host: &str,
+    authority: &str,
     target: &str,
     headers: &HeaderMap,
     trusted: bool,
@@ -117,7 +128,7 @@ pub fn key_of_get<'a>(
     let facts = Facts { method, path: &path, query: query.as_deref(), headers, withheld: &withheld };
     let policy = policy(site, route(site, &facts));
     let cache = policy.cache.as_ref()?;
-    let (key, text) = key_of(site, policy, &facts, &reduce(headers, &cache.vary), host);
+    let (key, text) = key_of(site, policy, &facts, &reduce(headers, &cache.vary), (authority, trusted));
     Some((cache, key, text))
 }
 
@@ -135,22 +146,29 @@ fn policy(site: &Site, route: Option<usize>) -> &RequestPolicy {
 }
 
 /// Of the fields, those that the policy lists are read, and no others: the withheld ones among them stay in the request.
-fn key_of(site: &Site, policy: &RequestPolicy, facts: &Facts<'_>, rewritten: &[Rewrite], host: &str) -> (Key, KeyText) {
+fn key_of(
+    site: &Site,
+    policy: &RequestPolicy,
+    facts: &Facts<'_>,
+    rewritten: &[Rewrite],
+    (authority, trusted): (&str, bool),
+) -> (Key, KeyText) {
     let mut text = KeyText::new();
     let parts = KeyParts {
         zone: &site.name,
-        host,
+        host: authority,
         path: facts.path,
         query: facts.query,
         headers: facts.headers,
         rewritten,
+        trusted,
         policy: &policy.key,
     };
     (key(&parts, &mut text), text)
 }
 
-/// The normalised host. An absolute target and :authority name it; else Host does (RFC 9112 §3.2.2).
-fn host<'a>(asked: &Asked<'a>) -> Result<Cow<'a, str>, Refusal> {
+/// The normalised host and port. An absolute target and :authority name them; else Host does (RFC 9112 §3.2.2).
+fn authority<'a>(asked: &Asked<'a>) -> Result<(Cow<'a, str>, usize), Refusal> {
     let bad = |reason: &'static str| {
         Refusal::new(StatusCode::BAD_REQUEST, "The request names no valid host.", reason).closing()
     };
@@ -159,11 +177,12 @@ fn host<'a>(asked: &Asked<'a>) -> Result<Cow<'a, str>, Refusal> {
     if lines.next().is_some() {
         return Err(bad("several Host fields"));
     }
-    let host = match asked.uri.authority() {
+    let named = match asked.uri.authority() {
         Some(authority) => authority.as_str(),
         None => line.and_then(|v| v.to_str().ok()).ok_or_else(|| bad("no Host field, or not a name"))?,
     };
-    normalise_host(host).map_err(|e| bad(e.as_str()))
+    let default_port = if asked.trusted && is_https(asked.headers) { 443 } else { 80 };
+    normalise_authority(named, default_port).map_err(|e| bad(e.as_str()))
 }
 
 /// The normalised path and query.

@@ -15,7 +15,13 @@ fn fill(expected: Option<u64>, max: u64) -> Arc<Fill> {
     let request = RequestFacts::new(&http::Method::GET, &response.headers, &RequestDirectives::default(), now);
     let stored = storability(&request, response.status, &response.headers, &Policy::default(), now).unwrap();
     let mut meta = CacheMeta::new(SystemTime::now(), SystemTime::now(), 0, 0, response);
-    meta.extensions_mut().insert(Record { facts: stored.facts, key: Bytes::new(), id: 0, began: 0 });
+    meta.extensions_mut().insert(Record {
+        facts: stored.facts,
+        key: Bytes::new(),
+        id: 0,
+        began: 0,
+        asked: stored.facts.received,
+    });
     let key = ObjectKey::primary([1; 16]);
     Arc::new(Fill::new(1, key, Arc::new(Head::of(&meta).unwrap()), expected, max, (Arc::default(), u64::MAX)))
 }

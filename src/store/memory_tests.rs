@@ -19,7 +19,13 @@ fn object(body: usize, fields: usize) -> Arc<Object> {
     let request = RequestFacts::new(&http::Method::GET, &response.headers, &RequestDirectives::default(), now);
     let stored = storability(&request, response.status, &response.headers, &Policy::default(), now).unwrap();
     let mut meta = CacheMeta::new(SystemTime::now(), SystemTime::now(), 0, 0, response);
-    meta.extensions_mut().insert(Record { facts: stored.facts, key: Bytes::from_static(b"key"), id: 0, began: 0 });
+    meta.extensions_mut().insert(Record {
+        facts: stored.facts,
+        key: Bytes::from_static(b"key"),
+        id: 0,
+        began: 0,
+        asked: stored.facts.received,
+    });
     Arc::new(Object::new(Arc::new(Head::of(&meta).unwrap()), Bytes::from(vec![b'x'; body])))
 }
 

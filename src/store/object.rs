@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{AGE, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::{HeaderValue, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora_cache::CacheMeta;
 use pingora_cache::key::HashBinary;
 
-use crate::http_cache::Facts;
+use crate::http_cache::{Facts, Timestamp, parse_http_date};
 
 /// What goes to the store with a response and comes back with it, in the extensions of Pingora's `CacheMeta`.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub struct Record {
     /// The store's sequence (see [`Store::sequence`](super::Store::sequence)) when the request began whose response
     /// this is.
     pub began: u64,
+    /// When the origin was asked for it.
+    pub asked: Timestamp,
 }
 
 /// A stored response without its body.
@@ -82,6 +84,23 @@ impl Head {
 }
 
 impl Object {
+    /// Whether another response for the same, which came while this one was being fetched, is the later of the two
+    /// (RFC 9111 §4): by Date, and by the order in which they came where that is the same.
+    pub fn is_older_than(&self, other: &Object) -> bool {
+        let (ours, theirs) = (&self.head.record, &other.head.record);
+        if theirs.facts.received < ours.asked {
+            return false;
+        }
+        let date = |object: &Object| {
+            let date = object.head.response.headers.get(DATE)?;
+            parse_http_date(date.as_bytes(), object.head.record.facts.received)
+        };
+        match (date(self), date(other)) {
+            (Some(a), Some(b)) if a != b => a < b,
+            _ => ours.id < theirs.id,
+        }
+    }
+
     /// A whole response; `body` should not share memory with anything larger.
     pub fn new(head: Arc<Head>, body: Bytes) -> Object {
         let wire = wire(&head.response, body.len());

@@ -173,9 +173,12 @@ impl Store {
 
     /// Stores an object, unless its resource has been invalidated since it was asked for.
     fn keep(&self, key: ObjectKey, object: Object) {
+        if !self.is_current(&key, &object.head) {
+            return;
+        }
         let object = Arc::new(object);
         self.memory.insert(key, object.clone());
-        // Afterwards: else an invalidation between the look and the insertion would be lost.
+        // Again: else an invalidation between the look and the insertion would be lost.
         if !self.is_current(&key, &object.head) {
             self.memory.remove(&key);
         }
@@ -193,13 +196,19 @@ impl Store {
     }
 
     /// Begins to store a response. Whoever asks for it from now on follows it.
-    pub fn fill(&'static self, key: ObjectKey, mut head: Head) -> Writer {
+    pub fn fill(&'static self, key: ObjectKey, head: Head) -> Writer {
+        let writer = self.fill_aside(key, head);
+        self.fills(&key).insert(key, writer.fill.clone());
+        writer
+    }
+
+    /// Begins to store a response that nobody finds until it is whole.
+    pub fn fill_aside(&'static self, key: ObjectKey, mut head: Head) -> Writer {
         let expected = head.response.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let max = self.memory.max_object();
         head.record.id = id;
         let fill = Arc::new(Fill::new(id, key, Arc::new(head), expected, max, (self.held.clone(), self.held_max)));
-        self.fills(&key).insert(key, fill.clone());
         self.running.fetch_add(1, Ordering::Relaxed);
         Writer { store: self, fill, id: id.into(), ended: false }
     }
@@ -315,7 +324,9 @@ impl Writer {
         let object = Object::new(Arc::new(self.fill.head.with_length(body.len())), body);
         let weight = object.weight();
         // First stored, then forgotten as a fill: in between, it is found as either.
-        self.store.keep(self.fill.key, object);
+        if !self.store.memory.peek(&self.fill.key).is_some_and(|other| object.is_older_than(&other)) {
+            self.store.keep(self.fill.key, object);
+        }
         self.end(true);
         Ok(weight)
     }

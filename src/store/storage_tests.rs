@@ -27,7 +27,13 @@ fn meta(tag: &str, id: u64, began: u64) -> CacheMeta {
     let request = RequestFacts::new(&http::Method::GET, &response.headers, &RequestDirectives::default(), now);
     let stored = storability(&request, response.status, &response.headers, &Policy::default(), now).unwrap();
     let mut meta = CacheMeta::new(SystemTime::now(), SystemTime::now(), 0, 0, response);
-    meta.extensions_mut().insert(Record { facts: stored.facts, key: Bytes::new(), id, began });
+    meta.extensions_mut().insert(Record {
+        facts: stored.facts,
+        key: Bytes::new(),
+        id,
+        began,
+        asked: stored.facts.received,
+    });
     meta
 }
 

@@ -345,3 +345,84 @@ async fn a_head_and_a_range_wait_for_the_same_fill() {
         assert_eq!((range.status, range.text()), (206, "234"), "{over:?}: {range:?}");
     }
 }
+
+#[tokio::test]
+async fn users_do_not_wait_for_each_others_answers() {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let origin = Origin::start(move |r| {
+        Reply::ok(r.header("authorization").unwrap_or("nobody").to_owned()).cache_control("max-age=60").hold(&at)
+    })
+    .await;
+    let edge = Edge::before(&origin, "").await;
+    let round = async |n: usize, origin_has_seen: usize| {
+        let asks: Vec<_> = (0..n).map(|i| Ask::get("/a").header("Authorization", format!("user {i}"))).collect();
+        let (answers, ()) =
+            tokio::join!(all(asks.iter().enumerate().map(|(i, ask)| BOTH[i % 2].ask(&edge, ask))), async {
+                gate.reached(origin_has_seen).await;
+                gate.let_one_through();
+                // The first answer was for its user alone, and so the others go on together.
+                gate.reached(n).await;
+                gate.open();
+            });
+        for (i, answer) in answers.iter().enumerate() {
+            assert_eq!(answer.text(), format!("user {i}"), "{answer:?}");
+        }
+    };
+    round(6, 1).await;
+}
+
+#[tokio::test]
+async fn a_failure_for_one_variant_is_none_for_the_others() {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let first = AtomicUsize::new(0);
+    let origin = Origin::start(move |r| {
+        let a = r.header("x-a").unwrap_or_default().to_owned();
+        let old = first.fetch_add(1, Ordering::Relaxed) < 2;
+        let reply = match (old, &*a) {
+            (true, _) => Reply::ok(format!("old {a}")).header("Age", "61"),
+            (false, "1") => Reply::new(503).hold(&at),
+            (false, _) => Reply::ok(format!("new {a}")).hold(&at),
+        };
+        reply.cache_control("max-age=60, stale-if-error=600").header("Vary", "X-A")
+    })
+    .await;
+    let edge = Edge::before(&origin, "").await;
+    let ask = |a: &str| Ask::get("/a").header("X-A", a);
+    for a in ["1", "2"] {
+        edge.ask(&ask(a)).await;
+    }
+    let asks: Vec<_> = (0..8).map(|i| ask(["1", "2"][i % 2])).collect();
+    let (answers, ()) = tokio::join!(all(asks.iter().map(|ask| edge.ask(ask))), async {
+        in_flight(&edge, 8).await;
+        gate.open();
+    });
+    for (i, answer) in answers.iter().enumerate() {
+        assert_eq!(answer.text(), ["old 1", "new 2"][i % 2], "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_two_answers_the_later_is_kept() {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let serial = AtomicUsize::new(0);
+    let origin = Origin::start(move |_| match serial.fetch_add(1, Ordering::Relaxed) {
+        0 => Reply::ok("x").cache_control("private"),
+        1 => Reply::ok("older").cache_control("max-age=60").header("Date", crate::harness::http_date(-2)).hold(&at),
+        _ => Reply::ok("newer").cache_control("max-age=60").header("Date", crate::harness::http_date(0)),
+    })
+    .await;
+    let edge = Edge::before(&origin, "").await;
+    // What could not be shared is not waited for; so two requests are under way at once.
+    edge.get("/a").await;
+    let (older, ()) = tokio::join!(edge.get("/a"), async {
+        gate.reached(1).await;
+        assert_eq!(edge.get("/a").await.text(), "newer");
+        gate.open();
+    });
+    assert_eq!(older.text(), "older");
+    let kept = edge.get("/a").await;
+    assert!(kept.is_hit() && kept.text() == "newer", "{kept:?}");
+}

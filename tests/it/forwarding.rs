@@ -347,13 +347,13 @@ sites:
     );
     let edge = Edge::start(&yaml).await;
     for (path, host) in
-        [("/client", "Www.Example.test:8080"), ("/server", &*address.to_string()), ("/fixed", "internal.test")]
+        [("/client", "www.example.test:8080"), ("/server", &*address.to_string()), ("/fixed", "internal.test")]
     {
         edge.ask(&Ask::get(path).host("Www.Example.test:8080")).await.text();
         let seen = origin.seen();
         let seen = seen.last().expect("a request");
         assert_eq!(seen.headers.all("Host"), [host], "{path}");
-        assert_eq!(seen.header("X-Forwarded-Host"), Some("Www.Example.test:8080"), "{path}");
+        assert_eq!(seen.header("X-Forwarded-Host"), Some("www.example.test:8080"), "{path}");
     }
 }
 

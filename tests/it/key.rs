@@ -26,13 +26,67 @@ async fn the_host_in_normal_form_counts() {
         let path = format!("/{over:?}");
         let ask = |host: &str| Ask::get(&path).host(host);
         assert_eq!(over.ask(&edge, &ask("a.test")).await.text(), format!("a.test {path}"));
-        for (host, same) in
-            [("A.TEST", true), ("a.test:80", true), ("a.test:8080", true), ("b.test", false), ("a.test.b.test", false)]
-        {
+        for (host, same) in [
+            ("A.TEST", true),
+            ("a.test:80", true),
+            ("a.test:8080", false),
+            ("A.Test.:8080", true),
+            ("b.test", false),
+            ("a.test.b.test", false),
+        ] {
             let response = over.ask(&edge, &ask(host)).await;
             assert_eq!(response.is_hit(), same, "{host} over {over:?}: {response:?}");
             assert!(same || response.text().starts_with(host), "{response:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn the_origin_sees_the_host_that_is_in_the_key() {
+    let origin = echo().await;
+    let edge = Edge::before(&origin, "").await;
+    for over in BOTH {
+        for (n, (host, seen)) in [
+            ("A.Test", "a.test"),
+            ("a.test.", "a.test"),
+            ("a.test:80", "a.test"),
+            ("a.test:080", "a.test"),
+            ("a.test:1337", "a.test:1337"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let path = format!("/{over:?}{n}");
+            assert_eq!(over.ask(&edge, &Ask::get(&path).host(host)).await.text(), format!("{seen} {path}"), "{host}");
+            let request = origin.seen().pop().expect("a request");
+            assert_eq!(request.headers.all("X-Forwarded-Host"), [seen]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_trusted_proxy_says_of_scheme_and_host_is_in_the_key() {
+    let origin = Origin::start(|r| {
+        let said = |name| r.header(name).unwrap_or("none").to_owned();
+        Reply::ok(format!("{} {}", said("x-forwarded-proto"), said("x-forwarded-host"))).cache_control("max-age=60")
+    })
+    .await;
+    let yaml = "trusted_proxies: [127.0.0.0/8]\n".to_owned() + &Edge::yaml_before(&[&origin], "");
+    let edge = Edge::start(&yaml).await;
+    let ask = |proto: &str, host: &str| {
+        let ask = Ask::get("/a").header("X-Forwarded-Proto", proto);
+        if host.is_empty() { ask } else { ask.header("X-Forwarded-Host", host) }
+    };
+    for (proto, host, expected, hit) in [
+        ("http", "", "http edge.test", false),
+        ("https", "", "https edge.test", false),
+        ("https", "", "https edge.test", true),
+        ("http", "", "http edge.test", true),
+        ("http", "other.test", "http other.test", false),
+        ("https", "other.test", "https other.test", false),
+    ] {
+        let response = edge.ask(&ask(proto, host)).await;
+        assert_eq!((response.text(), response.is_hit()), (expected, hit), "{proto} {host}: {response:?}");
     }
 }
 

@@ -150,30 +150,108 @@ async fn an_answer_to_post_that_is_cut_off_is_not_stored() {
 }
 
 #[tokio::test]
-async fn a_get_during_an_answer_to_post_follows_it() {
+async fn a_get_during_an_answer_to_post_does_not_wait_for_it() {
     let gate = Gate::new();
     let at = gate.clone();
-    let origin = Origin::start(move |_| {
-        Reply::new(200)
-            .cache_control("max-age=60")
-            .header("Content-Location", "/a")
-            .body("first ")
-            .wait(&at)
-            .body("last")
+    let origin = Origin::start(move |r| match &*r.method {
+        "POST" => created("/a", "max-age=60").body("more").wait(&at).body("last"),
+        _ => Reply::ok("from GET").cache_control("max-age=60"),
     })
     .await;
     let edge = Edge::before(&origin, "").await;
-    let mut post = edge.connect().await;
-    post.send(Ask::new("POST", "/a").body("1").bytes()).await;
-    let head = post.head("POST").await;
-    assert_eq!(post.bytes(6).await, b"first ");
-    let get = async {
-        let mut exchange = BOTH[0].start(&edge, &Ask::get("/a")).await;
-        assert_eq!(exchange.bytes(6).await, b"first ");
+    let mut post = BOTH[1].start(&edge, &Ask::new("POST", "/a").body("1")).await;
+    post.bytes(6).await;
+    // A client that reads slowly, or leaves, is no business of those who ask by GET.
+    assert_eq!(edge.get("/a").await.text(), "from GET");
+    gate.open();
+    post.rest().await;
+}
+
+#[tokio::test]
+async fn an_answer_to_post_that_something_has_overtaken_is_not_stored() {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let origin = Origin::start(move |r| match &*r.method {
+        "POST" => created("/a", "max-age=60").hold(&at),
+        "PUT" => Reply::new(204),
+        _ => Reply::ok("after PUT").cache_control("max-age=60"),
+    })
+    .await;
+    let edge = Edge::before(&origin, "").await;
+    let post = Ask::new("POST", "/a").body("1");
+    let (post, ()) = tokio::join!(edge.ask(&post), async {
+        gate.reached(1).await;
+        assert_eq!(edge.ask(&Ask::new("PUT", "/a").body("2")).await.status, 204);
         gate.open();
-        exchange.rest().await
-    };
-    let (post, get) = tokio::join!(post.rest(head), get);
-    assert!(post.text().ends_with("last") && get.text().ends_with("last"), "{post:?} {get:?}");
-    assert_eq!(origin.count(), 1);
+    });
+    assert!(post.text() == "made by POST" && !post.cache_status().contains("stored"), "{post:?}");
+    assert_eq!(edge.get("/a").await.text(), "after PUT");
+}
+
+#[tokio::test]
+async fn an_answer_to_post_under_other_settings_than_a_gets_is_not_stored() {
+    let routes = "routes: [{ match: { methods: POST }, cache: { key: { headers: [X-Forwarded-Host] } } }]";
+    let origin = Origin::start(|r| {
+        let host = r.header("x-forwarded-host").unwrap_or("none").to_owned();
+        Reply::ok(host).cache_control("max-age=60").header("Content-Location", "/a")
+    })
+    .await;
+    let edge = Edge::before(&origin, routes).await;
+    let post = Ask::new("POST", "/a").body("1").header("X-Forwarded-Host", "evil.test");
+    assert_eq!(edge.ask(&post).await.text(), "evil.test");
+    assert_eq!(edge.get("/a").await.text(), "edge.test");
+}
+
+#[tokio::test]
+async fn an_empty_answer_to_post_is_stored_too() {
+    let origin = Origin::start(|r| match &*r.method {
+        "POST" => Reply::ok("").cache_control("max-age=60").header("Content-Location", "/a"),
+        _ => Reply::ok("from GET").cache_control("max-age=60"),
+    })
+    .await;
+    let edge = Edge::before(&origin, "").await;
+    assert!(edge.ask(&Ask::new("POST", "/a").body("1")).await.cache_status().contains("; stored"));
+    let get = edge.get("/a").await;
+    assert!(get.is_hit() && get.text().is_empty(), "{get:?}");
+}
+
+#[tokio::test]
+async fn a_head_of_one_variant_leaves_the_others_alone() {
+    let origin = Origin::start(|r| {
+        let a = r.header("x-a").unwrap_or_default().to_owned();
+        let age = if a == "1" { "61" } else { "0" };
+        let reply = if r.method == "HEAD" { Reply::new(200).header("Content-Length", "1") } else { Reply::ok(a) };
+        reply.cache_control("max-age=60").header("Age", age).header("Vary", "X-A").header("ETag", "\"v\"")
+    })
+    .await;
+    let edge = Edge::before(&origin, "").await;
+    for a in ["1", "2"] {
+        edge.ask(&Ask::get("/a").header("X-A", a)).await;
+    }
+    let head = edge.ask(&Ask::head("/a").header("X-A", "1")).await;
+    assert!(head.cache_status().starts_with("Foreland; fwd=stale"), "{head:?}");
+    let other = edge.ask(&Ask::get("/a").header("X-A", "2")).await;
+    assert!(other.is_hit() && other.text() == "2", "{other:?}");
+}
+
+#[tokio::test]
+async fn heads_of_something_stale_do_not_wait_for_each_other() {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let origin = stale_before(move |_| head("2").hold(&at)).await;
+    let edge = Edge::before(&origin, "").await;
+    edge.get("/a").await;
+    let asks = (0..6).map(|i| async move { i }).collect::<Vec<_>>();
+    let ask = Ask::head("/a");
+    let (answers, ()) = tokio::join!(
+        crate::over::all(asks.into_iter().map(|i| async {
+            let i = i.await;
+            BOTH[i % 2].ask(&edge, &ask).await
+        })),
+        async {
+            gate.reached(6).await;
+            gate.open();
+        }
+    );
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
 }

@@ -299,3 +299,19 @@ async fn a_change_takes_what_is_on_its_way_too() {
     assert!(edge.get("/a").await.is_hit());
     assert_eq!(origin.count(), 3);
 }
+
+#[tokio::test]
+async fn a_comma_in_a_cookie_separates_nothing() {
+    let origin = Origin::start(|r| {
+        Reply::ok(r.header("cookie").unwrap_or("none").to_owned()).cache_control("max-age=60").header("Vary", "Cookie")
+    })
+    .await;
+    let edge = Edge::before(&origin, "").await;
+    let one = Ask::get("/a").header("Cookie", "lang=de,role=admin");
+    let two = Ask::get("/a").header("Cookie", "lang=de").header("Cookie", "role=admin");
+    for over in BOTH {
+        assert_eq!(over.ask(&edge, &one).await.text(), "lang=de,role=admin", "{over:?}");
+        assert_eq!(over.ask(&edge, &two).await.text(), "lang=de; role=admin", "{over:?}");
+    }
+    assert_eq!(origin.count(), 2);
+}

@@ -344,3 +344,21 @@ async fn refreshes_in_the_background_are_bounded_over_the_process() {
     }
     edge.wait_metrics("none any more", |m| m.metric("foreland_cache_background_fetches") == Some(0.0)).await;
 }
+
+#[tokio::test]
+async fn clients_that_want_nothing_stored_do_not_each_refresh() {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let origin =
+        then(", stale-while-revalidate=600", move || Reply::ok("new").cache_control("max-age=60").hold(&at)).await;
+    let edge = Edge::before(&origin, "").await;
+    edge.get("/a").await;
+    for i in 0..6 {
+        let ask = Ask::get("/a").header("Cache-Control", "no-store");
+        let stale = BOTH[i % 2].ask(&edge, &ask).await;
+        assert_eq!((stale.status, stale.text()), (200, "old"), "{stale:?}");
+        gate.reached(1).await;
+    }
+    assert_eq!(origin.count(), 2);
+    gate.open();
+}

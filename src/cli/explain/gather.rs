@@ -117,7 +117,7 @@ fn govern(config: &Config, ask: &Ask, now: Timestamp, so_far: &mut Explanation) 
         response: None,
     };
     let site = &config.sites[resolved.site];
-    let (host, gone, rewritten) = (resolved.host.into_owned(), resolved.dropped, resolved.rewritten);
+    let (host, gone, rewritten) = (resolved.authority.into_owned(), resolved.dropped, resolved.rewritten);
     for (name, value) in rewritten {
         let shown = value.as_ref().map(|value| shown(value.as_bytes()));
         so_far.rewritten.push(Rewritten { field: name.as_str().to_owned(), value: shown });
@@ -176,7 +176,7 @@ fn dropped(name: &http::HeaderName, why: &'static str) -> Dropped {
 
 fn named(config: &Config, resolved: &Resolved<'_>) -> Site {
     let (site, places) = (&config.sites[resolved.site], config.places.sites.get(resolved.site));
-    let host = site::pattern_of(site, &resolved.host);
+    let host = site::pattern_of(site, resolved.host());
     Site {
         name: site.name.to_string(),
         at: at(config, places.map(|places| &places.place)),
