@@ -103,7 +103,7 @@ pub fn on_hit(
     match reuse {
         // Nothing is forwarded, or was before: by the request whose response this is.
         Reuse::Fresh => {}
-        Reuse::Revalidate(reason) => ctx.cache.forwarded = Some(reason.fwd()),
+        Reuse::Revalidate(reason) => ctx.cache.forwarded = Some(reason.fwd(facts.is_fresh(now))),
         _ => ctx.cache.forwarded = Some(FwdReason::Stale),
     }
     match reuse {
