@@ -8,6 +8,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 
+use super::checks;
 use super::context::Context;
 use super::forward::{self, Way};
 use super::respond::Answer;
@@ -97,13 +98,21 @@ pub fn request(shared: &Shared, session: &Session, header: &mut RequestHeader, c
 }
 
 /// Looks at the origin's response before anybody else does.
-pub fn response(session: &Session, header: &mut ResponseHeader, ctx: &mut Context) {
+///
+/// # Errors
+/// It is in a coding that is not decoded here, so that nobody can say what its content is.
+pub fn response(session: &Session, header: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
     if header.status == StatusCode::SWITCHING_PROTOCOLS {
         answered(header.status, ctx);
-        return;
+        return Ok(());
     }
     if header.status.is_informational() {
-        return;
+        return Ok(());
+    }
+    // A 304 has no content, whatever coding a 200 would have had.
+    if header.status != StatusCode::NOT_MODIFIED && !checks::is_decoded(&header.headers) {
+        let context = "the origin's response has a transfer coding beyond chunked";
+        return Err(Error::create(ErrorType::InvalidHTTPHeader, ErrorSource::Upstream, Some(context.into()), None));
     }
     answered(header.status, ctx);
     for name in http_cache::hop_by_hop(&header.headers) {
@@ -115,6 +124,7 @@ pub fn response(session: &Session, header: &mut ResponseHeader, ctx: &mut Contex
     if header.status == StatusCode::NOT_MODIFIED && session.cache.maybe_cache_meta().is_some() {
         ctx.cache.not_modified = Some(Box::new(header.clone()));
     }
+    Ok(())
 }
 
 /// The origin has answered.
