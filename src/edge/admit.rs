@@ -29,7 +29,8 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
     if within_limits.is_ok() {
         // The origin does not get these. Were they still there, they would choose a route, a key or a variant for an
         // answer that does not depend on them.
-        forward::drop_fields(session.req_header_mut(), |headers| site::nominated(headers));
+        forward::drop_fields(session.req_header_mut(), site::nominated);
+        forward::join_cookies(session.req_header_mut());
     }
     if let Some(peer) = link::peer(session) {
         ctx.client = Some(Client::of(peer, &session.req_header().headers, &snapshot.config.trusted_proxies));
