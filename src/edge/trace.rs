@@ -31,12 +31,6 @@ pub fn complete(session: &mut Session, response: &mut ResponseHeader, ctx: &mut 
         ctx.cache.ttl = Some(facts.ttl(now));
     }
     if let CachePhase::Miss | CachePhase::Expired = phase {
-        // Pingora gives each response a Date of its own: what the origin's said of the response's age is said here.
-        let now = Timestamp::from(std::time::SystemTime::now());
-        let age = caching::facts(session).map_or(0, |facts| facts.age_seconds(now));
-        if age > 0 {
-            response.insert_header(AGE, age)?;
-        }
         for (name, value) in std::mem::take(&mut ctx.cache.unshared) {
             response.append_header(name, value)?;
         }
