@@ -3,7 +3,7 @@
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{DATE, RANGE, TRANSFER_ENCODING, VARY};
+use http::header::{AGE, DATE, RANGE, SET_COOKIE, TRANSFER_ENCODING, VARY};
 use http::{HeaderMap, Method, StatusCode};
 use log::debug;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -321,14 +321,34 @@ fn freshened(
     update: &ResponseHeader,
 ) -> Result<(Stored, ResponseHeader), Verdict> {
     let Some(old) = session.cache.maybe_cache_meta() else { return Err(Verdict::OtherResource) };
+    let facts = old.extensions().get::<Record>().map(|record| record.facts);
     let old = old.response_header();
     if !http_cache::update_applies(&old.headers, &update.headers) {
+        let mut fields = old.headers.clone();
+        if let Some(facts) = facts {
+            fields.insert(AGE, facts.age_seconds(SystemTime::now().into()).into());
+        }
+        ctx.cache.confirmed = Some(Box::new(fields));
         return Err(Verdict::OtherResource);
     }
     let merged = http_cache::merge_304(&old.headers, &update.headers);
-    let stored = judge(session, ctx, old.status, &merged).map_err(Verdict::Rule)?;
-    let response = built(old.status, &merged, &stored).ok_or(Verdict::OtherResource)?;
-    Ok((stored, response))
+    let verdict = judge(session, ctx, old.status, &merged);
+    let strip = verdict.as_ref().map(|stored| stored.strip.as_slice()).unwrap_or_default();
+    for (name, value) in &update.headers {
+        if name == SET_COOKIE || strip.contains(name) {
+            ctx.cache.unshared.push((name.clone(), value.clone()));
+        }
+    }
+    match verdict {
+        Ok(stored) => {
+            let response = built(old.status, &merged, &stored).ok_or(Verdict::OtherResource)?;
+            Ok((stored, response))
+        }
+        Err(why) => {
+            ctx.cache.confirmed = Some(Box::new(merged));
+            Err(Verdict::Rule(why))
+        }
+    }
 }
 
 fn built(status: StatusCode, fields: &HeaderMap, stored: &Stored) -> Option<ResponseHeader> {

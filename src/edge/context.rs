@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderName, HeaderValue, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use pingora::http::ResponseHeader;
 
 use super::background::Running;
@@ -76,6 +76,8 @@ pub struct CacheTrace {
     pub stale_if_error: bool,
     /// The 304 that a revalidation was answered with.
     pub not_modified: Option<Box<ResponseHeader>>,
+    /// The fields of what a validation has confirmed, where it is not stored any more.
+    pub confirmed: Option<Box<HeaderMap>>,
     /// The cache key, for a client that wants it in Cache-Status and may have it.
     pub shown_key: Option<String>,
     /// Room for the value of Cache-Status.

@@ -1,8 +1,8 @@
 //! What the client is told of the response's way: Age, Cache-Status, and nothing that is not its business.
 
 use bytes::BytesMut;
-use http::header::{AGE, DATE, TRANSFER_ENCODING};
-use http::{HeaderName, Method, StatusCode, Version};
+use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora_cache::CachePhase;
@@ -30,10 +30,18 @@ pub fn complete(session: &mut Session, response: &mut ResponseHeader, ctx: &mut 
         response.insert_header(AGE, facts.age_seconds(now))?;
         ctx.cache.ttl = Some(facts.ttl(now));
     }
-    if let CachePhase::Miss | CachePhase::Expired = phase {
+    if let CachePhase::RevalidatedNoCache(_) = phase
+        && let Some(fields) = ctx.cache.confirmed.take()
+    {
+        restore(response, &fields)?;
+    }
+    if let CachePhase::Miss | CachePhase::Expired | CachePhase::Revalidated | CachePhase::RevalidatedNoCache(_) = phase
+    {
         for (name, value) in std::mem::take(&mut ctx.cache.unshared) {
             response.append_header(name, value)?;
         }
+    }
+    if let CachePhase::Miss | CachePhase::Expired = phase {
         ctx.cache.fill = session
             .cache
             .miss_body_reader()
@@ -52,6 +60,24 @@ pub fn complete(session: &mut Session, response: &mut ResponseHeader, ctx: &mut 
     ctx.reply.no_body |= session.req_header().method == Method::HEAD
         || matches!(response.status, StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT);
     ctx.reply.first_byte.get_or_insert_with(|| ctx.started.elapsed());
+    Ok(())
+}
+
+/// Gives a response the fields that it is to have. Pingora puts a few of a 304's into what is not stored any more, whether
+/// the 304 is about that or not, and leaves the others out (RFC 9111 §3.2, §4.3.4).
+fn restore(response: &mut ResponseHeader, fields: &HeaderMap) -> Result<()> {
+    // These are of the part that is sent, if it is only one.
+    let of_the_part = [CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE];
+    // Those that Pingora takes over, and those that tell when it was made: of the old ones, none is true any more.
+    for name in ["cache-control", "expires", "cache-tag", "cdn-cache-control", "etag", "age", "date"] {
+        response.remove_header(name);
+    }
+    for name in fields.keys().filter(|name| !of_the_part.contains(name)) {
+        response.remove_header(name);
+        for value in fields.get_all(name) {
+            response.append_header(name.clone(), value.clone())?;
+        }
+    }
     Ok(())
 }
 
