@@ -32,7 +32,7 @@ async fn safety_broken_framing() {
         }),
         ("half a head", || Reply::raw("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Le").cut()),
     ];
-    let kept: [Case; 13] = [
+    let kept: [Case; 14] = [
         ("a bad chunk size", || said("Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n")),
         ("a signed chunk size", || said("Transfer-Encoding: chunked\r\n\r\n+3\r\nabc\r\n0\r\n\r\n")),
         ("a huge chunk size", || said("Transfer-Encoding: chunked\r\n\r\n10000000000000003\r\nabc\r\n0\r\n\r\n")),
@@ -45,6 +45,10 @@ async fn safety_broken_framing() {
         ("a coding that is unknown", || said("Transfer-Encoding: foo\r\nContent-Length: 3\r\n\r\nabc")),
         ("chunks that are not the last coding", || {
             said("Transfer-Encoding: chunked, gzip\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+        }),
+        ("chunks in HTTP/1.0", || {
+            let head = HEAD.replace("HTTP/1.1", "HTTP/1.0");
+            Reply::raw(format!("{head}Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")).stall()
         }),
         ("chunks twice", || {
             said("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
@@ -85,6 +89,22 @@ async fn safety_a_length_beside_chunks() {
                 let Some(response) = try_get(over, &edge, "/a").await.filter(|r| r.status != 502) else { continue };
                 assert_eq!((response.end, &*response.body), (End::Clean, &b"abcdefgh"[..]), "{over:?}: {response:?}");
                 assert!(response.header("Content-Length").is_none_or(|length| length == "8"), "{over:?}: {response:?}");
+            }
+        }
+    }
+}
+
+/// RFC 9110 §8.6: equal lengths are one, for everybody further on.
+#[tokio::test]
+async fn safety_equal_lengths_become_one() {
+    let stage = Stage::new().await;
+    for over in BOTH {
+        for lengths in ["Content-Length: 3\r\nContent-Length: 3", "Content-Length: 3, 3", "Content-Length: 3 ,3,3"] {
+            let mut scene = stage.scene(over, [Reply::raw(format!("{HEAD}{lengths}\r\n\r\nabc")), later()]).await;
+            for hit in [false, true] {
+                let response = scene.get().await;
+                assert_eq!((response.text(), response.is_hit()), ("abc", hit), "{lengths} over {over:?}: {response:?}");
+                assert_eq!(response.headers.all("Content-Length"), ["3"], "{lengths} over {over:?}: {response:?}");
             }
         }
     }
