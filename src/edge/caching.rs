@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{
-    AGE, AUTHORIZATION, CACHE_CONTROL, DATE, ETAG, EXPIRES, HeaderName, RANGE, SET_COOKIE, TRANSFER_ENCODING, VARY,
-};
+use http::header::{AGE, AUTHORIZATION, DATE, RANGE, SET_COOKIE, TRANSFER_ENCODING, VARY};
 use http::{HeaderMap, Method, StatusCode};
 use log::debug;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -140,7 +138,7 @@ pub fn on_hit(
     match reuse {
         // Nothing is forwarded, or was before: by the request whose response this is.
         Reuse::Fresh => {}
-        Reuse::Revalidate(reason) => ctx.cache.forwarded = Some(reason.fwd()),
+        Reuse::Revalidate(reason) => ctx.cache.forwarded = Some(reason.fwd(facts.is_fresh(now))),
         _ => ctx.cache.forwarded = Some(FwdReason::Stale),
     }
     match reuse {
@@ -375,49 +373,38 @@ fn freshened(
     ctx: &mut Context,
     update: &ResponseHeader,
 ) -> Result<(Stored, ResponseHeader), Verdict> {
-    let Some(meta) = session.cache.maybe_cache_meta() else { return Err(Verdict::OtherResource) };
-    let old = meta.response_header();
-    let replace = |names: Vec<HeaderName>, fields: &HeaderMap| {
-        let mut values = HeaderMap::new();
-        for name in &names {
-            for value in fields.get_all(name) {
-                values.append(name, value.clone());
-            }
-        }
-        Some(Box::new((names, values)))
-    };
+    let Some(old) = session.cache.maybe_cache_meta() else { return Err(Verdict::OtherResource) };
+    let facts = old.extensions().get::<Record>().map(|record| record.facts);
+    let old = old.response_header();
     if !http_cache::update_applies(&old.headers, &update.headers) {
-        // It is about something else: nothing of it goes into what is stored, and the next request asks without a
-        // condition, or this would go on for ever.
+        let mut fields = old.headers.clone();
+        if let Some(facts) = facts {
+            fields.insert(AGE, facts.age_seconds(SystemTime::now().into()).into());
+        }
+        // The next request asks without a condition, or this would go on for ever.
         shared.store.memory().remove(&ObjectKey::of(session.cache.cache_key()));
-        ctx.cache.overlay = replace(MERGED_BY_PINGORA.to_vec(), &old.headers);
+        ctx.cache.confirmed = Some(Box::new(fields));
         return Err(Verdict::OtherResource);
     }
-    // Those that are not stored are for the client whose request this is.
-    for value in update.headers.get_all(SET_COOKIE) {
-        ctx.cache.unshared.push((SET_COOKIE, value.clone()));
-    }
     let merged = http_cache::merge_304(&old.headers, &update.headers);
-    let stored = match judge(session, ctx, old.status, &merged) {
-        Ok(stored) => stored,
-        Err(rule) => {
-            let names = update.headers.keys().cloned().chain([AGE, DATE]).filter(|name| name != SET_COOKIE);
-            ctx.cache.overlay = replace(names.collect(), &merged);
-            return Err(Verdict::Rule(rule));
-        }
-    };
-    for name in stored.strip.iter().filter(|name| **name != SET_COOKIE) {
-        for value in update.headers.get_all(name) {
+    let verdict = judge(session, ctx, old.status, &merged);
+    let strip = verdict.as_ref().map(|stored| stored.strip.as_slice()).unwrap_or_default();
+    for (name, value) in &update.headers {
+        if name == SET_COOKIE || strip.contains(name) {
             ctx.cache.unshared.push((name.clone(), value.clone()));
         }
     }
-    let response = built(old.status, &merged, &stored).ok_or(Verdict::OtherResource)?;
-    Ok((stored, response))
+    match verdict {
+        Ok(stored) => {
+            let response = built(old.status, &merged, &stored).ok_or(Verdict::OtherResource)?;
+            Ok((stored, response))
+        }
+        Err(why) => {
+            ctx.cache.confirmed = Some(Box::new(merged));
+            Err(Verdict::Rule(why))
+        }
+    }
 }
-
-/// The fields that Pingora takes over from a 304 without asking.
-static MERGED_BY_PINGORA: [HeaderName; 5] =
-    [CACHE_CONTROL, EXPIRES, ETAG, HeaderName::from_static("cache-tag"), HeaderName::from_static("cdn-cache-control")];
 
 fn built(status: StatusCode, fields: &HeaderMap, stored: &Stored) -> Option<ResponseHeader> {
     let mut response = ResponseHeader::build_no_case(status, Some(fields.len() + 1)).ok()?;

@@ -79,10 +79,10 @@ pub struct CacheTrace {
     pub fallback: Option<Arc<Object>>,
     /// What a GET of a POST's URL would be looked up by.
     pub post: Option<Box<post::Target>>,
-    /// Fields of a validated response that is not stored, and the names of those that go for them.
-    pub overlay: Option<Box<(Vec<HeaderName>, HeaderMap)>>,
     /// The 304 that a revalidation was answered with.
     pub not_modified: Option<Box<ResponseHeader>>,
+    /// The fields of what a validation has confirmed, where it is not stored any more.
+    pub confirmed: Option<Box<HeaderMap>>,
     /// The cache key, for a client that wants it in Cache-Status and may have it.
     pub shown_key: Option<String>,
     /// Room for the value of Cache-Status.

@@ -16,6 +16,8 @@ use crate::observe::{Finished, Record};
 
 /// Tells the client of a failure, if it is still there and has heard nothing yet.
 pub async fn fail(session: &mut Session, e: &Error, ctx: &mut Context) -> FailToProxy {
+    // Before the client knows, which may ask again at once: what has failed is not to be followed.
+    ctx.cache.beside = None;
     let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
     if fallback::serve(session, e, ctx).await {
         return FailToProxy { error_code: ctx.reply.status, can_reuse_downstream: false };

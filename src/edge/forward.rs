@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use bytes::BytesMut;
-use http::header::{self, COOKIE, HOST, HeaderName};
+use http::header::{self, HOST, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use pingora::Result;
 use pingora::http::RequestHeader;
@@ -50,21 +50,6 @@ pub fn drop_fields(req: &mut RequestHeader, names: impl FnOnce(&HeaderMap) -> Na
     }
 }
 
-/// Makes one line of several of Cookie (RFC 9113 §8.2.3): over HTTP/2 they come in crumbs, and an origin that speaks
-/// HTTP/1.1 reads but one line.
-pub fn join_cookies(req: &mut RequestHeader) {
-    let mut lines = req.headers.get_all(COOKIE).iter();
-    let (Some(first), Some(second)) = (lines.next(), lines.next()) else { return };
-    let mut joined = BytesMut::from(first.as_bytes());
-    for line in std::iter::once(second).chain(lines) {
-        joined.extend_from_slice(b"; ");
-        joined.extend_from_slice(line.as_bytes());
-    }
-    if let Ok(joined) = HeaderValue::from_maybe_shared(joined.freeze()) {
-        let _ = req.insert_header(COOKIE, joined);
-    }
-}
-
 /// Writes fields anew.
 pub fn rewrite_fields(req: &mut RequestHeader, rewritten: Rewrites) {
     for (name, value) in rewritten {
@@ -73,6 +58,22 @@ pub fn rewrite_fields(req: &mut RequestHeader, rewritten: Rewrites) {
             // Only one with an invalid name could fail.
             let _ = req.insert_header(name, value);
         }
+    }
+}
+
+/// Makes one Cookie of several, as HTTP/2 lets a client send it in pieces (RFC 9113 §8.2.3). An origin that reads only the
+/// first line would else answer another question than the one in the key.
+pub fn join_cookies(req: &mut RequestHeader) {
+    let mut lines = req.headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (lines.next(), lines.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for line in std::iter::once(second).chain(lines) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(line.as_bytes());
+    }
+    // The bytes are those of field values, so that neither can fail.
+    if let Ok(value) = HeaderValue::from_bytes(&joined) {
+        let _ = req.insert_header(header::COOKIE, value);
     }
 }
 
@@ -199,6 +200,17 @@ mod tests {
         assert_eq!(req.headers["x-forwarded-host"], "a.example:8080");
         assert_eq!(req.headers["x-forwarded-proto"], "http");
         assert_eq!(req.headers["forwarded"], "for=203.0.113.9;host=\"a.example:8080\";proto=http");
+    }
+
+    #[test]
+    fn cookies_in_pieces_become_one() {
+        // RFC 9113 §8.2.3.
+        let mut req = request(&[("Cookie", "a=1"), ("X", "y"), ("Cookie", "b=2; c=3"), ("Cookie", "d")]);
+        join_cookies(&mut req);
+        assert_eq!(req.headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2; c=3; d"]);
+        let mut one = request(&[("Cookie", "a=1;b=2")]);
+        join_cookies(&mut one);
+        assert_eq!(one.headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1;b=2"]);
     }
 
     #[test]

@@ -36,7 +36,9 @@ pub async fn send(session: &mut Session, head: &ResponseHeader) {
 
 fn over_http1(session: &Session, head: &ResponseHeader) {
     // RFC 9110 §15.2: none to a client of HTTP/1.0.
-    if session.req_header().version != Version::HTTP_11 || session.response_written().is_some() {
+    // Pingora takes its own copy of an earlier one for a response that has been written.
+    let is_final = |head: &ResponseHeader| !head.status.is_informational();
+    if session.req_header().version != Version::HTTP_11 || session.response_written().is_some_and(is_final) {
         return;
     }
     let Some(connection) = link::connection(session) else { return };

@@ -148,7 +148,7 @@ impl ProxyHttp for Edge {
         ctx: &mut Context,
     ) -> Result<()> {
         interim::send(session, response).await;
-        upstream::response(session, response, ctx);
+        upstream::response(session, response, ctx)?;
         invalidate::by(&self.shared, session, response, ctx);
         post::begin(&self.shared, session, response, ctx);
         Ok(())

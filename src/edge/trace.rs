@@ -1,7 +1,7 @@
 //! What the client is told of the response's way: Age, Cache-Status, and nothing that is not its business.
 
 use bytes::BytesMut;
-use http::header::{AGE, DATE, TRANSFER_ENCODING};
+use http::header::{AGE, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE, CONTENT_TYPE, DATE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
 use pingora::Result;
 use pingora::http::ResponseHeader;
@@ -30,26 +30,22 @@ pub fn complete(session: &mut Session, response: &mut ResponseHeader, ctx: &mut 
         response.insert_header(AGE, facts.age_seconds(now))?;
         ctx.cache.ttl = Some(facts.ttl(now));
     }
-    if let CachePhase::Miss | CachePhase::Expired = phase {
-        // Pingora gives each response a Date of its own: what the origin's said of the response's age is said here.
-        let now = Timestamp::from(std::time::SystemTime::now());
-        let age = caching::facts(session).map_or(0, |facts| facts.age_seconds(now));
-        if age > 0 {
-            response.insert_header(AGE, age)?;
-        }
-        ctx.cache.fill = session
-            .cache
-            .miss_body_reader()
-            .and_then(|reader| Some(reader.as_any().downcast_ref::<Followed>()?.fill().clone()));
-    }
-    if let (CachePhase::RevalidatedNoCache(_), Some(overlay)) = (phase, ctx.cache.overlay.take()) {
-        overlay_fields(response, *overlay)?;
+    if let CachePhase::RevalidatedNoCache(_) = phase
+        && let Some(fields) = ctx.cache.confirmed.take()
+    {
+        restore(response, &fields)?;
     }
     if let CachePhase::Miss | CachePhase::Expired | CachePhase::Revalidated | CachePhase::RevalidatedNoCache(_) = phase
     {
         for (name, value) in std::mem::take(&mut ctx.cache.unshared) {
             response.append_header(name, value)?;
         }
+    }
+    if let CachePhase::Miss | CachePhase::Expired = phase {
+        ctx.cache.fill = session
+            .cache
+            .miss_body_reader()
+            .and_then(|reader| Some(reader.as_any().downcast_ref::<Followed>()?.fill().clone()));
     }
     if ctx.reply.version == Some(Version::HTTP_10) && response.headers.contains_key(TRANSFER_ENCODING) {
         // RFC 9112 §6.1: a client of HTTP/1.0 knows no chunks. The end of the connection is the end of the body.
@@ -68,16 +64,22 @@ pub fn complete(session: &mut Session, response: &mut ResponseHeader, ctx: &mut 
     Ok(())
 }
 
-/// Puts the fields of a validated response in the place of those that Pingora gave it. What describes a part, or says that
-/// there is none, stays.
-fn overlay_fields(response: &mut ResponseHeader, (names, fields): (Vec<HeaderName>, HeaderMap)) -> Result<()> {
-    let is_whole = !matches!(
-        response.status,
-        StatusCode::NOT_MODIFIED | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE
-    );
-    for name in names.into_iter().filter(|name| is_whole || !name.as_str().starts_with("content-")) {
-        response.remove_header(&name);
-        for value in fields.get_all(&name) {
+/// Gives a response the fields that it is to have. Pingora puts a few of a 304's into what is not stored any more, whether
+/// the 304 is about that or not, and leaves the others out (RFC 9111 §3.2, §4.3.4).
+fn restore(response: &mut ResponseHeader, fields: &HeaderMap) -> Result<()> {
+    // These are of the part that is sent, if it is only one; a 304 has no content to describe (RFC 9110 §15.4.5).
+    let has_content = response.status != StatusCode::NOT_MODIFIED;
+    let of_the_part = |name: &HeaderName| {
+        [CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE].contains(name)
+            || (!has_content && name.as_str().starts_with("content-") && name != CONTENT_LOCATION)
+    };
+    // Those that Pingora takes over, and those that tell when it was made: of the old ones, none is true any more.
+    for name in ["cache-control", "expires", "cache-tag", "cdn-cache-control", "etag", "age", "date"] {
+        response.remove_header(name);
+    }
+    for name in fields.keys().filter(|name| !of_the_part(name)) {
+        response.remove_header(name);
+        for value in fields.get_all(name) {
             response.append_header(name.clone(), value.clone())?;
         }
     }

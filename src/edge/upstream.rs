@@ -2,12 +2,14 @@
 
 use std::time::{Instant, SystemTime};
 
-use http::{Method, StatusCode};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 
+use super::checks;
 use super::context::Context;
 use super::forward::{self, Way};
 use super::respond::Answer;
@@ -81,7 +83,7 @@ pub fn request(shared: &Shared, session: &Session, header: &mut RequestHeader, c
     let origin = &request.snapshot.config.origins[request.policy().origin];
     let way = Way {
         client,
-        received: ctx.reply.version.unwrap_or(http::Version::HTTP_11),
+        received: ctx.reply.version.unwrap_or(Version::HTTP_11),
         host: &request.authority,
         scheme: "http",
         request_id: ctx.id.as_str(),
@@ -95,24 +97,50 @@ pub fn request(shared: &Shared, session: &Session, header: &mut RequestHeader, c
 }
 
 /// Looks at the origin's response before anybody else does.
-pub fn response(session: &Session, header: &mut ResponseHeader, ctx: &mut Context) {
+///
+/// # Errors
+/// It is in a coding that is not decoded here, or may not be: nobody can say what its content is.
+pub fn response(session: &Session, header: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
     if header.status == StatusCode::SWITCHING_PROTOCOLS {
         answered(header.status, ctx);
-        return;
+        return Ok(());
     }
     if header.status.is_informational() {
-        return;
+        return Ok(());
     }
+    framing(header)?;
     answered(header.status, ctx);
     for name in http_cache::hop_by_hop(&header.headers) {
         // Pingora frames the response by it.
-        if name != http::header::TRANSFER_ENCODING {
+        if name != TRANSFER_ENCODING {
             header.remove_header(&name);
         }
     }
     if header.status == StatusCode::NOT_MODIFIED && session.cache.maybe_cache_meta().is_some() {
         ctx.cache.not_modified = Some(Box::new(header.clone()));
     }
+    Ok(())
+}
+
+/// One way to read the content's length, for whoever reads on.
+fn framing(header: &mut ResponseHeader) -> Result<()> {
+    let invalid = |context: &'static str| {
+        Err(Error::create(ErrorType::InvalidHTTPHeader, ErrorSource::Upstream, Some(context.into()), None))
+    };
+    // A 304 has no content, whatever coding a 200 would have had.
+    if header.status != StatusCode::NOT_MODIFIED && header.headers.contains_key(TRANSFER_ENCODING) {
+        if !checks::is_decoded(&header.headers) {
+            return invalid("the origin's response has a transfer coding beyond chunked");
+        }
+        // RFC 9112 §6.1: faulty, whatever else it says.
+        if header.version == Version::HTTP_10 {
+            return invalid("the origin's response has a transfer coding in HTTP/1.0");
+        }
+    }
+    if let Some(length) = checks::repeated_length(&header.headers) {
+        header.insert_header(CONTENT_LENGTH, length)?;
+    }
+    Ok(())
 }
 
 /// The origin has answered.

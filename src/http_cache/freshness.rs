@@ -95,12 +95,17 @@ pub enum RevalidateReason {
 }
 
 impl RevalidateReason {
-    /// The reason in the terms of Cache-Status.
-    pub fn fwd(self) -> FwdReason {
+    /// The reason in the terms of Cache-Status; `fresh`: whether the response is, the request's wishes aside. For one that
+    /// is not, the request is not the reason (RFC 9211 §2.2).
+    pub fn fwd(self, fresh: bool) -> FwdReason {
         match self {
             RevalidateReason::Stale | RevalidateReason::ResponseNoCache => FwdReason::Stale,
             RevalidateReason::RequestNoCache | RevalidateReason::RequestMaxAge | RevalidateReason::RequestMinFresh => {
-                FwdReason::Request
+                if fresh {
+                    FwdReason::Request
+                } else {
+                    FwdReason::Stale
+                }
             }
         }
     }
@@ -269,6 +274,18 @@ mod tests {
             (RequestDirectives { only_if_cached: true, no_cache: true, ..NONE }, 1, Reuse::OnlyIfCached),
         ] {
             assert_eq!(reuse(&facts(), &request, at(when)), expected, "{request:?} at {when}");
+        }
+    }
+
+    #[test]
+    fn the_request_is_the_reason_only_for_what_is_fresh() {
+        // RFC 9211 §2.2.
+        use RevalidateReason::*;
+        for reason in [RequestNoCache, RequestMaxAge, RequestMinFresh] {
+            assert_eq!((reason.fwd(true), reason.fwd(false)), (FwdReason::Request, FwdReason::Stale));
+        }
+        for reason in [Stale, ResponseNoCache] {
+            assert_eq!((reason.fwd(true), reason.fwd(false)), (FwdReason::Stale, FwdReason::Stale));
         }
     }
 

@@ -28,6 +28,7 @@ mod over;
 mod reload;
 mod revalidation;
 mod routing;
+mod rules;
 mod sharing;
 mod stale;
 mod startup;

@@ -77,7 +77,8 @@ async fn a_failing_origin_is_covered_by_what_is_stale() {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_before_its_first_byte_is_covered_too() {
-    let ways: [(&str, fn(Reply) -> Reply); 3] = [("cut", Reply::cut), ("reset", Reply::reset), ("stall", Reply::stall)];
+    type Way = (&'static str, fn(Reply) -> Reply);
+    let ways: [Way; 3] = [("cut", Reply::cut), ("reset", Reply::reset), ("stall", Reply::stall)];
     for (how, way) in ways {
         for control in ["max-age=60", "no-store"] {
             for framing in ["Content-Length: 3", "Transfer-Encoding: chunked"] {

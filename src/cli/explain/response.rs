@@ -189,7 +189,9 @@ fn again(asked: &Asked<'_>, answer: &Answer, stored: &Stored, headers: &HeaderMa
             "It is stale, and served while it is refreshed in the background (RFC 5861 §3).",
             hit("stale-while-revalidate"),
         ),
-        Reuse::Revalidate(reason) => ("revalidate", reason.explain(), written(CacheStatus::fwd(reason.fwd()))),
+        Reuse::Revalidate(reason) => {
+            ("revalidate", reason.explain(), written(CacheStatus::fwd(reason.fwd(facts.is_fresh(now)))))
+        }
         Reuse::OnlyIfCached => (
             ONLY_IF_CACHED,
             "It would have to be validated, and the request wants only what is stored (RFC 9111 §5.2.1.7).",

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::client::{Ask, End, HOST, Response};
-use super::fields::from_latin1;
+use super::fields::{from_latin1, latin1};
 use super::{Fields, within};
 
 /// A connection; its streams run beside each other.
@@ -181,7 +181,7 @@ fn request(ask: &Ask) -> http::Request<()> {
     let uri = format!("http://{}{}", ask.host.as_deref().unwrap_or(HOST), ask.target);
     let mut request = http::Request::builder().method(ask.method.as_str()).uri(uri).version(http::Version::HTTP_2);
     for (name, value) in &ask.headers.0 {
-        request = request.header(name.as_str(), value.as_str());
+        request = request.header(name.as_str(), latin1(value));
     }
     request.body(()).unwrap_or_else(|e| panic!("{ask:?} cannot be said in HTTP/2: {e}"))
 }
