@@ -22,7 +22,7 @@ use super::{link, upstream};
 use crate::http_cache::{
     self, Facts, FwdReason, NotStored, RequestFacts, Reuse, RevalidateReason, Stored, Timestamp, Variance,
 };
-use crate::store::{Expect, Followed, Object, ObjectKey, Record, Rejection, Whole, meta_of};
+use crate::store::{Expect, Followed, Object, ObjectKey, Record, Rejection, UrlMark, Whole, meta_of};
 
 /// A waiter looks again as often as it takes where something is stored: giving up would lose it a stale object it could
 /// have had.
@@ -44,6 +44,7 @@ pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
     };
     ctx.cache.forwarded = Some(FwdReason::UriMiss);
     ctx.cache.began = shared.store.sequence(&key.hash);
+    ctx.cache.url_mark = key.url.map(|url| shared.store.url_mark(&url));
     // Where the last answer could not be shared, waiting for the next one would be in vain. It is stored all the same
     // if it can be.
     let expected = shared.store.uncacheable().expect(&key.hash, shared.uptime());
@@ -218,7 +219,8 @@ pub fn on_response(shared: &Shared, session: &Session, response: &ResponseHeader
         None => None,
     };
     let now = Timestamp::from(SystemTime::now());
-    let identity = (id.unwrap_or(0), ctx.cache.began, ctx.upstream.sent.unwrap_or(now));
+    let asked = ctx.upstream.sent.unwrap_or(now);
+    let identity = Identity { id: id.unwrap_or(0), began: ctx.cache.began, asked, url: ctx.cache.url_mark };
     let verdict = match ctx.cache.not_modified.take() {
         Some(update) => freshened(shared, session, ctx, &update),
         None => judged(shared, session, ctx, response),
@@ -349,7 +351,12 @@ fn head_answered(shared: &Shared, session: &Session, response: &ResponseHeader, 
         Some(merged) => judge(session, ctx, status, &merged).ok().and_then(|stored| {
             let response = built(status, &merged, &stored)?;
             let mut meta = meta_of(&stored.facts, old.provenance(), response);
-            meta.extensions_mut().insert(Record { facts: stored.facts, began: ctx.cache.began, ..record.clone() });
+            meta.extensions_mut().insert(Record {
+                facts: stored.facts,
+                began: ctx.cache.began,
+                url: ctx.cache.url_mark,
+                ..record.clone()
+            });
             Some(meta)
         }),
         None => {
@@ -427,16 +434,20 @@ fn judge(session: &Session, ctx: &Context, status: StatusCode, headers: &HeaderM
     http_cache::storability(&facts, status, headers, policy, received)
 }
 
-/// `key`: its text; then which object it is, the store's sequence when its request came, and when the origin was asked.
-pub fn meta(
-    key: &[u8],
-    stored: &Stored,
-    response: ResponseHeader,
-    (id, began, asked): (u64, u64, Timestamp),
-) -> CacheMeta {
+/// Which object it is, and of when (see [`Record`]).
+pub struct Identity {
+    pub id: u64,
+    pub began: u64,
+    pub asked: Timestamp,
+    pub url: Option<UrlMark>,
+}
+
+/// `key`: its text.
+pub fn meta(key: &[u8], stored: &Stored, response: ResponseHeader, of: Identity) -> CacheMeta {
+    let Identity { id, began, asked, url } = of;
     let mut meta = meta_of(&stored.facts, SystemTime::now(), response);
     let key = Bytes::copy_from_slice(key);
-    meta.extensions_mut().insert(Record { facts: stored.facts, key, id, began, asked });
+    meta.extensions_mut().insert(Record { facts: stored.facts, key, id, began, asked, url });
     meta
 }
 

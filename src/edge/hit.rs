@@ -40,7 +40,8 @@ pub async fn answer(shared: &Shared, session: &mut Session, ctx: &mut Context) -
     if !http_cache::is_cached_method(&header.method) || session.is_upgrade_req() {
         return Ok(false);
     }
-    let Some(object) = find(shared, ObjectKey::primary(key.hash), &header.headers) else {
+    let found = find(shared, ObjectKey::primary(key.hash), &header.headers);
+    let Some(object) = found.filter(|object| shared.store.is_usable(&object.head.record)) else {
         return Ok(false);
     };
     let facts = &object.head.record.facts;

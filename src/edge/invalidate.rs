@@ -21,7 +21,7 @@ pub fn by(shared: &Shared, session: &Session, response: &ResponseHeader, ctx: &C
     {
         let get = site::key_of_get(request.site(), &request.authority, &target, &header.headers, ctx.is_trusted());
         if let Some((_, key, _)) = get {
-            shared.store.invalidate(key.hash);
+            shared.store.invalidate(key.hash, &key.url.unwrap_or(key.hash));
         }
     }
 }

@@ -7,19 +7,20 @@ use http::{Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
-use super::caching;
+use super::caching::{self, Identity};
 use super::context::Context;
 use super::state::Shared;
 use crate::http_cache::{self, RequestDirectives, RequestFacts, Timestamp};
 use crate::site::{self, Key, KeyText};
-use crate::store::{Head, ObjectKey, Written};
+use crate::store::{Head, ObjectKey, UrlMark, Written};
 
 /// What a GET of the same URL would be looked up by.
 pub struct Target {
     key: Key,
     text: KeyText,
-    /// The store's sequence when the POST came.
+    /// The store's sequence when the POST came; and that of the URL, where the key has more.
     began: u64,
+    url: Option<UrlMark>,
 }
 
 /// Notes what a GET of the POST's URL would be looked up by, before the origin hears of the POST: what changes the
@@ -31,7 +32,8 @@ pub fn note(shared: &Shared, session: &Session, ctx: &mut Context) {
     let get = site::key_of_get(request.site(), &request.authority, target, &header.headers, ctx.is_trusted());
     // Under other settings, other fields of the request would have reached the origin.
     let Some((_, key, text)) = get.filter(|(policy, ..)| std::ptr::eq(*policy, own)) else { return };
-    ctx.cache.post = Some(Box::new(Target { began: shared.store.sequence(&key.hash), key, text }));
+    let url = key.url.map(|url| shared.store.url_mark(&url));
+    ctx.cache.post = Some(Box::new(Target { began: shared.store.sequence(&key.hash), url, key, text }));
 }
 
 /// Begins to store the response, if it says that it is what a GET of the same URL would get. After the invalidation
@@ -60,11 +62,13 @@ pub fn begin(shared: &Shared, session: &Session, response: &ResponseHeader, ctx:
     }
     // Its own invalidation, and no other.
     let now = shared.store.sequence(&post.key.hash);
-    if now != post.began + 1 {
+    let url = post.key.url.map(|url| shared.store.url_mark(&url));
+    if now != post.began + 1 || url.is_some_and(|now| post.url.is_none_or(|then| !now.follows(then))) {
         return;
     }
     let shareable = caching::shareable(&stored, response, received);
-    let mut meta = caching::meta(post.text.as_bytes(), &stored, shareable, (0, now, sent));
+    let mut meta =
+        caching::meta(post.text.as_bytes(), &stored, shareable, Identity { id: 0, began: now, asked: sent, url });
     if let Some(variance) = caching::variance_of(meta.headers(), &header.headers) {
         meta.set_variance(variance);
     }

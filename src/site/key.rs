@@ -46,6 +46,9 @@ pub struct KeyParts<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     pub hash: [u8; 16],
+    /// The same of the URL alone, where the key has more than that: what makes a URL's objects unusable need not know the
+    /// rest of their keys.
+    pub url: Option<[u8; 16]>,
 }
 
 /// A key's text: to be stored with the object and compared on a disk hit. Reusable.
@@ -83,11 +86,12 @@ pub fn key(parts: &KeyParts<'_>, text: &mut KeyText) -> Key {
     text.0.push(VERSION);
     text.part(Kind::Zone, parts.zone.as_bytes());
     text.part(Kind::Host, parts.host.as_bytes());
+    text.part(Kind::Path, parts.path.as_bytes());
+    write_query(parts.query, parts.policy, text);
+    let url_length = text.0.len();
     if parts.trusted {
         write_claims(parts.headers, text);
     }
-    text.part(Kind::Path, parts.path.as_bytes());
-    write_query(parts.query, parts.policy, text);
     for name in &parts.policy.headers {
         // A name without a value says "absent", which differs from an empty value.
         text.part(Kind::Header, name.as_bytes());
@@ -105,10 +109,15 @@ pub fn key(parts: &KeyParts<'_>, text: &mut KeyText) -> Key {
             text.part(Kind::Value, value);
         }
     }
-    let digest: [u8; 32] = Sha256::digest(&text.0).into();
+    let url = text.0.get(..url_length).filter(|url| url.len() < text.0.len());
+    Key { hash: digest(&text.0), url: url.map(digest) }
+}
+
+fn digest(text: &[u8]) -> [u8; 16] {
+    let digest: [u8; 32] = Sha256::digest(text).into();
     let mut hash = [0; 16];
     hash.copy_from_slice(&digest[..16]);
-    Key { hash }
+    hash
 }
 
 /// Whether a trusted proxy says that the client came by https.

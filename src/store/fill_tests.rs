@@ -21,6 +21,7 @@ fn fill(expected: Option<u64>, max: u64) -> Arc<Fill> {
         id: 0,
         began: 0,
         asked: stored.facts.received,
+        url: None,
     });
     let key = ObjectKey::primary([1; 16]);
     Arc::new(Fill::new(1, key, Arc::new(Head::of(&meta).unwrap()), expected, max, (Arc::default(), u64::MAX)))

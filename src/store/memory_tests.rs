@@ -25,6 +25,7 @@ fn object(body: usize, fields: usize) -> Arc<Object> {
         id: 0,
         began: 0,
         asked: stored.facts.received,
+        url: None,
     });
     Arc::new(Object::new(Arc::new(Head::of(&meta).unwrap()), Bytes::from(vec![b'x'; body])))
 }

@@ -12,6 +12,6 @@ pub use failures::Failures;
 pub use fill::{Fill, MAX_LAG, Written};
 pub use key::ObjectKey;
 pub use memory::{MemoryTier, MemoryUsage};
-pub use object::{Head, Object, Record, meta_of, write_field};
+pub use object::{Head, Object, Record, UrlMark, meta_of, write_field};
 pub use storage::{Followed, Rejection, Store, Whole, Writer};
 pub use uncacheable::{Expect, Uncacheable};

@@ -26,6 +26,22 @@ pub struct Record {
     pub began: u64,
     /// When the origin was asked for it.
     pub asked: Timestamp,
+    /// The same as `began` for the URL, where the key has more than that.
+    pub url: Option<UrlMark>,
+}
+
+/// How often a URL has been invalidated, and where that is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UrlMark {
+    pub(super) slot: u16,
+    pub(super) count: u64,
+}
+
+impl UrlMark {
+    /// Whether there has been exactly one invalidation since.
+    pub fn follows(self, then: UrlMark) -> bool {
+        self.slot == then.slot && self.count == then.count + 1
+    }
 }
 
 /// A stored response without its body.

@@ -22,7 +22,7 @@ use super::failures::Failures;
 use super::fill::{Fill, Reader, Written};
 use super::key::{AlreadyHashed, ObjectKey};
 use super::memory::MemoryTier;
-use super::object::{Head, Object};
+use super::object::{Head, Object, Record, UrlMark};
 use super::uncacheable::Uncacheable;
 use crate::config::model;
 
@@ -39,6 +39,7 @@ pub struct Store {
     starting: Mutex<HashMap<u64, Arc<Fill>>>,
     next_id: AtomicU64,
     sequences: Box<[AtomicU64]>,
+    urls: Box<[AtomicU64]>,
     running: AtomicUsize,
     /// Bytes that the fills hold, and what they may.
     held: Arc<AtomicU64>,
@@ -78,6 +79,7 @@ impl Store {
             starting: Mutex::default(),
             next_id: AtomicU64::new(1),
             sequences: (0..SEQUENCES).map(|_| AtomicU64::new(0)).collect(),
+            urls: (0..=usize::from(u16::MAX)).map(|_| AtomicU64::new(0)).collect(),
             running: AtomicUsize::new(0),
             held: Arc::default(),
             // One object must always fit, however small the tier is.
@@ -142,8 +144,22 @@ impl Store {
         self.sequence_of(primary).load(Ordering::Acquire)
     }
 
-    /// Makes what is stored of a resource, in all its variants, unusable, and whatever is on its way.
-    pub fn invalidate(&self, primary: HashBinary) {
+    /// How often a URL has been invalidated, for what is stored under more than that. URLs on the same slot share their
+    /// fate, which costs those a fetch.
+    pub fn url_mark(&self, url: &HashBinary) -> UrlMark {
+        let slot = u16::from_ne_bytes([url[0], url[1]]);
+        UrlMark { slot, count: self.urls[usize::from(slot)].load(Ordering::Acquire) }
+    }
+
+    /// Whether what is stored may still be used, as far as its URL is concerned.
+    pub fn is_usable(&self, record: &Record) -> bool {
+        record.url.is_none_or(|mark| self.urls[usize::from(mark.slot)].load(Ordering::Acquire) == mark.count)
+    }
+
+    /// Makes what is stored of a resource, in all its variants, unusable, and whatever is on its way; and so whatever is
+    /// stored under its URL and more.
+    pub fn invalidate(&self, primary: HashBinary, url: &HashBinary) {
+        self.urls[usize::from(self.url_mark(url).slot)].fetch_add(1, Ordering::AcqRel);
         // First the sequence: a fill that ends meanwhile looks at it after it has stored.
         self.sequence_of(&primary).fetch_add(1, Ordering::AcqRel);
         // The other variants belong to the primary: without it, or with a later one, they are not used.
@@ -156,7 +172,7 @@ impl Store {
     }
 
     fn is_current(&self, key: &ObjectKey, head: &Head) -> bool {
-        self.sequence(&key.primary) == head.record.began
+        self.sequence(&key.primary) == head.record.began && self.is_usable(&head.record)
     }
 
     fn filling(&self, key: &ObjectKey) -> Option<Arc<Fill>> {
@@ -231,7 +247,8 @@ impl Storage for Store {
         if let Some(followed) = self.filling(&key).and_then(|fill| self.follow(&fill, Fill::follow)) {
             return Ok(Some(followed));
         }
-        Ok(self.memory.get(&key).map(|object| (object.head.meta(), Box::new(Whole::new(object)) as HitHandler)))
+        let object = self.memory.get(&key).filter(|object| self.is_usable(&object.head.record));
+        Ok(object.map(|object| (object.head.meta(), Box::new(Whole::new(object)) as HitHandler)))
     }
 
     async fn lookup_streaming_write(

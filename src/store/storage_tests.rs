@@ -33,6 +33,7 @@ fn meta(tag: &str, id: u64, began: u64) -> CacheMeta {
         id,
         began,
         asked: stored.facts.received,
+        url: None,
     });
     meta
 }
@@ -68,13 +69,13 @@ async fn what_was_asked_for_before_an_invalidation_is_neither_stored_nor_found()
     let before = store.sequence(&KEY);
     let writer = fill(store, before, "old").await;
     assert!(store.lookup(&key(), &span.handle()).await.unwrap().is_some());
-    store.invalidate(KEY);
+    store.invalidate(KEY, &KEY);
     assert!(store.lookup(&key(), &span.handle()).await.unwrap().is_none());
     writer.finish().await.ok().unwrap();
     assert_eq!(stored(store), None);
     fill(store, store.sequence(&KEY), "new").await.finish().await.ok().unwrap();
     assert_eq!(stored(store).map(|(tag, _)| tag), Some("new".to_owned()));
-    store.invalidate(KEY);
+    store.invalidate(KEY, &KEY);
     assert_eq!(stored(store), None);
 }
 

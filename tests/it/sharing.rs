@@ -315,3 +315,34 @@ async fn a_comma_in_a_cookie_separates_nothing() {
     }
     assert_eq!(origin.count(), 2);
 }
+
+#[tokio::test]
+async fn a_change_takes_away_all_that_is_stored_for_its_url() {
+    let origin = Origin::start(|r| match &*r.method {
+        "GET" => Reply::ok(r.header("x-dev").unwrap_or("none").to_owned()).cache_control("max-age=60"),
+        _ => Reply::new(204),
+    })
+    .await;
+    let site = "cache: { key: { headers: [X-Dev], cookies: [c] } }";
+    let edge =
+        Edge::start(&("trusted_proxies: [127.0.0.0/8]\n".to_owned() + &Edge::yaml_before(&[&origin], site))).await;
+    let asks = [
+        Ask::get("/a"),
+        Ask::get("/a").header("X-Dev", "1"),
+        Ask::get("/a").header("Cookie", "c=1"),
+        Ask::get("/a").header("X-Forwarded-Proto", "https"),
+    ];
+    for over in BOTH {
+        for ask in &asks {
+            over.ask(&edge, ask).await;
+            assert!(over.ask(&edge, ask).await.is_hit(), "{over:?} {ask:?}");
+        }
+        over.get(&edge, "/b").await;
+        assert_eq!(over.ask(&edge, &Ask::new("PUT", "/a").header("X-Dev", "9").body("x")).await.status, 204);
+        for ask in &asks {
+            assert!(!over.ask(&edge, ask).await.is_hit(), "{over:?} {ask:?}");
+            assert!(over.ask(&edge, ask).await.is_hit(), "{over:?} {ask:?}: stored again");
+        }
+        assert!(over.get(&edge, "/b").await.is_hit());
+    }
+}
