@@ -7,7 +7,8 @@ use http::{Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
-use super::caching::{self, Identity};
+use super::admission::{self, Identity};
+use super::caching;
 use super::context::Context;
 use super::state::Shared;
 use crate::http_cache::{self, RequestDirectives, RequestFacts, Timestamp};
@@ -66,9 +67,9 @@ pub fn begin(shared: &Shared, session: &Session, response: &ResponseHeader, ctx:
     if now != post.began + 1 || url.is_some_and(|now| post.url.is_none_or(|then| !now.follows(then))) {
         return;
     }
-    let shareable = caching::shareable(&stored, response, received);
+    let shareable = admission::shareable(&stored, response, received);
     let mut meta =
-        caching::meta(post.text.as_bytes(), &stored, shareable, Identity { id: 0, began: now, asked: sent, url });
+        admission::meta(post.text.as_bytes(), &stored, shareable, Identity { id: 0, began: now, asked: sent, url });
     if let Some(variance) = caching::variance_of(meta.headers(), &header.headers) {
         meta.set_variance(variance);
     }

@@ -18,7 +18,8 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, RangeType, Sess
 use super::context::Context;
 use super::state::Shared;
 use super::{
-    admit, body, caching, fallback, finish, hit, interim, invalidate, link, post, ranges, respond, trace, upstream,
+    admission, admit, body, caching, fallback, finish, hit, interim, invalidate, link, post, ranges, respond, trace,
+    upstream,
 };
 
 /// The edge.
@@ -171,7 +172,7 @@ impl ProxyHttp for Edge {
         response: &ResponseHeader,
         ctx: &mut Context,
     ) -> Result<RespCacheable> {
-        Ok(caching::on_response(&self.shared, session, response, ctx))
+        Ok(admission::on_response(&self.shared, session, response, ctx))
     }
 
     fn should_serve_stale(&self, session: &mut Session, ctx: &mut Context, failure: Option<&Error>) -> bool {
