@@ -53,12 +53,18 @@ pub fn came(session: &mut Session, data: Option<&Bytes>, ctx: &mut Context) -> O
     let data = data?;
     ctx.upstream.body_bytes += data.len() as u64;
     let fill = ctx.cache.fill.as_ref()?;
-    // A write to the client that is under way beside this must be left to end: else what follows would go into the middle
-    // of it.
     let writing = session.has_pending_downstream_tasks();
-    if fill.is_oversize() && !writing {
-        // What is not kept cannot be taken faster than the client takes it: from here on, writing to it comes first.
-        session.set_proxy_tasks_enabled(false);
+    if fill.is_oversize() {
+        // What is not kept cannot be taken faster than the client takes it: from here on, writing to it comes first. A
+        // write that is under way beside this must end before that: over HTTP/2, the session hands it over; over HTTP/1,
+        // the connection takes the rest of it, whatever the client does, when its turn comes.
+        match link::connection(session) {
+            Some(connection) => connection.absorb(writing),
+            None => session.set_proxy_tasks_enabled(false),
+        }
+        if !writing {
+            session.set_proxy_tasks_enabled(false);
+        }
     }
     fill.pause(writing)
 }

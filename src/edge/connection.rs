@@ -50,6 +50,8 @@ pub struct Connection {
     hold: bool,
     /// Set where a head must not wait (see [`Connection::release_head`]).
     release: AtomicBool,
+    /// Set where a write must end whatever the client takes (see [`Connection::absorb`]).
+    absorb: AtomicBool,
     /// Set where the client may not have sent all of its request (see [`Connection::linger`]).
     linger: AtomicBool,
     digest: Arc<SocketDigest>,
@@ -89,6 +91,7 @@ impl Connection {
             outbox: Mutex::default(),
             hold: true,
             release: AtomicBool::new(false),
+            absorb: AtomicBool::new(false),
             linger: AtomicBool::new(false),
             digest: Arc::new(digest),
             peer,
@@ -225,9 +228,16 @@ impl Connection {
         self.release.store(release, Ordering::Relaxed);
     }
 
+    /// Whether writes are taken into the outbox rather than waited for: for the end of one that is under way, which is of
+    /// half a MiB at most.
+    pub fn absorb(&self, absorb: bool) {
+        self.absorb.store(absorb, Ordering::Relaxed);
+    }
+
     /// The request has its answer: what was said of its head is over.
     pub fn request_ended(&self) {
         self.release_head(false);
+        self.absorb(false);
         let mut outbox = lock(&self.outbox);
         (outbox.retain, outbox.date) = (false, None);
         drop(outbox);
@@ -273,6 +283,15 @@ impl Connection {
                 return Poll::Ready(Ok(sent - waiting));
             }
         }
+    }
+
+    /// Takes a write into the outbox; how much it was.
+    fn take<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>) -> usize {
+        let outbox = self.outbox.get_mut().unwrap_or_else(PoisonError::into_inner);
+        outbox.close_up();
+        let before = outbox.head.len();
+        pieces.for_each(|piece| outbox.head.extend_from_slice(piece));
+        outbox.head.len() - before
     }
 
     /// Takes a write that is to wait for the next one, or to be changed; says whether it did.
@@ -401,9 +420,10 @@ impl AsyncWrite for Connection {
         self.outbox.get_mut().unwrap_or_else(PoisonError::into_inner).retain = false;
         loop {
             // 0 means that only what was in the outbox before has left.
-            match ready!(self.poll_send(cx, &[IoSlice::new(buf)]))? {
-                0 => continue,
-                n => return Poll::Ready(Ok(n)),
+            match self.poll_send(cx, &[IoSlice::new(buf)]) {
+                Poll::Ready(Ok(0)) => continue,
+                Poll::Pending if *self.absorb.get_mut() => return Poll::Ready(Ok(self.take(std::iter::once(buf)))),
+                sent => return sent,
             }
         }
     }
@@ -422,9 +442,12 @@ impl AsyncWrite for Connection {
         }
         self.outbox.get_mut().unwrap_or_else(PoisonError::into_inner).retain = false;
         loop {
-            match ready!(self.poll_send(cx, bufs))? {
-                0 => continue,
-                n => return Poll::Ready(Ok(n)),
+            match self.poll_send(cx, bufs) {
+                Poll::Ready(Ok(0)) => continue,
+                Poll::Pending if *self.absorb.get_mut() => {
+                    return Poll::Ready(Ok(self.take(bufs.iter().map(|buf| &**buf))));
+                }
+                sent => return sent,
             }
         }
     }
@@ -437,7 +460,9 @@ impl AsyncWrite for Connection {
         if self.outbox.get_mut().unwrap_or_else(PoisonError::into_inner).is_retained() {
             return Poll::Ready(Ok(()));
         }
-        ready!(self.poll_send(cx, &[]))?;
+        if self.poll_send(cx, &[])?.is_pending() && !*self.absorb.get_mut() {
+            return Poll::Pending;
+        }
         self.hold = true;
         Poll::Ready(Ok(()))
     }

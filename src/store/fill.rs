@@ -21,6 +21,9 @@ pub const MAX_LAG: u64 = 4 * 1024 * 1024;
 /// the client that it began with has left.
 const WINDOW: u64 = 1024 * 1024;
 
+/// How long the writer pauses for each of its chunks while what is being written to its own client ends.
+const TURN: Duration = Duration::from_millis(5);
+
 /// The longest pause of a writer that is far ahead.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
@@ -218,26 +221,19 @@ impl Fill {
 
     /// How long the writer should pause so as not to run away from its readers. Never, for what is kept anyway.
     ///
-    /// While its own client is still being served, that sets the pace: `writing` says that a write to it is under way
-    /// beside the writer, which goes on while the writer pauses; without one, writing to it comes first by itself.
+    /// While its own client is still being served, that sets the pace: writing to it comes before taking more. Until what
+    /// is being written to it beside the writer has ended (`writing`), the writer goes on slowly.
     pub fn pause(&self, writing: bool) -> Option<Duration> {
         let state = self.lock();
         if !state.oversize {
             return None;
         }
-        let pause = |ahead: u64| Some(Duration::from_millis(1 + ahead / AHEAD_PER_MS).min(MAX_PAUSE));
         if state.readers.iter().any(|reader| reader.own) {
-            // By how much more it holds than at its best since it turned out too large: short pauses for a client that is
-            // slower than the origin, so that it can catch up, long ones for one that takes nothing at all.
-            let pause = match state.held.saturating_sub(state.cap - MAX_HELD) {
-                more if more < MAX_HELD / 3 => Duration::from_millis(5),
-                more if more < MAX_HELD / 3 * 2 => Duration::from_millis(50),
-                _ => MAX_PAUSE,
-            };
-            return writing.then_some(pause);
+            return writing.then_some(TURN);
         }
         let fastest = state.readers.iter().map(|r| r.offset).max().unwrap_or(state.len);
-        Some((state.len - fastest).saturating_sub(WINDOW)).filter(|ahead| *ahead > 0).and_then(pause)
+        let ahead = (state.len - fastest).saturating_sub(WINDOW);
+        (ahead > 0).then(|| Duration::from_millis(1 + ahead / AHEAD_PER_MS).min(MAX_PAUSE))
     }
 
     /// A new reader, from the first byte on; `None` where that is no longer to be had, or the fill has failed.

@@ -152,6 +152,9 @@ impl Session for Stream {
 
     fn set_proxy_tasks_enabled(&mut self, enabled: bool) {
         self.by_tasks = enabled;
+        if !enabled {
+            self.outgoing.hand_over();
+        }
     }
 
     fn send_proxy_task(&mut self, task: HttpTask) {

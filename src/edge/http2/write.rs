@@ -183,6 +183,30 @@ impl Outgoing {
         }
     }
 
+    /// Hands the parts of the body that are to be written over to HTTP/2 at once, beyond what the client has room for:
+    /// so that whoever wants to write next waits for the client, rather than for its turn.
+    pub fn hand_over(&mut self) {
+        loop {
+            let next = match self.piece.take() {
+                Some(piece) => piece,
+                None => match self.tasks.pop_front() {
+                    Some(HttpTask::Body(data, last)) => Piece { data: data.unwrap_or_default(), last },
+                    Some(other) => return self.tasks.push_front(other),
+                    None => return,
+                },
+            };
+            let Some(stream) = self.stream.as_mut().filter(|_| !next.last) else {
+                self.piece = Some(next);
+                return;
+            };
+            let length = next.data.len() as u64;
+            // That it fails is noticed by whoever writes next.
+            if length > 0 && stream.send_data(next.data, false).is_ok() {
+                self.sent += length;
+            }
+        }
+    }
+
     /// Adds to what is to be written.
     pub fn add(&mut self, task: HttpTask) {
         self.tasks.push_back(task);
