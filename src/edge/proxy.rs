@@ -16,9 +16,11 @@ use pingora_cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, RespCachea
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, RangeType, Session};
 
 use super::context::Context;
+use super::framing::End;
 use super::state::Shared;
 use super::{
-    admit, body, caching, fallback, finish, hit, interim, invalidate, link, post, ranges, respond, trace, upstream,
+    admit, body, caching, fallback, finish, framing, hit, interim, invalidate, link, post, ranges, respond, trace,
+    upstream,
 };
 
 /// The edge.
@@ -146,9 +148,12 @@ impl ProxyHttp for Edge {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        interim::send(session, response).await;
-        upstream::response(session, response, ctx);
+        upstream::response(session, response, ctx)?;
+        interim::send(session, response, ctx).await;
         invalidate::by(&self.shared, session, response, ctx);
+        if ctx.upstream.end == End::InDoubt {
+            return framing::answer_once(session, response, ctx).await;
+        }
         post::begin(&self.shared, session, response, ctx);
         Ok(())
     }

@@ -10,9 +10,9 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use super::forward::{self, Way};
+use super::framing;
 use super::respond::Answer;
 use super::state::{Shared, Towards};
-use crate::http_cache;
 use crate::observe::Failure;
 use crate::origin::{self, FailureKind};
 
@@ -97,24 +97,25 @@ pub fn request(shared: &Shared, session: &Session, header: &mut RequestHeader, c
 }
 
 /// Looks at the origin's response before anybody else does.
-pub fn response(session: &Session, header: &mut ResponseHeader, ctx: &mut Context) {
+///
+/// # Errors
+/// It is malformed: the client gets a 502, and the connection to the origin is not used again.
+pub fn response(session: &Session, header: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
     if header.status == StatusCode::SWITCHING_PROTOCOLS {
+        framing::switching(session, header)?;
         answered(header.status, ctx);
-        return;
+        return Ok(());
     }
+    let end = framing::settle(header)?;
     if header.status.is_informational() {
-        return;
+        return Ok(());
     }
+    ctx.upstream.end = end;
     answered(header.status, ctx);
-    for name in http_cache::hop_by_hop(&header.headers) {
-        // Pingora frames the response by it.
-        if name != http::header::TRANSFER_ENCODING {
-            header.remove_header(&name);
-        }
-    }
     if header.status == StatusCode::NOT_MODIFIED && session.cache.maybe_cache_meta().is_some() {
         ctx.cache.not_modified = Some(Box::new(header.clone()));
     }
+    Ok(())
 }
 
 /// The origin has answered.
