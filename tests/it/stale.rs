@@ -34,7 +34,7 @@ async fn edge_before(origin: &Origin, site: &str) -> Edge {
 /// How an origin fails, and the status that a client sees who cannot be helped.
 type Failure = (&'static str, u16, fn() -> Reply);
 
-const FAILURES: [Failure; 7] = [
+const FAILURES: [Failure; 10] = [
     ("500", 500, || Reply::new(500).body("broken")),
     ("503", 503, || Reply::new(503).body("busy").cache_control("no-store")),
     ("reset", 502, Reply::rst),
@@ -42,6 +42,9 @@ const FAILURES: [Failure; 7] = [
     ("cut in the head", 502, || Reply::raw("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Le").cut()),
     ("no HTTP", 502, || Reply::raw("SSH-2.0-OpenSSH_9.2\r\n\r\n").cut()),
     ("timeout", 504, Reply::never),
+    ("103, then 500", 500, || Reply::new(500).body("broken").interim(103, &[("Link", "</a>")])),
+    ("103, then cut", 502, || Reply::raw("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").cut()),
+    ("103, then timeout", 504, || Reply::raw("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").stall()),
 ];
 
 #[tokio::test]

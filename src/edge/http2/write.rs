@@ -404,3 +404,21 @@ fn failed(kind: ErrorType, why: String) -> Box<Error> {
 fn headless() -> Box<Error> {
     Error::explain(ErrorType::InternalError, "a body before its head")
 }
+
+#[cfg(test)]
+mod tests {
+    use pingora::protocols::http::error_resp::gen_error_response;
+
+    use super::*;
+
+    #[test]
+    fn what_pingora_has_ready_is_told_from_an_origins_head() {
+        assert!(is_ready_made(&gen_error_response(400)));
+        let mut other = gen_error_response(400);
+        other.insert_header(SERVER, "nginx").unwrap();
+        assert!(!is_ready_made(&other));
+        let mut dated = gen_error_response(400);
+        dated.insert_header(DATE, get_cached_date()).unwrap();
+        assert!(!is_ready_made(&dated));
+    }
+}
