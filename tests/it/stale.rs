@@ -34,6 +34,9 @@ async fn edge_before(origin: &Origin, site: &str) -> Edge {
 /// How an origin fails, and the status that a client sees who cannot be helped.
 type Failure = (&'static str, u16, fn() -> Reply);
 
+/// How an answer that has begun ends too soon.
+type End = fn(Reply) -> Reply;
+
 const FAILURES: [Failure; 7] = [
     ("500", 500, || Reply::new(500).body("broken")),
     ("503", 503, || Reply::new(503).body("busy").cache_control("no-store")),
@@ -77,7 +80,7 @@ async fn a_failing_origin_is_covered_by_what_is_stale() {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_before_its_first_byte_is_covered_too() {
-    let ways: [(&str, fn(Reply) -> Reply); 3] = [("cut", Reply::cut), ("reset", Reply::reset), ("stall", Reply::stall)];
+    let ways: [(&str, End); 3] = [("cut", Reply::cut), ("reset", Reply::reset), ("stall", Reply::stall)];
     for (how, way) in ways {
         for control in ["max-age=60", "no-store"] {
             for framing in ["Content-Length: 3", "Transfer-Encoding: chunked"] {
@@ -104,7 +107,7 @@ async fn an_answer_that_breaks_off_before_its_first_byte_is_covered_too() {
 
 #[tokio::test]
 async fn a_failure_after_an_interim_response_is_covered_too() {
-    let ends: [fn(Reply) -> Reply; 3] = [
+    let ends: [End; 3] = [
         |reply| reply.body("HTTP/1.1 500 Internal Server Error\r\nContent-Length: 1\r\n\r\nx"),
         Reply::cut,
         Reply::stall,
