@@ -228,6 +228,9 @@ impl ProxyHttp for Edge {
     // ---- the end
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Context) {
+        // A fill beside the way to the client that has not ended by now has failed. Whoever comes once the client has been
+        // told is not to follow it.
+        ctx.cache.beside = None;
         if let Some(e) = e {
             // Whoever follows another request's answer has no other place for it.
             fallback::serve(session, e, ctx).await;
