@@ -22,6 +22,8 @@ pub fn prepare(session: &mut Session, limits: &Limits) {
         };
         connection.request_began(head, body);
     }
+    // Interim responses leave by `interim`; Pingora writes none but a 100 that the client expects.
+    session.downstream_session.set_ignore_info_resp(true);
     if link::is_http2(session) {
         // The watch sees the connection, but not which of its streams waits for the client to open its window.
         session.set_write_timeout(Some(limits.write_timeout));

@@ -104,22 +104,10 @@ pub fn framing(headers: &HeaderMap, states_length: impl FnOnce() -> bool) -> Res
 
 /// Whether the transfer coding, if there is one, is understood (RFC 9112 §6.1). None but chunked is decoded here: what is
 /// left of another, once the chunks are taken off, would be taken for the content.
-pub fn is_decoded(headers: &HeaderMap) -> bool {
+fn is_decoded(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return true };
     codings.next().is_none() && coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
-}
-
-/// The length that a Content-Length states more than once, in a list or in several lines; `None` where it states one, or
-/// none. RFC 9110 §8.6: to be replaced by one. Those that differ have been refused before this.
-pub fn repeated_length(headers: &HeaderMap) -> Option<u64> {
-    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
-    let first = lines.next()?.as_bytes();
-    if lines.next().is_none() && !first.contains(&b',') {
-        return None;
-    }
-    let member = first.split(|byte| *byte == b',').next()?;
-    str::from_utf8(member.trim_ascii()).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -127,19 +115,6 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-
-    #[test]
-    fn a_length_that_is_repeated_is_one() {
-        let repeated = |lines: &[&'static str]| {
-            let mut headers = HeaderMap::new();
-            for line in lines {
-                headers.append(CONTENT_LENGTH, HeaderValue::from_static(line));
-            }
-            repeated_length(&headers)
-        };
-        assert_eq!((repeated(&[]), repeated(&["3"])), (None, None));
-        assert_eq!((repeated(&["3, 3"]), repeated(&["3 ,3"]), repeated(&["3", "3"])), (Some(3), Some(3), Some(3)));
-    }
 
     #[test]
     fn only_chunks_are_decoded() {

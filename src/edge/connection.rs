@@ -161,11 +161,13 @@ impl Connection {
     }
 
     /// Sends an interim response (RFC 9110 §15.2) beside Pingora, which loses one that comes in one read with the final
-    /// response where that is stored. What Pingora makes of it is dropped. It leaves with the next read or write.
+    /// response where that is stored. What the kernel does not take at once leaves with the next read or write.
     pub fn interim(&self, head: &[u8]) {
         let mut outbox = lock(&self.outbox);
         outbox.close_up();
         outbox.head.extend_from_slice(head);
+        // If it fails, so will the next write, which has somebody to tell.
+        let _ = outbox.send(&self.io, &self.watched);
     }
 
     /// What the next head is to have as its Date, where Pingora would put the time of sending: a proxy leaves the
@@ -197,26 +199,13 @@ impl Connection {
     pub async fn send_out(&self) -> io::Result<()> {
         poll_fn(|cx| {
             loop {
-                let mut outbox = lock(&self.outbox);
-                if outbox.is_empty() {
-                    outbox.reset();
-                    return Poll::Ready(Ok(()));
-                }
-                let (head, body) = outbox.rest();
-                match self.io.try_write_vectored(&[IoSlice::new(head), IoSlice::new(body)]) {
-                    Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    Ok(sent) => {
-                        outbox.sent += sent;
-                        self.watched.write_moved();
-                    }
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                        drop(outbox);
-                        match self.io.poll_write_ready(cx) {
-                            Poll::Ready(ready) => ready?,
-                            Poll::Pending => return self.watched.write_blocked(cx),
-                        }
-                    }
-                    Err(e) => return Poll::Ready(Err(e)),
+                let sent = lock(&self.outbox).send(&self.io, &self.watched);
+                match sent {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self.io.poll_write_ready(cx) {
+                        Poll::Ready(ready) => ready?,
+                        Poll::Pending => return self.watched.write_blocked(cx),
+                    },
+                    sent => return Poll::Ready(sent),
                 }
             }
         })
@@ -296,25 +285,28 @@ impl Connection {
 
     /// Takes a write that is to wait for the next one, or to be changed; says whether it did.
     fn holds<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]> + Clone) -> bool {
-        if !self.hold {
-            return false;
-        }
-        if pieces.clone().next().is_some_and(is_interim) {
-            // It has gone already (see `Connection::interim`).
-            return true;
-        }
         let len: usize = pieces.clone().map(<[u8]>::len).sum();
-        let outbox = self.outbox.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let waits = len <= HOLD_MAX && !*self.release.get_mut() && outbox.is_empty();
-        if !waits && outbox.date.is_none() && !outbox.retain {
+        if !self.hold || len == 0 {
             return false;
         }
-        self.hold = false;
+        let outbox = self.outbox.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let released = *self.release.get_mut() && !outbox.retain;
+        let awaited = outbox.date.is_some() || outbox.retain;
+        // What was said of the final head is not for the 100 that may come before it.
+        let is_early = awaited && pieces.clone().next().is_some_and(is_interim);
+        self.hold = is_early;
+        if !awaited && (len > HOLD_MAX || released || !outbox.is_empty()) {
+            return false;
+        }
         outbox.close_up();
         let start = outbox.head.len();
         pieces.for_each(|piece| outbox.head.extend_from_slice(piece));
-        if let Some(date) = outbox.date.take() {
+        if !is_early && let Some(date) = outbox.date.take() {
             replace_date(&mut outbox.head, start, date.as_bytes());
+        }
+        if is_early || released {
+            // If it fails, so will the next write, which has somebody to tell.
+            let _ = outbox.send(&self.io, &self.watched);
         }
         true
     }
@@ -346,6 +338,23 @@ impl Outbox {
         (&self.head[in_head..], &self.body[self.sent - in_head..])
     }
 
+    /// Gives the kernel what is there.
+    ///
+    /// # Errors
+    /// The socket's; `WouldBlock` where it does not take all of it now.
+    fn send(&mut self, io: &TcpStream, watched: &Watched) -> io::Result<()> {
+        while !self.is_empty() {
+            let (head, body) = self.rest();
+            match io.try_write_vectored(&[IoSlice::new(head), IoSlice::new(body)])? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                sent => self.sent += sent,
+            }
+            watched.write_moved();
+        }
+        self.reset();
+        Ok(())
+    }
+
     /// Makes room for another head behind what waits already.
     fn close_up(&mut self) {
         if !self.body.is_empty() {
@@ -361,10 +370,10 @@ impl Outbox {
     }
 }
 
-/// Whether a head is that of an interim response which [`Connection::interim`] sends: any but 100, which answers an
-/// expectation and is Pingora's, and 101, which is final.
+/// Whether a head is that of an interim response: any 1xx but 101, which is final. Where the next write may be something
+/// else than a head, this says nothing.
 fn is_interim(head: &[u8]) -> bool {
-    head.starts_with(b"HTTP/1.1 10") && !matches!(head.get(11), Some(b'0' | b'1'))
+    head.starts_with(b"HTTP/1.1 1") && !head.starts_with(b"HTTP/1.1 101")
 }
 
 /// Puts `date` in the place of the Date in the header section that begins at `start`.

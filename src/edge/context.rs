@@ -8,6 +8,7 @@ use pingora::http::ResponseHeader;
 
 use super::background::Running;
 use super::client::Client;
+use super::framing::End;
 use super::post;
 use super::request_id::RequestId;
 use super::state::Snapshot;
@@ -118,6 +119,8 @@ pub struct Upstream {
     pub body_bytes: u64,
     /// A final response has begun: no other try is possible.
     pub answered: bool,
+    /// Whether the connection may be used again, as far as the latest final response tells.
+    pub end: End,
     /// The origin was asked by HEAD, about something that is stored.
     pub by_head: bool,
 }
@@ -129,6 +132,8 @@ pub struct Reply {
     /// Set where the response went past Pingora's own counter.
     pub body_bytes: Option<u64>,
     pub first_byte: Option<Duration>,
+    /// Interim responses so far, and about how many bytes they took.
+    pub interim: (u32, usize),
     /// No body may follow the head, whatever the upstream sends.
     pub no_body: bool,
     /// Why this is an error, for the log.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use http::StatusCode;
 use pingora::protocols::http::ServerSession;
 use pingora_proxy::Session;
 
@@ -28,6 +29,12 @@ pub fn http1(session: &Session) -> Option<(&Connection, usize)> {
 pub fn is_http2(session: &Session) -> bool {
     // Ours: the only one that is neither Pingora's HTTP/1 nor a background fetch.
     matches!(&*session.downstream_session, ServerSession::Custom(_))
+}
+
+/// Whether the head of the final response has been written: nothing that comes before one may follow it.
+pub fn has_answered(session: &Session) -> bool {
+    let is_final = |status: StatusCode| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
+    session.response_written().is_some_and(|head| is_final(head.status))
 }
 
 /// The client's socket address.

@@ -18,6 +18,7 @@ mod drain;
 mod fallback;
 mod finish;
 mod forward;
+mod framing;
 mod hit;
 mod http1;
 mod http2;

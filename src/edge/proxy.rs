@@ -16,10 +16,11 @@ use pingora_cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, RespCachea
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, RangeType, Session};
 
 use super::context::Context;
+use super::framing::End;
 use super::state::Shared;
 use super::{
-    admission, admit, body, caching, fallback, finish, hit, interim, invalidate, link, post, ranges, respond, trace,
-    upstream,
+    admission, admit, body, caching, fallback, finish, framing, hit, interim, invalidate, link, post, ranges, respond,
+    trace, upstream,
 };
 
 /// The edge.
@@ -148,9 +149,12 @@ impl ProxyHttp for Edge {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        interim::send(session, response).await;
         upstream::response(session, response, ctx)?;
+        interim::send(session, response, ctx).await;
         invalidate::by(&self.shared, session, response, ctx);
+        if ctx.upstream.end == End::InDoubt {
+            return framing::answer_once(session, response, ctx).await;
+        }
         post::begin(&self.shared, session, response, ctx);
         Ok(())
     }
@@ -225,6 +229,9 @@ impl ProxyHttp for Edge {
     // ---- the end
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Context) {
+        // A fill beside the way to the client that has not ended by now has failed. Whoever comes once the client has been
+        // told is not to follow it.
+        ctx.cache.beside = None;
         if let Some(e) = e {
             // Whoever follows another request's answer has no other place for it.
             fallback::serve(session, e, ctx).await;

@@ -11,6 +11,9 @@ use super::context::Context;
 use super::{link, trace};
 use crate::site::Refusal;
 
+/// The methods that are passed on.
+pub const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
 /// An answer of the edge's own.
 pub struct Answer {
     pub status: StatusCode,
@@ -54,7 +57,7 @@ pub async fn respond(session: &mut Session, ctx: &mut Context, answer: Answer) -
         head.insert_header(RETRY_AFTER, "5")?;
     }
     if answer.status == StatusCode::METHOD_NOT_ALLOWED {
-        head.insert_header(ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")?;
+        head.insert_header(ALLOW, METHODS)?;
     }
     trace::add_cache_status(&mut head, ctx)?;
     if let Some(connection) = link::connection(session) {

@@ -52,7 +52,9 @@ pub fn complete(session: &mut Session, response: &mut ResponseHeader, ctx: &mut 
         response.remove_header(&TRANSFER_ENCODING);
         session.set_keepalive(None);
     }
-    if let Some(connection) = link::connection(session) {
+    if let Some(connection) = link::connection(session)
+        && !link::has_answered(session)
+    {
         connection.keep_date(response.headers.get(DATE).cloned());
     }
     add_cache_status(response, ctx)?;

@@ -2,19 +2,17 @@
 
 use std::time::{Instant, SystemTime};
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 
-use super::checks;
 use super::context::Context;
 use super::forward::{self, Way};
+use super::framing;
 use super::respond::Answer;
 use super::state::{Shared, Towards};
-use crate::http_cache;
 use crate::observe::Failure;
 use crate::origin::{self, FailureKind};
 
@@ -99,46 +97,21 @@ pub fn request(shared: &Shared, session: &Session, header: &mut RequestHeader, c
 /// Looks at the origin's response before anybody else does.
 ///
 /// # Errors
-/// It is in a coding that is not decoded here, or may not be: nobody can say what its content is.
+/// It is malformed: the client gets a 502, and the connection to the origin is not used again.
 pub fn response(session: &Session, header: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
     if header.status == StatusCode::SWITCHING_PROTOCOLS {
+        framing::switching(session, header)?;
         answered(header.status, ctx);
         return Ok(());
     }
+    let end = framing::settle(header)?;
     if header.status.is_informational() {
         return Ok(());
     }
-    framing(header)?;
+    ctx.upstream.end = end;
     answered(header.status, ctx);
-    for name in http_cache::hop_by_hop(&header.headers) {
-        // Pingora frames the response by it.
-        if name != TRANSFER_ENCODING {
-            header.remove_header(&name);
-        }
-    }
     if header.status == StatusCode::NOT_MODIFIED && session.cache.maybe_cache_meta().is_some() {
         ctx.cache.not_modified = Some(Box::new(header.clone()));
-    }
-    Ok(())
-}
-
-/// One way to read the content's length, for whoever reads on.
-fn framing(header: &mut ResponseHeader) -> Result<()> {
-    let invalid = |context: &'static str| {
-        Err(Error::create(ErrorType::InvalidHTTPHeader, ErrorSource::Upstream, Some(context.into()), None))
-    };
-    // A 304 has no content, whatever coding a 200 would have had.
-    if header.status != StatusCode::NOT_MODIFIED && header.headers.contains_key(TRANSFER_ENCODING) {
-        if !checks::is_decoded(&header.headers) {
-            return invalid("the origin's response has a transfer coding beyond chunked");
-        }
-        // RFC 9112 §6.1: faulty, whatever else it says.
-        if header.version == Version::HTTP_10 {
-            return invalid("the origin's response has a transfer coding in HTTP/1.0");
-        }
-    }
-    if let Some(length) = checks::repeated_length(&header.headers) {
-        header.insert_header(CONTENT_LENGTH, length)?;
     }
     Ok(())
 }

@@ -13,19 +13,19 @@ fn pattern(n: usize) -> Vec<u8> {
 }
 
 /// A client that sees every byte, since what comes before a response is the subject.
-struct Raw(TcpStream);
+pub struct Raw(TcpStream);
 
 impl Raw {
-    async fn open(edge: &Edge) -> Raw {
+    pub async fn open(edge: &Edge) -> Raw {
         Raw(within("a connection", TcpStream::connect(edge.address())).await.expect("a connection"))
     }
 
-    async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         within("the edge to take it", self.0.write_all(bytes.as_ref())).await.expect("sent");
     }
 
     /// What comes, up to and with `end`; or all of it, where the stream ends before.
-    async fn until(&mut self, end: &str) -> String {
+    pub async fn until(&mut self, end: &str) -> String {
         let mut got = Vec::new();
         while !got.ends_with(end.as_bytes()) {
             match within(end, self.0.read_u8()).await {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::harness::{Ask, Edge, Gate, Origin, Reply, Response, within};
+use crate::harness::{Ask, Edge, Gate, Origin, Reply, Response, http_date, within};
 use crate::over::{BOTH, all};
 
 /// Waits until so many requests are at the edge, unanswered.
@@ -425,4 +425,32 @@ async fn of_two_answers_the_later_is_kept() {
     assert_eq!(older.text(), "older");
     let kept = edge.get("/a").await;
     assert!(kept.is_hit() && kept.text() == "newer", "{kept:?}");
+}
+
+#[tokio::test]
+async fn a_follower_has_the_head_before_there_is_a_body() {
+    for chunked in [false, true] {
+        let gate = Gate::new();
+        let at = gate.clone();
+        let date = http_date(-5);
+        let said = date.clone();
+        let origin = Origin::start(move |_| {
+            let reply = Reply::new(200).wait(&at).body("late").cache_control("max-age=60").header("Date", &said);
+            if chunked { reply.chunked() } else { reply }
+        })
+        .await;
+        let edge = Edge::before(&origin, "").await;
+        // Each is read while the origin holds its body back.
+        let mut exchanges = Vec::new();
+        for over in [BOTH[0], BOTH[0], BOTH[1], BOTH[0]] {
+            exchanges.push(over.start(&edge, &Ask::get("/a")).await);
+        }
+        gate.open();
+        for (i, exchange) in exchanges.into_iter().enumerate() {
+            let response = exchange.rest().await;
+            assert_eq!((response.text(), response.header("Date")), ("late", Some(&*date)), "{i}: {response:?}");
+            assert_eq!(response.cache_status().contains("; collapsed"), i > 0, "{i}: {response:?}");
+        }
+        assert_eq!(origin.count(), 1);
+    }
 }

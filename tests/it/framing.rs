@@ -58,8 +58,9 @@ async fn a_broken_message_is_broken_for_the_client_and_never_stored() {
 
 #[tokio::test]
 async fn odd_but_sound_messages_are_passed_on() {
-    let cases: [Case; 6] = [
+    let cases: [Case; 7] = [
         ("the same length twice", || raw("Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc")),
+        ("the same length twice in a line", || raw("Content-Length: 3, 3\r\n\r\nabc")),
         ("chunks with extensions", || raw("Transfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\n\r\n")),
         ("chunks with trailers", || raw("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 3\r\n\r\n")),
         ("until the end of the connection", || raw("\r\nabc")),
@@ -77,6 +78,9 @@ async fn odd_but_sound_messages_are_passed_on() {
             for _ in 0..2 {
                 let response = over.get(&edge, &target).await;
                 assert_eq!((response.status, response.text()), (200, "abc"), "{how} over {over:?}: {response:?}");
+                assert!(matches!(&response.headers.all("Content-Length")[..], [] | ["3"]), "{how}: {response:?}");
+                // RFC 9112 §2.3: the edge's own version, not the origin's.
+                assert_ne!(response.version, "HTTP/1.0", "{how} over {over:?}");
             }
         }
         assert_eq!(origin.count(), 2, "{how}: stored");
@@ -121,5 +125,126 @@ async fn what_follows_a_message_is_no_part_of_it_nor_of_the_next() {
         for path in ["/b", "/c"] {
             assert_eq!(over.get(&edge, path).await.text(), path, "{over:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_body_in_a_coding_that_nobody_decodes_is_refused() {
+    let codings = [
+        "gzip, chunked",
+        "chunked, chunked",
+        "chunked\r\nTransfer-Encoding: identity",
+        "chunked\r\nTransfer-Encoding: chunked",
+        "identity",
+        "gzip",
+    ];
+    for coding in codings {
+        for cache in ["max-age=60", "no-store"] {
+            let origin = Origin::start(move |r| match r.path() {
+                // The connection stays open: it is for the edge to end it.
+                "/a" => Reply::raw(format!(
+                    "HTTP/1.1 200 OK\r\nCache-Control: {cache}\r\nTransfer-Encoding: {coding}\r\n\r\n2\r\nZZ\r\n0\r\n\r\n"
+                ))
+                .stall(),
+                _ => Reply::ok("next"),
+            })
+            .await;
+            let edge = Edge::before(&origin, "").await;
+            for over in BOTH {
+                let refused = over.get(&edge, "/a").await;
+                assert_eq!(refused.status, 502, "{coding}, {cache} over {over:?}: {refused:?}");
+                assert_eq!(over.get(&edge, "/b").await.text(), "next", "{coding}, {cache} over {over:?}");
+            }
+            let seen = origin.seen();
+            for (i, refused) in seen.iter().enumerate().filter(|(_, r)| r.path() == "/a") {
+                let used_again = seen[i + 1..].iter().any(|r| r.connection == refused.connection);
+                assert!(!used_again, "{coding}, {cache}: {seen:?}");
+            }
+            let again = edge.get("/a").await;
+            assert_eq!(again.status, 502, "{coding}, {cache}: nothing is stored: {again:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_204_has_no_body_whatever_it_says() {
+    let fields = ["Content-Length: 2\r\n", "Content-Length: 0\r\n", "Transfer-Encoding: chunked\r\n", ""];
+    for (i, field) in fields.into_iter().enumerate() {
+        for cache in ["max-age=60", "no-store"] {
+            let origin = Origin::start(move |_| {
+                let head = format!("HTTP/1.1 204 No Content\r\nCache-Control: {cache}\r\nX-A: 1\r\n{field}\r\n");
+                Reply::raw(head)
+            })
+            .await;
+            let edge = Edge::before(&origin, "").await;
+            for over in BOTH {
+                let target = format!("/{over:?}");
+                let mut client = over.connect(&edge).await;
+                let first = client.get(&target).await;
+                let second = over.get(&edge, &target).await;
+                for response in [&first, &second] {
+                    let case = format!("{field:?}, {cache} over {over:?}: {response:?}");
+                    assert_eq!(
+                        (response.status, response.header("X-A"), response.text()),
+                        (204, Some("1"), ""),
+                        "{case}"
+                    );
+                    assert!(!response.headers.has("Content-Length"), "{case}");
+                    assert!(!response.headers.has("Transfer-Encoding"), "{case}");
+                }
+                // One whose end is in doubt is not stored: each is from the origin.
+                let is_sound = i % 2 == 1;
+                assert_eq!(second.is_hit(), is_sound && cache == "max-age=60", "{field:?} over {over:?}: {second:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_with_a_body_to_come_after_a_204_is_not_used_again() {
+    for field in ["Content-Length: 100", "Transfer-Encoding: chunked"] {
+        for over in BOTH {
+            let origin = Origin::start(move |r| match r.path() {
+                "/204" => Reply::raw(format!("HTTP/1.1 204 No Content\r\n{field}\r\n\r\n")).stall(),
+                _ => Reply::ok("next"),
+            })
+            .await;
+            let edge = Edge::before(&origin, "").await;
+            let mut client = over.connect(&edge).await;
+            let empty = client.get("/204").await;
+            assert_eq!(empty.status, 204, "{field} over {over:?}: {empty:?}");
+            assert_eq!(over.get(&edge, "/next").await.text(), "next");
+            let seen = origin.seen();
+            assert_ne!(seen[0].connection, seen[1].connection, "{field} over {over:?}");
+            let line = &edge.access_log_lines(2).await[0];
+            assert_eq!(line["status"], 204, "{line}");
+        }
+    }
+    // One that announces nothing leaves its connection to the next.
+    let origin = Origin::start(|r| if r.path() == "/204" { Reply::new(204) } else { Reply::ok("next") }).await;
+    let edge = Edge::before(&origin, "").await;
+    assert_eq!(edge.get("/204").await.status, 204);
+    assert_eq!(edge.get("/next").await.text(), "next");
+    assert_eq!(origin.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_change_of_protocol_that_nobody_asked_for_is_refused() {
+    let origin = Origin::start(|r| match r.path() {
+        "/101" => {
+            Reply::raw("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\ntunnel").stall()
+        }
+        _ => Reply::ok("next"),
+    })
+    .await;
+    let edge = Edge::before(&origin, "").await;
+    for over in BOTH {
+        let refused = over.get(&edge, "/101").await;
+        assert_eq!(refused.status, 502, "{over:?}: {refused:?}");
+        assert_eq!(over.get(&edge, "/next").await.text(), "next", "{over:?}");
+    }
+    let seen = origin.seen();
+    for (i, refused) in seen.iter().enumerate().filter(|(_, r)| r.path() == "/101") {
+        assert!(!seen[i + 1..].iter().any(|r| r.connection == refused.connection), "{seen:?}");
     }
 }

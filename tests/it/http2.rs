@@ -388,3 +388,17 @@ async fn a_connection_without_streams_is_ended_and_one_with_streams_is_not() {
     assert_eq!(slow.try_head().await.expect("a response").rest().await.text(), "fine");
     assert_eq!(busy.closed().await, None);
 }
+
+#[tokio::test]
+async fn a_tunnel_is_refused_and_the_refusal_is_of_now() {
+    let origin = Origin::start(|_| Reply::ok("fine")).await;
+    let edge = Edge::before(&origin, "").await;
+    let client = edge.connect_h2().await;
+    let refused = client.ask(&Ask::new("CONNECT", "/")).await;
+    assert_eq!((refused.status, refused.text(), refused.header("Server")), (405, "", None), "{refused:?}");
+    assert!(refused.headers.lists("Allow", "GET"), "{refused:?}");
+    let date = refused.header("Date").and_then(|date| httpdate::parse_http_date(date).ok()).expect("a date");
+    assert!(date.elapsed().is_ok_and(|age| age.as_secs() < 3600), "{refused:?}");
+    assert_eq!(client.ask(&Ask::get("/")).await.text(), "fine");
+    assert_eq!(origin.count(), 1);
+}

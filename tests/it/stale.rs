@@ -34,6 +34,9 @@ async fn edge_before(origin: &Origin, site: &str) -> Edge {
 /// How an origin fails, and the status that a client sees who cannot be helped.
 type Failure = (&'static str, u16, fn() -> Reply);
 
+/// How an answer that has begun ends too soon.
+type End = fn(Reply) -> Reply;
+
 const FAILURES: [Failure; 7] = [
     ("500", 500, || Reply::new(500).body("broken")),
     ("503", 503, || Reply::new(503).body("busy").cache_control("no-store")),
@@ -77,8 +80,7 @@ async fn a_failing_origin_is_covered_by_what_is_stale() {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_before_its_first_byte_is_covered_too() {
-    type Way = (&'static str, fn(Reply) -> Reply);
-    let ways: [Way; 3] = [("cut", Reply::cut), ("reset", Reply::reset), ("stall", Reply::stall)];
+    let ways: [(&str, End); 3] = [("cut", Reply::cut), ("reset", Reply::reset), ("stall", Reply::stall)];
     for (how, way) in ways {
         for control in ["max-age=60", "no-store"] {
             for framing in ["Content-Length: 3", "Transfer-Encoding: chunked"] {
@@ -100,6 +102,35 @@ async fn an_answer_that_breaks_off_before_its_first_byte_is_covered_too() {
                 }
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_failure_after_an_interim_response_is_covered_too() {
+    let ends: [End; 3] = [
+        |reply| reply.body("HTTP/1.1 500 Internal Server Error\r\nContent-Length: 1\r\n\r\nx"),
+        Reply::cut,
+        Reply::stall,
+    ];
+    for (i, end) in ends.into_iter().enumerate() {
+        let gate = Gate::new();
+        let at = gate.clone();
+        let hint = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+        let origin = then(", stale-if-error=600", move || end(Reply::raw(hint).wait(&at))).await;
+        let edge = edge_before(&origin, "").await;
+        edge.get("/1").await;
+        let mut client = edge.connect().await;
+        client.send(Ask::get("/1").bytes()).await;
+        // The client has it before the origin fails.
+        assert_eq!(client.interim().await.0, 103);
+        gate.open();
+        let stale = client.response("GET").await;
+        assert_eq!((stale.status, stale.text()), (200, "old"), "{i}: {stale:?}");
+        assert!(stale.cache_status().contains("; detail=stale-if-error"), "{i}: {stale:?}");
+        edge.get("/2").await;
+        let client = edge.connect_h2().await;
+        let stale = client.ask(&Ask::get("/2")).await;
+        assert_eq!((stale.status, stale.text(), stale.interim.len()), (200, "old", 1), "{i}: {stale:?}");
     }
 }
 

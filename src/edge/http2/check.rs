@@ -15,6 +15,8 @@ pub enum Fault {
     Framing(&'static str),
     /// Whom it is for is doubtful: the answer is 400.
     Authority(&'static str),
+    /// It is a CONNECT, which wants a tunnel: the answer is 405.
+    Method,
 }
 
 /// Checks the header section of a request.
@@ -31,7 +33,8 @@ pub fn check(request: &RequestHeader) -> Result<(), Fault> {
     if !one_length(request) {
         return Err(Fault::Framing("lengths that differ, or are none"));
     }
-    authority(request).map_err(Fault::Authority)
+    authority(request).map_err(Fault::Authority)?;
+    if request.method == Method::CONNECT { Err(Fault::Method) } else { Ok(()) }
 }
 
 /// Whether all that is said of the length says the same (RFC 9110 §8.6).

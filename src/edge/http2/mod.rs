@@ -8,6 +8,7 @@ mod check;
 mod patience;
 mod read;
 mod stream;
+mod tail;
 mod write;
 
 use std::future::poll_fn;
@@ -16,10 +17,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 
-use bytes::Bytes;
 use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream};
-use http::header::{CONTENT_LENGTH, DATE};
+use http::header::{ALLOW, CONTENT_LENGTH, DATE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use log::debug;
 use pingora::apps::HttpServerApp;
@@ -32,9 +32,11 @@ use tokio::sync::watch;
 
 use self::check::Fault;
 use self::stream::Stream;
+use self::tail::{Tail, Tracked};
 use super::connection::Connection;
 use super::drain::Busy;
 use super::proxy::Edge;
+use super::respond::METHODS;
 use super::watch::Handle;
 
 /// Requests at once on a connection.
@@ -88,7 +90,7 @@ enum Event {
     Stop,
     /// The watch has ended the connection.
     Expired,
-    Request(Request<RecvStream>, SendResponse<Bytes>),
+    Request(Request<RecvStream>, SendResponse<Tracked>),
     /// There is no more to come.
     End,
 }
@@ -107,7 +109,7 @@ pub async fn serve(
     let digest = Digest { socket_digest: connection.get_socket_digest(), ..Digest::default() };
     let common = Arc::new(Common { digest, unanswered: AtomicU32::new(0) });
     // It is large, and would be there once for each place that it is moved to.
-    let mut http2 = match Box::pin(builder().handshake(connection)).await {
+    let mut http2 = match Box::pin(builder().handshake::<_, Tracked>(connection)).await {
         Ok(http2) => Box::new(http2),
         Err(e) => return debug!("no HTTP/2 after its preface: {e}"),
     };
@@ -153,7 +155,7 @@ pub async fn serve(
         let header = RequestHeader::from(parts);
         if let Err(fault) = check::check(&header) {
             refuse(&mut respond, &fault);
-            malformed += 1;
+            malformed += u32::from(fault != Fault::Method);
             if malformed >= MALFORMED {
                 debug!("{malformed} malformed requests on an HTTP/2 connection");
                 return close(http2, Reason::ENHANCE_YOUR_CALM).await;
@@ -165,12 +167,14 @@ pub async fn serve(
             debug!("{unanswered} of {accepted} requests given up on an HTTP/2 connection");
             return close(http2, Reason::ENHANCE_YOUR_CALM).await;
         }
-        let stream = Stream::new(header, body, respond, common.clone());
+        let tail = Arc::new(Tail::default());
+        let stream = Stream::new(header, body, (respond, tail.clone()), common.clone());
         let (app, shutdown, alive) = (app.clone(), shutdown.clone(), alive.clone());
         tokio::spawn(async move {
             // The connection may be over before its last line is in the log.
             let _alive = alive;
             app.process_new_http(ServerSession::new_custom(Box::new(stream)), &shutdown).await;
+            tail.gone().await;
         });
     }
 }
@@ -201,24 +205,26 @@ fn note(handle: &Handle, busy: &mut bool, has_streams: bool) {
     }
 }
 
-/// Answers a malformed request, which nobody else gets to see.
-fn refuse(respond: &mut SendResponse<Bytes>, fault: &Fault) {
+/// Answers a request that nobody else gets to see.
+fn refuse(respond: &mut SendResponse<Tracked>, fault: &Fault) {
     debug!("refusing an HTTP/2 request: {fault:?}");
-    match fault {
-        Fault::Framing(_) => respond.send_reset(Reason::PROTOCOL_ERROR),
-        Fault::Authority(_) => {
-            let mut response = Response::new(());
-            *response.status_mut() = StatusCode::BAD_REQUEST;
-            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-            response.headers_mut().insert(DATE, get_cached_date());
-            // It fails where the client has reset the stream, which is as good.
-            let _ = respond.send_response(response, true);
+    let mut response = Response::new(());
+    *response.status_mut() = match fault {
+        Fault::Framing(_) => return respond.send_reset(Reason::PROTOCOL_ERROR),
+        Fault::Authority(_) => StatusCode::BAD_REQUEST,
+        Fault::Method => {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
+            StatusCode::METHOD_NOT_ALLOWED
         }
-    }
+    };
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    response.headers_mut().insert(DATE, get_cached_date());
+    // It fails where the client has reset the stream, which is as good.
+    let _ = respond.send_response(response, true);
 }
 
 /// Ends a connection at once, and tells the client which of its requests have not been looked at.
-async fn close(mut http2: Box<server::Connection<Box<Connection>, Bytes>>, reason: Reason) {
+async fn close(mut http2: Box<server::Connection<Box<Connection>, Tracked>>, reason: Reason) {
     http2.abrupt_shutdown(reason);
     // However it ends, it ends: a client that does not read is for the watch.
     let _ = poll_fn(|cx| http2.poll_closed(cx)).await;

@@ -21,6 +21,7 @@ use pingora::{Error, ErrorType, Result};
 
 use super::Common;
 use super::read::Incoming;
+use super::tail::{Tail, Tracked};
 use super::write::Outgoing;
 
 /// A stream. Dropped before its response has ended, it is reset.
@@ -37,12 +38,12 @@ impl Stream {
     pub(super) fn new(
         request: RequestHeader,
         body: RecvStream,
-        respond: SendResponse<Bytes>,
+        (respond, tail): (SendResponse<Tracked>, Arc<Tail>),
         common: Arc<Common>,
     ) -> Stream {
         Stream {
             incoming: Incoming::new(body, &request),
-            outgoing: Outgoing::new(respond, &request.method),
+            outgoing: Outgoing::new(respond, tail, &request.method),
             request,
             common,
             by_tasks: false,

@@ -5,22 +5,24 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, SERVER, TE, TRANSFER_ENCODING, UPGRADE};
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode};
 use pingora::http::ResponseHeader;
-use pingora::protocols::http::HttpTask;
 use pingora::protocols::http::date::get_cached_date;
+use pingora::protocols::http::{HttpTask, SERVER_NAME};
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use super::super::fallback::Retained;
 use super::super::interim::Now;
 use super::patience::Patience;
+use super::tail::{Tail, Tracked};
 
 /// Bytes that a stream asks room for at a time. What it is given of the connection's window, the others do not get, even
 /// if its own client then reads nothing.
@@ -38,9 +40,11 @@ static HOP_BY_HOP: [HeaderName; 6] = [
 
 /// The sending half of a stream.
 pub struct Outgoing {
-    respond: SendResponse<Bytes>,
+    respond: SendResponse<Tracked>,
     /// Once the head has gone.
-    stream: Option<SendStream<Bytes>>,
+    stream: Option<SendStream<Tracked>>,
+    /// What of the body has been handed over to HTTP/2 and not left.
+    tail: Arc<Tail>,
     /// A head that waits for its body (see [`Retained`]).
     retained: Option<Box<ResponseHeader>>,
     /// The head that has gone: its status, since the fields went with it.
@@ -66,10 +70,11 @@ struct Piece {
 }
 
 impl Outgoing {
-    pub fn new(respond: SendResponse<Bytes>, method: &Method) -> Outgoing {
+    pub fn new(respond: SendResponse<Tracked>, tail: Arc<Tail>, method: &Method) -> Outgoing {
         Outgoing {
             respond,
             stream: None,
+            tail,
             retained: None,
             head: None,
             is_head_request: method == Method::HEAD,
@@ -119,6 +124,10 @@ impl Outgoing {
         if !last && head.extensions_mut().remove::<Retained>().is_some() {
             self.retained = Some(head);
             return Ok(());
+        }
+        if is_ready_made(&head) {
+            head.remove_header(&DATE);
+            head.remove_header(&SERVER);
         }
         if !head.headers.contains_key(DATE) {
             head.insert_header(DATE, get_cached_date())?;
@@ -201,7 +210,7 @@ impl Outgoing {
             };
             let length = next.data.len() as u64;
             // That it fails is noticed by whoever writes next.
-            if length > 0 && stream.send_data(next.data, false).is_ok() {
+            if length > 0 && stream.send_data(Tracked::new(next.data, &self.tail), false).is_ok() {
                 self.sent += length;
             }
         }
@@ -330,7 +339,7 @@ impl Outgoing {
                 self.expect_whole(sent)?;
             }
             let Some(stream) = &mut self.stream else { break };
-            if let Err(e) = stream.send_data(part, last) {
+            if let Err(e) = stream.send_data(Tracked::new(part, &self.tail), last) {
                 return Poll::Ready(Err(self.lost(gone(&e))));
             }
             self.sent = sent;
@@ -352,7 +361,7 @@ impl Outgoing {
         }
         self.expect_whole(self.sent)?;
         let Some(stream) = &mut self.stream else { return Ok(()) };
-        let sent = stream.send_data(Bytes::new(), true);
+        let sent = stream.send_data(Tracked::new(Bytes::new(), &self.tail), true);
         self.ended = true;
         sent.map_err(|e| self.lost(gone(&e)))
     }
@@ -387,6 +396,23 @@ impl Outgoing {
     }
 }
 
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        // Left to itself, HTTP/2 would reset the stream only once the client has taken what was written.
+        self.abandon();
+        if let (Some(stream), Some(limit)) = (self.stream.take(), self.patience.limit()) {
+            self.tail.leave(stream, limit);
+        }
+    }
+}
+
+/// Whether a head is one of those that Pingora's session has ready for requests that it refuses itself: they say that
+/// they come from Pingora, in 1994, and expect the session to put the time in its place.
+fn is_ready_made(head: &ResponseHeader) -> bool {
+    let has = |name, said: &[u8]| head.headers.get(name).is_some_and(|value| value.as_bytes() == said);
+    has(DATE, b"Sun, 06 Nov 1994 08:49:37 GMT") && has(SERVER, SERVER_NAME)
+}
+
 fn gone(e: &h2::Error) -> Box<Error> {
     closed(format!("the client is gone: {e}"))
 }
@@ -401,4 +427,22 @@ fn failed(kind: ErrorType, why: String) -> Box<Error> {
 
 fn headless() -> Box<Error> {
     Error::explain(ErrorType::InternalError, "a body before its head")
+}
+
+#[cfg(test)]
+mod tests {
+    use pingora::protocols::http::error_resp::gen_error_response;
+
+    use super::*;
+
+    #[test]
+    fn what_pingora_has_ready_is_told_from_an_origins_head() {
+        assert!(is_ready_made(&gen_error_response(400)));
+        let mut other = gen_error_response(400);
+        other.insert_header(SERVER, "nginx").unwrap();
+        assert!(!is_ready_made(&other));
+        let mut dated = gen_error_response(400);
+        dated.insert_header(DATE, get_cached_date()).unwrap();
+        assert!(!is_ready_made(&dated));
+    }
 }

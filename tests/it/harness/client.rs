@@ -221,6 +221,16 @@ impl Connection {
         }
     }
 
+    /// The next 1xx response; panics where the final one comes, or none.
+    pub async fn interim(&mut self) -> (u16, Fields) {
+        let head = within("a 1xx response", self.wire.head()).await;
+        let Ok(Some(Head { start: [_, status, _], fields })) = head else { panic!("no 1xx response: {head:?}") };
+        match status.parse() {
+            Ok(status) if (100..200).contains(&status) => (status, fields),
+            _ => panic!("not a 1xx response: {status} {fields:?}"),
+        }
+    }
+
     /// The next bytes of the body, as they come; `Ok(None)` at its clean end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, End> {
         within("more of a body", self.wire.body(&mut self.body, &mut self.trailers)).await.map_err(|e| end(&e))
