@@ -127,8 +127,8 @@ options! {
         balance: Balance = Default("round-robin");
         /// How servers are probed. An empty mapping probes with the defaults.
         health_check: HealthCheck = Absent("no probes: every server counts as healthy");
-        /// The Host that servers see: `client` (as the client sent it), `server` (the server's own name and port) or a
-        /// name.
+        /// The Host that servers see: `client` (what the client asks for, in lower case), `server` (the server's own name
+        /// and port) or a name.
         host: HostHeader = Default("client");
         /// For a connection to be made.
         connect_timeout: Timeout = Default("2s");

@@ -135,7 +135,7 @@ async fn what_governs_a_request_and_where_it_says_so() {
                 "not images (FILE:19:9): extension is not png",
                 "not debug (FILE:23:9): query debug is not present",
                 "origin app (FILE:6:3), named at FILE:11:13",
-                "asked for /img/a.gif?debugger, Host as the client sent it",
+                "asked for /img/a.gif?debugger, Host as the client asks for it",
                 r#"key site=shop host=example.com path=/img/a.gif query=debugger accept-language="en""#,
                 "settings ttl 1h FILE:12:19",
                 "heuristics false FILE:12:35",

@@ -108,7 +108,7 @@ fn govern(lines: &mut Lines, governed: &Governed) {
     }
     let origin = &governed.origin;
     let host = match origin.host.as_str() {
-        "client" => "as the client sent it".to_owned(),
+        "client" => "as the client asks for it".to_owned(),
         "server" => "of the server".to_owned(),
         name => name.to_owned(),
     };
