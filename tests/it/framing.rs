@@ -216,8 +216,8 @@ async fn a_connection_with_a_body_to_come_after_a_204_is_not_used_again() {
             assert_eq!(over.get(&edge, "/next").await.text(), "next");
             let seen = origin.seen();
             assert_ne!(seen[0].connection, seen[1].connection, "{field} over {over:?}");
-            let line = &edge.access_log_lines(2).await[0];
-            assert_eq!(line["status"], 204, "{line}");
+            let lines = edge.access_log_lines(2).await;
+            assert!(lines.iter().any(|line| line["uri"] == "/204" && line["status"] == 204), "{lines:?}");
         }
     }
     // One that announces nothing leaves its connection to the next.
