@@ -103,8 +103,8 @@ pub fn framing(headers: &HeaderMap, states_length: impl FnOnce() -> bool) -> Res
 }
 
 /// Whether the transfer coding, if there is one, is understood (RFC 9112 §6.1). None but chunked is decoded here: what is
-/// left of another, once the chunks are taken off, would be taken for the content.
-fn is_decoded(headers: &HeaderMap) -> bool {
+/// left of another, once the chunks are taken off, would be taken for the content. Of requests and responses alike.
+pub fn is_decoded(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return true };
     codings.next().is_none() && coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")

@@ -8,7 +8,7 @@ use pingora_cache::NoCacheReason;
 use pingora_proxy::Session;
 
 use super::context::Context;
-use super::trace;
+use super::{checks, trace};
 use crate::http_cache;
 
 /// Whether the connection that a message came over is known to be at the message's end.
@@ -27,14 +27,14 @@ pub enum End {
 /// # Errors
 /// `InvalidHTTPHeader`: a body follows in a transfer coding that nobody here decodes, or it is not known where it ends.
 pub fn settle(head: &mut ResponseHeader) -> Result<End> {
-    let coding = coding(head);
+    let is_coded = head.headers.contains_key(TRANSFER_ENCODING);
     // RFC 9112 §6.1: faulty, whatever else it says.
-    let is_too_old = head.version == Version::HTTP_10 && coding != Coding::None;
+    let is_too_old = head.version == Version::HTTP_10 && is_coded;
     // RFC 9112 §2.3: whoever passes a message on says its own version.
     head.set_version(Version::HTTP_11);
     let no_body =
         head.status.is_informational() || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if !no_body && coding == Coding::Other {
+    if !no_body && !checks::is_decoded(&head.headers) {
         return Err(malformed("a body in a transfer coding other than chunked"));
     }
     if !no_body && is_too_old {
@@ -50,7 +50,7 @@ pub fn settle(head: &mut ResponseHeader) -> Result<End> {
         // RFC 9110 §8.6: not there.
         head.remove_header(&CONTENT_LENGTH);
     }
-    let announced = coding != Coding::None || length.is_some_and(|length| length > 0);
+    let announced = is_coded || length.is_some_and(|length| length > 0);
     Ok(if head.status == StatusCode::NO_CONTENT && announced { End::InDoubt } else { End::Known })
 }
 
@@ -80,22 +80,6 @@ pub async fn answer_once(session: &mut Session, head: &ResponseHeader, ctx: &mut
     session.set_keepalive(None);
     session.write_response_header(head, true).await?;
     Err(malformed("a 204 that announces a body"))
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Coding {
-    None,
-    Chunked,
-    Other,
-}
-
-fn coding(head: &ResponseHeader) -> Coding {
-    let mut lines = head.headers.get_all(TRANSFER_ENCODING).iter();
-    match (lines.next(), lines.next()) {
-        (None, _) => Coding::None,
-        (Some(line), None) if line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => Coding::Chunked,
-        _ => Coding::Other,
-    }
 }
 
 /// Makes one of lengths that say the same (RFC 9112 §6.3), and reads it.
