@@ -13,7 +13,7 @@ use pingora_proxy::Session;
 use super::caching::of_users;
 use super::context::Context;
 use super::state::Shared;
-use crate::http_cache::{self, NotStored, RequestFacts, Stored, Timestamp};
+use crate::http_cache::{self, NotStored, RequestFacts, Stored, Tiers, Timestamp};
 use crate::store::{ObjectKey, Record, Rejection, UrlMark, meta_of};
 
 /// Whether the origin's response may be stored, and as what.
@@ -30,7 +30,8 @@ pub fn on_response(shared: &Shared, session: &Session, response: &ResponseHeader
     };
     let now = Timestamp::from(SystemTime::now());
     let asked = ctx.upstream.sent.unwrap_or(now);
-    let identity = Identity { id: id.unwrap_or(0), began: ctx.cache.began, asked, url: ctx.cache.url_mark };
+    let tiers = ctx.request.as_ref().and_then(|r| r.cache_policy()).map(|policy| policy.tiers).unwrap_or_default();
+    let identity = Identity { id: id.unwrap_or(0), began: ctx.cache.began, asked, url: ctx.cache.url_mark, tiers };
     let verdict = match ctx.cache.not_modified.take() {
         Some(update) => freshened(shared, session, ctx, &update),
         None => judged(shared, session, ctx, response),
@@ -72,6 +73,8 @@ enum Verdict {
     TooLarge,
     /// The fills in progress hold as much memory as they may.
     Fills,
+    /// It has not been asked for often enough.
+    Seldom,
     OtherResource,
 }
 
@@ -81,19 +84,20 @@ impl Verdict {
             Verdict::Rule(rule) => rule.as_str(),
             Verdict::TooLarge => "too-large",
             Verdict::Fills => "fills",
+            Verdict::Seldom => "seldom",
             Verdict::OtherResource => "other-validator",
         }
     }
 
     /// Another request for the same might well have its response stored.
     fn is_the_requests(&self) -> bool {
-        matches!(self, Verdict::Rule(NotStored::RequestNoStore | NotStored::Authorization) | Verdict::Fills)
+        matches!(self, Verdict::Rule(NotStored::RequestNoStore | NotStored::Authorization) | Verdict::Fills | Verdict::Seldom)
     }
 
     fn reason(&self) -> NoCacheReason {
         match self {
-            // Nobody is to wait for room.
-            Verdict::Fills => NoCacheReason::OriginNotCache,
+            // Nobody is to wait for room, or for others to ask.
+            Verdict::Fills | Verdict::Seldom => NoCacheReason::OriginNotCache,
             // It is likely for its user alone: those who wait all go on.
             Verdict::Rule(NotStored::Authorization) => NoCacheReason::OriginNotCache,
             // The next of those who wait tries.
@@ -113,9 +117,17 @@ fn judged(
 ) -> Result<(Stored, ResponseHeader), Verdict> {
     let length = http_cache::content_length(&response.headers);
     let stored = judge(session, ctx, response.status, &response.headers).map_err(Verdict::Rule)?;
-    if length.is_some_and(|length| length > shared.store.memory().max_object()) {
-        shared.store.reject(Rejection::TooLarge);
-        return Err(Verdict::TooLarge);
+    let request = ctx.request.as_ref();
+    if let Some((key, policy)) = request.and_then(|r| Some((&r.key.as_ref()?.0, r.cache_policy()?))) {
+        let object = ObjectKey::of(session.cache.cache_key());
+        if length.is_some_and(|length| !shared.store.takes(length, &object, policy.tiers)) {
+            shared.store.reject(Rejection::TooLarge);
+            return Err(Verdict::TooLarge);
+        }
+        if !shared.store.is_asked_often(&key.hash, policy, shared.millis(ctx.started)) {
+            shared.store.reject(Rejection::Seldom);
+            return Err(Verdict::Seldom);
+        }
     }
     if !shared.store.has_room() {
         shared.store.reject(Rejection::Fills);
@@ -179,7 +191,7 @@ fn head_answered(shared: &Shared, session: &Session, response: &ResponseHeader, 
         if let Some(variance) = old.variance() {
             updated.set_variance(variance);
         }
-        shared.store.freshen(&ObjectKey::of(session.cache.cache_key()), &updated);
+        tokio::spawn(shared.store.freshen(&ObjectKey::of(session.cache.cache_key()), &updated));
     }
 }
 
@@ -199,7 +211,7 @@ fn freshened(
             fields.insert(AGE, facts.age_seconds(SystemTime::now().into()).into());
         }
         // The next request asks without a condition, or this would go on for ever.
-        shared.store.memory().remove(&ObjectKey::of(session.cache.cache_key()));
+        tokio::spawn(shared.store.remove(&ObjectKey::of(session.cache.cache_key())));
         ctx.cache.confirmed = Some(Box::new(fields));
         return Err(Verdict::OtherResource);
     }
@@ -250,13 +262,14 @@ pub struct Identity {
     pub began: u64,
     pub asked: Timestamp,
     pub url: Option<UrlMark>,
+    pub tiers: Tiers,
 }
 
 /// `key`: its text.
 pub fn meta(key: &[u8], stored: &Stored, response: ResponseHeader, of: Identity) -> CacheMeta {
-    let Identity { id, began, asked, url } = of;
+    let Identity { id, began, asked, url, tiers } = of;
     let mut meta = meta_of(&stored.facts, SystemTime::now(), response);
     let key = Bytes::copy_from_slice(key);
-    meta.extensions_mut().insert(Record { facts: stored.facts, key, id, began, asked, url });
+    meta.extensions_mut().insert(Record { facts: stored.facts, key, id, began, asked, url, tiers });
     meta
 }

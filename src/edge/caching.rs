@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, RANGE, VARY};
 use http::{HeaderMap, Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -16,7 +17,7 @@ use super::context::Context;
 use super::state::Shared;
 use super::{link, upstream};
 use crate::http_cache::{self, Facts, FwdReason, Reuse, RevalidateReason, Timestamp, Variance};
-use crate::store::{Expect, Followed, Object, ObjectKey, Record, Whole};
+use crate::store::{Expect, Followed, Looked, Object, ObjectKey, Record, Whole};
 
 /// A waiter looks again as often as it takes where something is stored: giving up would lose it a stale object it could
 /// have had.
@@ -48,7 +49,7 @@ pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
         Expect::Uncacheable => session.req_header().headers.contains_key(RANGE),
         Expect::Never => true,
     };
-    let stored = shared.store.memory().peek(&ObjectKey::primary(key.hash));
+    let stored = ctx.cache.found.clone();
     if in_vain && stored.is_none() {
         return;
     }
@@ -88,11 +89,13 @@ pub(super) fn of_users(key: HashBinary) -> HashBinary {
 
 /// The key in Pingora's terms.
 pub fn key(ctx: &Context) -> Result<CacheKey> {
-    let Some((key, _)) = ctx.request.as_ref().and_then(|r| r.key.as_ref()) else {
+    let Some((request, (key, text))) = ctx.request.as_ref().and_then(|r| Some((r, r.key.as_ref()?))) else {
         return Error::e_explain(ErrorType::InternalError, "a cached request without a key");
     };
     let mut cache_key = CacheKey::new(Vec::new(), "");
     cache_key.set_primary_bin_override(key.hash);
+    let tiers = request.cache_policy().map(|policy| policy.tiers).unwrap_or_default();
+    cache_key.extensions.insert(Looked { text: Bytes::copy_from_slice(text.as_bytes()), tiers });
     Ok(cache_key)
 }
 
@@ -110,12 +113,13 @@ pub fn on_hit(
     let directives = ctx.request.as_ref().map(|r| r.directives).unwrap_or_default();
     let now = Timestamp::from(SystemTime::now());
     ctx.cache.ttl = Some(facts.ttl(now));
-    ctx.cache.tier = "memory";
+    let whole = handler.as_any().downcast_ref::<Whole>();
+    ctx.cache.tier = whole.map_or("memory", |whole| whole.object().body.tier());
     ctx.cache.collapsed = handler.as_any().is::<Followed>();
     if ctx.cache.collapsed {
         if ctx.cache.fallback.is_none() {
             // Until the fill has ended well, what was there before is there still.
-            let before = shared.store.memory().peek(&ObjectKey::of(session.cache.cache_key()));
+            let before = shared.store.peek(&ObjectKey::of(session.cache.cache_key()));
             let usable = |o: &Arc<Object>| o.head.record.facts.stale_if_error_allowed(&directives, now);
             ctx.cache.fallback = before.filter(usable);
         }
@@ -124,7 +128,7 @@ pub fn on_hit(
         }
     }
     let reuse = http_cache::reuse(&facts, &directives, now);
-    if let (Reuse::Revalidate(_), Some(whole)) = (reuse, handler.as_any().downcast_ref::<Whole>())
+    if let (Reuse::Revalidate(_), Some(whole)) = (reuse, whole)
         && facts.stale_if_error_allowed(&directives, now)
     {
         ctx.cache.fallback = Some(whole.object().clone());

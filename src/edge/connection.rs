@@ -10,7 +10,8 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,7 +27,7 @@ use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::linger;
@@ -212,6 +213,48 @@ impl Connection {
         .await
     }
 
+    /// Adds to what waits to be sent.
+    pub fn add(&self, bytes: &[u8]) {
+        let mut outbox = lock(&self.outbox);
+        outbox.close_up();
+        outbox.head.extend_from_slice(bytes);
+    }
+
+    /// Sends what is in the outbox, and behind it a part of a file, without a copy of it in this process.
+    ///
+    /// # Errors
+    /// The socket's, the file's, or the watch has ended the connection.
+    pub async fn send_file(&self, file: impl AsFd, mut range: Range<u64>) -> io::Result<()> {
+        poll_fn(|cx| {
+            loop {
+                let sent = self.io.try_io(Interest::WRITABLE, || {
+                    lock(&self.outbox).send_more(&self.io)?;
+                    let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+                    if len == 0 {
+                        return Ok(0);
+                    }
+                    match rustix::fs::sendfile(&self.io, &file, Some(&mut range.start), len)? {
+                        // The file has become shorter.
+                        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+                        sent => Ok(sent),
+                    }
+                });
+                match sent {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self.io.poll_write_ready(cx) {
+                        Poll::Ready(ready) => ready?,
+                        Poll::Pending => return self.watched.write_blocked(cx),
+                    },
+                    Err(e) => return Poll::Ready(Err(e)),
+                    Ok(_) => self.watched.write_moved(),
+                }
+                if range.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        })
+        .await
+    }
+
     /// Whether the head of this response leaves at once, rather than with its body: for one that may take long to come.
     pub fn release_head(&self, release: bool) {
         self.release.store(release, Ordering::Relaxed);
@@ -350,6 +393,24 @@ impl Outbox {
                 sent => self.sent += sent,
             }
             watched.write_moved();
+        }
+        self.reset();
+        Ok(())
+    }
+
+    /// Gives the kernel what is there, which is to leave together with what follows it.
+    ///
+    /// # Errors
+    /// The socket's; `WouldBlock` where it does not take all of it now.
+    fn send_more(&mut self, io: &TcpStream) -> io::Result<()> {
+        use rustix::net::{SendFlags, send};
+        self.close_up();
+        while self.sent < self.head.len() {
+            let flags = SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            match send(io, &self.head[self.sent..], flags)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                sent => self.sent += sent,
+            }
         }
         self.reset();
         Ok(())

@@ -78,6 +78,8 @@ pub struct CacheTrace {
     pub stale_while_revalidate: bool,
     /// Stale was served because the origin failed.
     pub stale_if_error: bool,
+    /// What was found stored when the request came, if it takes more than that to answer.
+    pub found: Option<Arc<Object>>,
     /// What is stale, and may be served should the origin fail.
     pub fallback: Option<Arc<Object>>,
     /// What a GET of a POST's URL would be looked up by.
@@ -134,6 +136,8 @@ pub struct Reply {
     pub first_byte: Option<Duration>,
     /// Interim responses so far, and about how many bytes they took.
     pub interim: (u32, usize),
+    /// A stored response is on its way past Pingora's session: no other may follow in its place.
+    pub begun: bool,
     /// No body may follow the head, whatever the upstream sends.
     pub no_body: bool,
     /// Why this is an error, for the log.

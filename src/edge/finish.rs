@@ -19,6 +19,9 @@ pub async fn fail(session: &mut Session, e: &Error, ctx: &mut Context) -> FailTo
     // Before the client knows, which may ask again at once: what has failed is not to be followed.
     ctx.cache.beside = None;
     let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
+    if ctx.reply.begun {
+        return gone;
+    }
     if fallback::serve(session, e, ctx).await {
         return FailToProxy { error_code: ctx.reply.status, can_reuse_downstream: false };
     }

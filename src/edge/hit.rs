@@ -1,124 +1,171 @@
-//! The hot path: a request that the memory tier can answer, answered without Pingora's cache machinery.
+//! The hot path: a request that the store can answer, answered without Pingora's cache machinery.
 //!
-//! Nothing is decoded and next to nothing allocated: the head was written in wire form when the object was stored,
-//! and leaves by one system call with the body it lies next to.
+//! From memory, nothing is decoded and next to nothing allocated: the head was written in wire form when the object was
+//! stored, and leaves by one system call with the body it lies next to. From the disk, the kernel sends the body itself
+//! where it can.
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, VARY};
-use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
-use pingora::http::ResponseHeader;
+use bytes::Bytes;
+use http::header::VARY;
+use http::{HeaderMap, Method, Version};
 use pingora::{Error, ErrorType, Result};
+use pingora_cache::key::HashBinary;
 use pingora_proxy::Session;
 
+use super::connection::Connection;
 use super::context::Context;
+use super::parts::{self, Part, Piece};
 use super::respond::{Answer, respond};
 use super::state::Shared;
 use super::{caching, link, trace};
-use crate::http_cache::{self, Outcome, Reuse, Selection};
-use crate::store::{Object, ObjectKey, write_field};
+use crate::http_cache::{self, Outcome, Reuse, Tiers};
+use crate::store::{Body, Object, ObjectKey, StoredFile, Whole};
 
-/// What is sent of an object.
-enum Part {
-    Whole,
-    NotModified,
-    Range(Range<usize>),
-    Ranges(Vec<Range<usize>>, String),
-    Unsatisfiable,
-}
+/// Bytes of a body on the disk up to which they are read and sent with the head, rather than sent by the kernel.
+const COPIED: u64 = 16 * 1024;
 
-/// Answers from the memory tier if that is all it takes; `false`: the request goes on.
+/// Answers from the store if that is all it takes; `false`: the request goes on.
 ///
 /// # Errors
-/// The client has gone.
+/// The client has gone, or the disk has failed in the middle of the body.
 pub async fn answer(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Result<bool> {
     let Some(request) = &ctx.request else { return Ok(false) };
-    let Some((key, _)) = &request.key else { return Ok(false) };
+    let Some((key, text)) = &request.key else { return Ok(false) };
     let header = session.req_header();
     if !http_cache::is_cached_method(&header.method) || session.is_upgrade_req() {
         return Ok(false);
     }
-    let found = find(shared, ObjectKey::primary(key.hash), &header.headers);
-    let Some(object) = found.filter(|object| shared.store.is_usable(&object.head.record)) else {
-        return Ok(false);
+    let key = ObjectKey::primary(key.hash);
+    let found = match in_memory(shared, key, &header.headers) {
+        None if shared.store.disks().is_empty() => None,
+        None => {
+            let tiers = request.cache_policy().map(|policy| policy.tiers).unwrap_or_default();
+            anywhere(shared, key, text.as_bytes(), tiers, &header.headers).await
+        }
+        found => found.filter(|object| shared.store.is_usable(&object.head.record)),
     };
+    let Some(object) = found else { return Ok(false) };
     let facts = &object.head.record.facts;
     let stale = match http_cache::reuse(facts, &request.directives, ctx.now) {
         Reuse::Fresh => false,
         Reuse::Stale => true,
-        Reuse::StaleWhileRevalidate | Reuse::Revalidate(_) | Reuse::OnlyIfCached => return Ok(false),
+        Reuse::StaleWhileRevalidate | Reuse::Revalidate(_) | Reuse::OnlyIfCached => {
+            ctx.cache.found = Some(object);
+            return Ok(false);
+        }
     };
+    let part = parts::part(&object, &header.method, &header.headers, ctx);
+    if !is_there(&object, &part).await {
+        return Ok(false);
+    }
     ctx.cache.outcome = if stale { Outcome::Stale } else { Outcome::Hit };
     ctx.cache.ttl = Some(facts.ttl(ctx.now));
-    serve(session, ctx, &object).await?;
+    object.hit();
+    send(session, ctx, &object, part).await?;
     Ok(true)
 }
 
 /// Answers with what the request wants of an object.
 ///
 /// # Errors
-/// The client has gone.
+/// The client has gone, or the disk has failed.
 pub async fn serve(session: &mut Session, ctx: &mut Context, object: &Arc<Object>) -> Result<()> {
-    ctx.cache.tier = "memory";
     let header = session.req_header();
-    let part = part(object, &header.method, &header.headers, ctx);
+    let part = parts::part(object, &header.method, &header.headers, ctx);
     send(session, ctx, object, part).await
 }
 
 /// Answers a request that must not go to the origin, where the store has nothing for it (RFC 9111 §5.2.1.7).
 pub async fn only_if_cached(session: &mut Session, ctx: &mut Context) -> Result<()> {
     let text = "The request is only for what is stored, and nothing usable is.";
-    respond(session, ctx, Answer::new(StatusCode::GATEWAY_TIMEOUT, text, "only-if-cached")).await
+    respond(session, ctx, Answer::new(http::StatusCode::GATEWAY_TIMEOUT, text, "only-if-cached")).await
 }
 
-/// The variant of the object that the request selects.
-fn find(shared: &Shared, key: ObjectKey, request: &HeaderMap) -> Option<Arc<Object>> {
-    let memory = shared.store.memory();
-    let first = memory.get(&key)?;
+/// The variant that a request selects.
+enum Variant {
+    /// The one that was looked at.
+    This,
+    /// Another one, by its hash.
+    Other(Option<HashBinary>),
+}
+
+fn variant(first: &Object, request: &HeaderMap) -> Variant {
     if first.head.variance.is_none() && !first.head.response.headers.contains_key(VARY) {
-        return Some(first);
+        return Variant::This;
     }
-    let wanted = caching::variance_of(&first.head.response.headers, request);
-    if wanted == first.head.variance {
-        return Some(first);
+    match caching::variance_of(&first.head.response.headers, request) {
+        wanted if wanted == first.head.variance => Variant::This,
+        wanted => Variant::Other(wanted),
     }
-    let variant = memory.get(&ObjectKey { variance: wanted, ..key })?;
-    // One that is older than the first belongs to a Vary that is no longer in force.
-    (variant.head.variance == wanted && variant.head.provenance >= first.head.provenance).then_some(variant)
 }
 
-fn part(object: &Object, method: &Method, request: &HeaderMap, ctx: &Context) -> Part {
-    let (head, length) = (&object.head, object.body.len() as u64);
-    let (status, stored) = (head.response.status, &head.response.headers);
-    let to_usize = |r: Range<u64>| r.start as usize..r.end as usize;
-    match http_cache::select(method, request, status, stored, &head.record.facts, length, ctx.now) {
-        Selection::Whole => Part::Whole,
-        Selection::NotModified => Part::NotModified,
-        Selection::Range(range) => Part::Range(to_usize(range)),
-        Selection::Ranges(ranges) => {
-            Part::Ranges(ranges.into_iter().map(to_usize).collect(), format!("foreland-{}", ctx.id))
-        }
-        Selection::Unsatisfiable => Part::Unsatisfiable,
-    }
+/// Whether a further variant is of the same family as the first: one that is older belongs to a Vary that is no longer
+/// in force.
+fn belongs(variant: &Object, wanted: Option<HashBinary>, first: &Object) -> bool {
+    variant.head.variance == wanted && variant.head.provenance >= first.head.provenance
+}
+
+/// The variant of the object that the request selects, from memory.
+fn in_memory(shared: &Shared, key: ObjectKey, request: &HeaderMap) -> Option<Arc<Object>> {
+    let memory = shared.store.memory();
+    let first = memory.get(&key.id())?;
+    let Variant::Other(wanted) = variant(&first, request) else { return Some(first) };
+    let other = memory.get(&ObjectKey { variance: wanted, ..key }.id())?;
+    belongs(&other, wanted, &first).then_some(other)
+}
+
+/// The same, from whatever tier has it.
+async fn anywhere(
+    shared: &Shared,
+    key: ObjectKey,
+    text: &[u8],
+    tiers: Tiers,
+    request: &HeaderMap,
+) -> Option<Arc<Object>> {
+    let first = shared.store.find(key, text, tiers).await?;
+    let Variant::Other(wanted) = variant(&first, request) else { return Some(first) };
+    let other = shared.store.find(ObjectKey { variance: wanted, ..key }, text, tiers).await?;
+    belongs(&other, wanted, &first).then_some(other)
+}
+
+/// Whether the first bytes of what is to be sent can be had. What turns out to be damaged after the head has left ends
+/// the connection; before, it is a miss.
+async fn is_there(object: &Object, part: &Part) -> bool {
+    let Body::Disk(file) = &object.body else { return true };
+    let range = match part {
+        Part::NotModified | Part::Unsatisfiable => return true,
+        Part::Whole => 0..file.len(),
+        Part::Range(range) => range.clone(),
+        Part::Ranges(ranges, _) => match ranges.first() {
+            Some(range) => range.clone(),
+            None => return true,
+        },
+    };
+    file.ready(range).await.is_ok()
 }
 
 async fn send(session: &mut Session, ctx: &mut Context, object: &Arc<Object>, part: Part) -> Result<()> {
+    ctx.cache.tier = object.body.tier();
+    let (pieces, mut length) = parts::pieces(object, &part);
     let bodiless = session.req_header().method == Method::HEAD;
-    let body = if bodiless { Bytes::new() } else { body(object, &part) };
-    ctx.reply.status = status(object, &part).as_u16();
+    if bodiless {
+        length = 0;
+    }
+    ctx.reply.status = parts::status(object, &part).as_u16();
     // Only a GET has parts, so this is the length that a part's head states.
-    let length = body.len();
-    ctx.reply.body_bytes = Some(length as u64);
+    ctx.reply.body_bytes = Some(length);
+    let pieces = if bodiless { &[][..] } else { &pieces[..] };
     if session.is_body_done()
         && let Some(connection) = link::connection(session)
     {
         let kept = link::is_kept(session);
         let old = session.req_header().version == Version::HTTP_10;
+        let whole = in_one(object, pieces, length).await?;
+        let in_one = whole.is_some();
         connection.reply(
             |wire| {
-                write_head(wire, object, &part, length, ctx);
+                parts::write_head(wire, object, &part, length, ctx);
                 trace::write_cache_status(wire, ctx);
                 match (kept, old) {
                     (false, _) => wire.extend_from_slice(b"Connection: close\r\n"),
@@ -127,9 +174,16 @@ async fn send(session: &mut Session, ctx: &mut Context, object: &Arc<Object>, pa
                 }
                 wire.extend_from_slice(b"\r\n");
             },
-            body,
+            whole.unwrap_or_default(),
         );
         ctx.reply.first_byte = Some(ctx.started.elapsed());
+        if !in_one && let Body::Disk(file) = &object.body {
+            ctx.reply.begun = true;
+            let mut sent = 0;
+            let outcome = send_pieces(connection, file, pieces, &mut sent).await;
+            ctx.reply.body_bytes = Some(sent);
+            outcome?;
+        }
         if ctx.cache.stale_if_error {
             // Pingora's session has begun another response.
             let sent = connection.send_out().await;
@@ -137,134 +191,88 @@ async fn send(session: &mut Session, ctx: &mut Context, object: &Arc<Object>, pa
         }
         return session.as_downstream_mut().finish_body().await;
     }
-    let head = head(object, &part, length, ctx)?;
-    let end = body.is_empty();
-    session.write_response_header(Box::new(head), end).await?;
+    let head = parts::head(object, &part, length, ctx)?;
+    session.write_response_header(Box::new(head), length == 0).await?;
     ctx.reply.first_byte = Some(ctx.started.elapsed());
-    if end {
-        return Ok(());
-    }
-    session.write_response_body(Some(body), true).await
-}
-
-fn status(object: &Object, part: &Part) -> StatusCode {
-    match part {
-        Part::Whole => object.head.response.status,
-        Part::NotModified => StatusCode::NOT_MODIFIED,
-        Part::Range(_) | Part::Ranges(..) => StatusCode::PARTIAL_CONTENT,
-        Part::Unsatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
-    }
-}
-
-fn body(object: &Object, part: &Part) -> Bytes {
-    match part {
-        Part::Whole => object.body.clone(),
-        Part::NotModified | Part::Unsatisfiable => Bytes::new(),
-        Part::Range(range) => object.body.slice(range.clone()),
-        Part::Ranges(ranges, boundary) => multipart(object, ranges, boundary),
-    }
-}
-
-/// RFC 9110 §14.6: `multipart/byteranges`.
-fn multipart(object: &Object, ranges: &[Range<usize>], boundary: &str) -> Bytes {
-    let content_type = object.head.response.headers.get(CONTENT_TYPE);
-    let mut body = BytesMut::new();
-    for range in ranges {
-        body.extend_from_slice(format!("\r\n--{boundary}\r\n").as_bytes());
-        if let Some(content_type) = content_type {
-            body.extend_from_slice(b"Content-Type: ");
-            body.extend_from_slice(content_type.as_bytes());
-            body.extend_from_slice(b"\r\n");
-        }
-        let content_range = content_range(Some(range), object.body.len());
-        body.extend_from_slice(format!("Content-Range: {content_range}\r\n\r\n").as_bytes());
-        body.extend_from_slice(&object.body[range.clone()]);
-    }
-    body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
-    body.freeze()
-}
-
-/// The value of Content-Range: for a part, or for none (RFC 9110 §14.4).
-pub(super) fn content_range(range: Option<&Range<usize>>, len: usize) -> String {
-    match range {
-        Some(range) => format!("bytes {}-{}/{len}", range.start, range.end - 1),
-        None => format!("bytes */{len}"),
-    }
-}
-
-/// The fields of the stored response that go with a part of it.
-fn goes_with(part: &Part, name: &HeaderName) -> bool {
-    if name == AGE || name == CONTENT_LENGTH {
-        return false;
-    }
-    match part {
-        Part::Whole | Part::Range(_) => true,
-        Part::Ranges(..) => name != CONTENT_TYPE,
-        // RFC 9110 §15.4.5: no representation metadata but what helps a cache.
-        Part::NotModified => !name.as_str().starts_with("content-") || name == http::header::CONTENT_LOCATION,
-        Part::Unsatisfiable => !name.as_str().starts_with("content-") && name != CACHE_CONTROL,
-    }
-}
-
-/// The fields that are the part's own; `length`: that of its body, in bytes.
-fn own_fields(object: &Object, part: &Part, length: usize) -> Vec<(HeaderName, String)> {
-    let len = object.body.len();
-    match part {
-        Part::Whole | Part::NotModified => Vec::new(),
-        Part::Range(range) => {
-            vec![(CONTENT_RANGE, content_range(Some(range), len)), (CONTENT_LENGTH, length.to_string())]
-        }
-        Part::Ranges(_, boundary) => vec![
-            (CONTENT_TYPE, format!("multipart/byteranges; boundary={boundary}")),
-            (CONTENT_LENGTH, length.to_string()),
-        ],
-        Part::Unsatisfiable => {
-            vec![(CONTENT_RANGE, content_range(None, len)), (CONTENT_LENGTH, "0".to_owned())]
+    let mut left = length;
+    for piece in pieces {
+        let mut range = match piece {
+            Piece::Text(text) => {
+                left -= text.len() as u64;
+                session.write_response_body(Some(text.clone()), left == 0).await?;
+                continue;
+            }
+            Piece::Range(range) => range.clone(),
+        };
+        while let Some(bytes) = next(object, &mut range).await? {
+            left -= bytes.len() as u64;
+            session.write_response_body(Some(bytes), left == 0).await?;
         }
     }
+    Ok(())
 }
 
-/// Status line and fields for HTTP/1.1, up to Age.
-fn write_head(wire: &mut Vec<u8>, object: &Object, part: &Part, length: usize, ctx: &Context) {
-    if let Part::Whole = part {
-        wire.extend_from_slice(&object.wire);
-    } else {
-        let status = status(object, part);
-        wire.extend_from_slice(b"HTTP/1.1 ");
-        wire.extend_from_slice(status.as_str().as_bytes());
-        wire.push(b' ');
-        wire.extend_from_slice(status.canonical_reason().unwrap_or("").as_bytes());
-        wire.extend_from_slice(b"\r\n");
-        let stored = object.head.response.headers.iter().filter(|(name, _)| goes_with(part, name));
-        for (name, value) in stored.map(|(n, v)| (n.as_str(), v.as_bytes())) {
-            write_field(wire, name, value);
+/// What of a range is written at once where Pingora frames it: all that memory has, and a piece of what is on the disk.
+async fn next(object: &Object, range: &mut std::ops::Range<u64>) -> Result<Option<Bytes>> {
+    match &object.body {
+        Body::Memory(bytes) if !range.is_empty() => {
+            let all = std::mem::replace(range, 0..0);
+            Ok(Some(bytes.slice(all.start as usize..all.end as usize)))
         }
-        for (name, value) in own_fields(object, part, length) {
-            write_field(wire, name.as_str(), value.as_bytes());
-        }
+        Body::Memory(_) => Ok(None),
+        Body::Disk(_) => Whole::next(object, range).await,
     }
-    wire.extend_from_slice(b"Age: ");
-    let mut digits = itoa::Buffer::new();
-    wire.extend_from_slice(digits.format(object.head.record.facts.age_seconds(ctx.now)).as_bytes());
-    wire.extend_from_slice(b"\r\n");
 }
 
-/// The same for HTTP/2, and for connections that Pingora frames.
-fn head(object: &Object, part: &Part, length: usize, ctx: &Context) -> Result<ResponseHeader> {
-    let stored = &object.head.response;
-    let mut head = ResponseHeader::build_no_case(status(object, part), Some(stored.headers.len() + 4))?;
-    for (name, value) in stored.headers.iter().filter(|(name, _)| goes_with(part, name)) {
-        head.append_header(name.clone(), value.clone())?;
+/// The content in one piece, if it is in memory, or so little that it may as well be; `None`: it is in a file.
+async fn in_one(object: &Object, pieces: &[Piece], length: u64) -> Result<Option<Bytes>> {
+    let file = match &object.body {
+        Body::Memory(bytes) => {
+            let slice = |range: &std::ops::Range<u64>| bytes.slice(range.start as usize..range.end as usize);
+            return Ok(Some(match pieces {
+                [] => Bytes::new(),
+                [Piece::Range(range)] => slice(range),
+                pieces => {
+                    let mut all = bytes::BytesMut::with_capacity(length as usize);
+                    for piece in pieces {
+                        match piece {
+                            Piece::Text(text) => all.extend_from_slice(text),
+                            Piece::Range(range) => all.extend_from_slice(&slice(range)),
+                        }
+                    }
+                    all.freeze()
+                }
+            }));
+        }
+        Body::Disk(file) => file,
+    };
+    match pieces {
+        [] => Ok(Some(Bytes::new())),
+        [Piece::Range(range)] if length <= COPIED => file.read(range.clone()).await.map(Some),
+        _ => Ok(None),
     }
-    for (name, value) in own_fields(object, part, length) {
-        head.insert_header(name, value)?;
+}
+
+/// Sends what is in a file, behind the head that waits in the connection; `sent` counts the bytes of it.
+async fn send_pieces(connection: &Connection, file: &StoredFile, pieces: &[Piece], sent: &mut u64) -> Result<()> {
+    let gone = |e: std::io::Error| Error::because(ErrorType::WriteError, "a stored response", e).into_down();
+    for piece in pieces {
+        match piece {
+            Piece::Text(text) => {
+                connection.add(text);
+                *sent += text.len() as u64;
+            }
+            Piece::Range(range) => {
+                let mut at = range.start;
+                while at < range.end {
+                    let window = file.window(at..range.end).await?;
+                    let end = window.end;
+                    connection.send_file(file, window).await.map_err(gone)?;
+                    *sent += end - at;
+                    at = end;
+                }
+            }
+        }
     }
-    if let Part::Whole = part
-        && stored.status != StatusCode::NO_CONTENT
-    {
-        head.insert_header(CONTENT_LENGTH, object.body.len())?;
-    }
-    head.insert_header(AGE, object.head.record.facts.age_seconds(ctx.now))?;
-    trace::add_cache_status(&mut head, ctx)?;
-    Ok(head)
+    Ok(())
 }

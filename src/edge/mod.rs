@@ -28,6 +28,7 @@ mod linger;
 mod link;
 mod listener;
 mod notify;
+mod parts;
 mod post;
 mod preface;
 mod proxy;

@@ -58,7 +58,8 @@ pub fn begin(shared: &Shared, session: &Session, response: &ResponseHeader, ctx:
         return;
     };
     let length = http_cache::content_length(&response.headers);
-    if length.is_some_and(|length| length > shared.store.memory().max_object()) || !shared.store.has_room() {
+    let key = ObjectKey::primary(post.key.hash);
+    if length.is_some_and(|length| !shared.store.takes(length, &key, policy.tiers)) || !shared.store.has_room() {
         return;
     }
     // Its own invalidation, and no other.
@@ -69,17 +70,17 @@ pub fn begin(shared: &Shared, session: &Session, response: &ResponseHeader, ctx:
     }
     let shareable = admission::shareable(&stored, response, received);
     let mut meta =
-        admission::meta(post.text.as_bytes(), &stored, shareable, Identity { id: 0, began: now, asked: sent, url });
+        admission::meta(post.text.as_bytes(), &stored, shareable, Identity { id: 0, began: now, asked: sent, url, tiers: policy.tiers });
     if let Some(variance) = caching::variance_of(meta.headers(), &header.headers) {
         meta.set_variance(variance);
     }
     let Some(head) = Head::of(&meta) else { return };
     // A client that reads slowly, or leaves, must hold back nobody: until it is whole, it is not to be found.
-    let fill = shared.store.fill_aside(ObjectKey::primary(post.key.hash), head);
+    let fill = shared.store.fill_aside(key, head);
     ctx.cache.stored = true;
     if length == Some(0) {
         // No body will be seen to come.
-        let _ = fill.finish();
+        tokio::spawn(fill.finish());
     } else {
         ctx.cache.beside = Some(fill);
     }
@@ -94,7 +95,8 @@ pub fn came(data: Option<&Bytes>, end: bool, ctx: &mut Context) {
         Err(_) | Ok(Written::Outgrown | Written::Passed) => ctx.cache.beside = None,
         Ok(Written::Kept) if end => {
             if let Some(fill) = ctx.cache.beside.take() {
-                let _ = fill.finish();
+                // The client need not wait for the disk.
+                tokio::spawn(fill.finish());
             }
         }
         Ok(Written::Kept) => {}

@@ -151,7 +151,7 @@ impl ProxyHttp for Edge {
     ) -> Result<()> {
         upstream::response(session, response, ctx)?;
         interim::send(session, response, ctx).await;
-        invalidate::by(&self.shared, session, response, ctx);
+        invalidate::by(&self.shared, session, response, ctx).await;
         if ctx.upstream.end == End::InDoubt {
             return framing::answer_once(session, response, ctx).await;
         }

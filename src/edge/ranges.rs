@@ -9,7 +9,7 @@ use pingora::http::ResponseHeader;
 use pingora_proxy::{RangeType, Session};
 
 use super::context::Context;
-use super::hit::content_range;
+use super::parts::content_range;
 use crate::http_cache::{self, Ranges};
 
 /// Makes a head that of the parts that the client asks for, and says which these are.
@@ -34,14 +34,14 @@ fn cut(ranges: Ranges, length: usize, head: &mut ResponseHeader) -> Result<Range
                 head.remove_header(&name);
             }
             head.insert_header(CONTENT_LENGTH, 0)?;
-            head.insert_header(CONTENT_RANGE, content_range(None, length))?;
+            head.insert_header(CONTENT_RANGE, content_range(None, length as u64))?;
             Ok(RangeType::Invalid)
         }
         Ranges::Single(range) => {
             let range = to_usize(range);
             head.set_status(StatusCode::PARTIAL_CONTENT)?;
             head.insert_header(CONTENT_LENGTH, range.len())?;
-            head.insert_header(CONTENT_RANGE, content_range(Some(&range), length))?;
+            head.insert_header(CONTENT_RANGE, content_range(Some(&(range.start as u64..range.end as u64)), length as u64))?;
             Ok(RangeType::Single(range))
         }
         // The body passes once, so parts in another order than its own cannot be cut out of it.

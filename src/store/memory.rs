@@ -1,12 +1,12 @@
 //! The memory tier: whole objects, bounded in bytes, found without decoding anything.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
-use super::key::{AlreadyHashed, ObjectKey};
+use super::key::{AlreadyHashed, ObjectId};
 use super::object::Object;
 use crate::config::model;
 
@@ -21,8 +21,8 @@ const MAX_SHARDS: u64 = 64;
 /// Objects in memory. A lookup takes one shard's lock for reading; the policy (Clock-PRO with a ghost list, of the
 /// S3-FIFO family) keeps what is asked for again when a scan passes through.
 pub struct MemoryTier {
-    cache: Cache<ObjectKey, Arc<Object>, Weight, AlreadyHashed, Evictions>,
-    evictions: Arc<AtomicU64>,
+    cache: Cache<ObjectId, Arc<Object>, Weight, AlreadyHashed, Evictions>,
+    evictions: Evictions,
     max_object: u64,
 }
 
@@ -38,7 +38,7 @@ pub struct MemoryUsage {
 impl MemoryTier {
     /// An empty tier.
     pub fn new(config: model::MemoryTier) -> MemoryTier {
-        let fit = (config.size / (config.max_object.max(1) * LARGEST_PER_SHARD)).clamp(1, MAX_SHARDS);
+        let fit = (config.size / (config.max_object.max(1).saturating_mul(LARGEST_PER_SHARD))).clamp(1, MAX_SHARDS);
         // Rounded down: the crate rounds up.
         let shards = 1 << fit.ilog2();
         let options = OptionsBuilder::new()
@@ -46,8 +46,8 @@ impl MemoryTier {
             .estimated_items_capacity(usize::try_from(config.size / TYPICAL_OBJECT).unwrap_or(usize::MAX).max(16))
             .shards(shards)
             .build();
-        let evictions = Arc::new(AtomicU64::new(0));
-        let lifecycle = Evictions(evictions.clone());
+        let evictions = Evictions { count: Arc::default(), on_used: Arc::default() };
+        let lifecycle = evictions.clone();
         let cache = match options {
             Ok(options) => Cache::with_options(options, Weight, AlreadyHashed::default(), lifecycle),
             // Only a missing capacity is an error, and both are given.
@@ -57,23 +57,23 @@ impl MemoryTier {
     }
 
     /// The object under a key, and note that it was asked for.
-    pub fn get(&self, key: &ObjectKey) -> Option<Arc<Object>> {
-        self.cache.get(key)
+    pub fn get(&self, id: &ObjectId) -> Option<Arc<Object>> {
+        self.cache.get(id)
     }
 
     /// The object under a key, without a trace.
-    pub fn peek(&self, key: &ObjectKey) -> Option<Arc<Object>> {
-        self.cache.peek(key)
+    pub fn peek(&self, id: &ObjectId) -> Option<Arc<Object>> {
+        self.cache.peek(id)
     }
 
     /// Stores an object in place of what was there.
-    pub fn insert(&self, key: ObjectKey, object: Arc<Object>) {
-        self.cache.insert(key, object);
+    pub fn insert(&self, id: ObjectId, object: Arc<Object>) {
+        self.cache.insert(id, object);
     }
 
     /// Whether there was one.
-    pub fn remove(&self, key: &ObjectKey) -> bool {
-        self.cache.remove(key).is_some()
+    pub fn remove(&self, id: &ObjectId) -> bool {
+        self.cache.remove(id).is_some()
     }
 
     /// The largest body that is kept, in bytes.
@@ -81,12 +81,27 @@ impl MemoryTier {
         self.max_object
     }
 
+    /// Whether so many bytes more would throw nothing out.
+    pub fn has_room(&self, weight: u64) -> bool {
+        self.cache.weight() + weight <= self.cache.capacity()
+    }
+
+    /// Who is told of objects that had to go though they had been of use.
+    pub fn on_used_evicted(&self, told: impl Fn(&ObjectId) + Send + Sync + 'static) {
+        let _ = self.evictions.on_used.set(Box::new(told));
+    }
+
+    /// All that is here, as far as nothing changes meanwhile.
+    pub fn iter(&self) -> impl Iterator<Item = (ObjectId, Arc<Object>)> {
+        self.cache.iter()
+    }
+
     pub fn usage(&self) -> MemoryUsage {
         MemoryUsage {
             objects: self.cache.len() as u64,
             bytes: self.cache.weight(),
             capacity: self.cache.capacity(),
-            evictions: self.evictions.load(Ordering::Relaxed),
+            evictions: self.evictions.count.load(Ordering::Relaxed),
         }
     }
 }
@@ -94,20 +109,31 @@ impl MemoryTier {
 #[derive(Clone)]
 struct Weight;
 
-impl Weighter<ObjectKey, Arc<Object>> for Weight {
-    fn weight(&self, _: &ObjectKey, object: &Arc<Object>) -> u64 {
+impl Weighter<ObjectId, Arc<Object>> for Weight {
+    fn weight(&self, _: &ObjectId, object: &Arc<Object>) -> u64 {
         object.weight()
     }
 }
 
-#[derive(Clone)]
-struct Evictions(Arc<AtomicU64>);
+/// What is done about an object that had to go: it has been of use since anybody looked, or it has not.
+type OnEvict = Box<dyn Fn(&ObjectId) + Send + Sync>;
 
-impl Lifecycle<ObjectKey, Arc<Object>> for Evictions {
+#[derive(Clone)]
+struct Evictions {
+    count: Arc<AtomicU64>,
+    on_used: Arc<OnceLock<OnEvict>>,
+}
+
+impl Lifecycle<ObjectId, Arc<Object>> for Evictions {
     type RequestState = ();
 
-    fn on_evict(&self, (): &mut (), _: ObjectKey, _: Arc<Object>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+    fn on_evict(&self, (): &mut (), id: ObjectId, object: Arc<Object>) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        if object.was_hit_lately()
+            && let Some(told) = self.on_used.get()
+        {
+            told(&id);
+        }
     }
 }
 

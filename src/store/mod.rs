@@ -1,4 +1,5 @@
-//! The store: a memory tier, the fills that are on their way into it, and the `Storage` of Pingora over both.
+//! The store: a memory tier over disks, the fills that are on their way into them, and the `Storage` of Pingora over
+//! all of it.
 
 mod disk;
 mod failures;
@@ -6,14 +7,20 @@ mod fill;
 mod key;
 mod memory;
 mod object;
+mod reading;
 mod sketch;
 mod storage;
+#[expect(clippy::module_inception, reason = "the store itself")]
+mod store;
 mod uncacheable;
 
+pub use disk::{Disk, DiskUsage, Disks, StoredFile};
 pub use failures::Failures;
 pub use fill::{Fill, MAX_LAG, Written};
 pub use key::{ObjectId, ObjectKey};
 pub use memory::{MemoryTier, MemoryUsage};
-pub use object::{Head, Object, Record, UrlMark, meta_of, write_field};
-pub use storage::{Followed, Rejection, Store, Whole, Writer};
+pub use object::{Body, Head, Object, Record, UrlMark, meta_of, write_field};
+pub use reading::{Followed, PIECE, Whole};
+pub use storage::{Looked, Writer};
+pub use store::{Rejection, Store};
 pub use uncacheable::{Expect, Uncacheable};

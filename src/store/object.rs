@@ -1,6 +1,7 @@
 //! What is stored: a response, ready to be sent.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -10,7 +11,8 @@ use pingora::http::ResponseHeader;
 use pingora_cache::CacheMeta;
 use pingora_cache::key::HashBinary;
 
-use crate::http_cache::{Facts, Timestamp, parse_http_date};
+use super::disk::StoredFile;
+use crate::http_cache::{Facts, Tiers, Timestamp, parse_http_date};
 
 /// What goes to the store with a response and comes back with it, in the extensions of Pingora's `CacheMeta`.
 #[derive(Clone, Debug)]
@@ -28,6 +30,8 @@ pub struct Record {
     pub asked: Timestamp,
     /// The same as `began` for the URL, where the key has more than that.
     pub url: Option<UrlMark>,
+    /// Where it may be kept: as its route has it, so not stored with it.
+    pub tiers: Tiers,
 }
 
 /// How often a URL has been invalidated, and where that is counted.
@@ -64,10 +68,42 @@ pub struct Head {
 #[derive(Debug)]
 pub struct Object {
     pub head: Arc<Head>,
-    pub body: Bytes,
+    pub body: Body,
     /// The HTTP/1.1 status line and fields, each with its line end; without Age and whatever else differs from one
     /// response to the next, and without the empty line.
     pub wire: Bytes,
+    hits: AtomicU32,
+    /// How many of them an eviction policy has taken into account.
+    credited: AtomicU32,
+}
+
+/// Where a stored body is.
+#[derive(Clone, Debug)]
+pub enum Body {
+    Memory(Bytes),
+    Disk(Arc<StoredFile>),
+}
+
+impl Body {
+    /// In bytes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Body::Memory(bytes) => bytes.len() as u64,
+            Body::Disk(file) => file.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The name of the tier, as logs and metrics have it.
+    pub fn tier(&self) -> &'static str {
+        match self {
+            Body::Memory(_) => "memory",
+            Body::Disk(_) => "disk",
+        }
+    }
 }
 
 impl Head {
@@ -80,12 +116,29 @@ impl Head {
     }
 
     /// The same head for a body whose length is known now.
-    pub fn with_length(&self, len: usize) -> Head {
+    pub fn with_length(&self, len: u64) -> Head {
         let mut response = self.response.clone();
         if response.status != StatusCode::NO_CONTENT && !response.headers.contains_key(CONTENT_LENGTH) {
             let _ = response.insert_header(CONTENT_LENGTH, len);
         }
         Head { response, record: self.record.clone(), ..*self }
+    }
+
+    /// Whether another response for the same, which came while this one was being fetched, is the later of the two
+    /// (RFC 9111 §4): by Date, and by the order in which they came where that is the same.
+    pub fn is_older_than(&self, other: &Head) -> bool {
+        let (ours, theirs) = (&self.record, &other.record);
+        if theirs.facts.received < ours.asked {
+            return false;
+        }
+        let date = |head: &Head| {
+            let date = head.response.headers.get(DATE)?;
+            parse_http_date(date.as_bytes(), head.record.facts.received)
+        };
+        match (date(self), date(other)) {
+            (Some(a), Some(b)) if a != b => a < b,
+            _ => ours.id < theirs.id,
+        }
     }
 
     /// What Pingora's cache wants to know.
@@ -100,34 +153,43 @@ impl Head {
 }
 
 impl Object {
-    /// Whether another response for the same, which came while this one was being fetched, is the later of the two
-    /// (RFC 9111 §4): by Date, and by the order in which they came where that is the same.
-    pub fn is_older_than(&self, other: &Object) -> bool {
-        let (ours, theirs) = (&self.head.record, &other.head.record);
-        if theirs.facts.received < ours.asked {
-            return false;
-        }
-        let date = |object: &Object| {
-            let date = object.head.response.headers.get(DATE)?;
-            parse_http_date(date.as_bytes(), object.head.record.facts.received)
-        };
-        match (date(self), date(other)) {
-            (Some(a), Some(b)) if a != b => a < b,
-            _ => ours.id < theirs.id,
-        }
+    /// A whole response; a body in memory should not share it with anything larger.
+    pub fn new(head: Arc<Head>, body: Body) -> Object {
+        let wire = wire(&head.response, body.len());
+        Object { head, body, wire, hits: AtomicU32::new(0), credited: AtomicU32::new(0) }
     }
 
-    /// A whole response; `body` should not share memory with anything larger.
-    pub fn new(head: Arc<Head>, body: Bytes) -> Object {
-        let wire = wire(&head.response, body.len());
-        Object { head, body, wire }
+    /// The same response with another head or in another tier: its hits go on counting.
+    pub fn succeeding(self, before: &Object) -> Object {
+        self.hits.store(before.hits(), Ordering::Relaxed);
+        self
+    }
+
+    /// Counts a hit.
+    pub fn hit(&self) {
+        self.hits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Hits since it was stored, or found on the disk.
+    pub fn hits(&self) -> u32 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    /// Whether there have been hits since this was last asked.
+    pub fn was_hit_lately(&self) -> bool {
+        let hits = self.hits();
+        self.credited.swap(hits, Ordering::Relaxed) != hits
     }
 
     /// The bytes that this object takes, all told.
     pub fn weight(&self) -> u64 {
         /// Cost of the tier's own entry, of allocations' headers and rounding.
         const ENTRY: usize = 256;
-        (size_of::<Object>() + size_of::<Head>() + self.head.size + self.wire.len() + self.body.len() + ENTRY) as u64
+        let body = match &self.body {
+            Body::Memory(bytes) => bytes.len(),
+            Body::Disk(_) => 0,
+        };
+        (size_of::<Object>() + size_of::<Head>() + self.head.size + self.wire.len() + body + ENTRY) as u64
     }
 }
 
@@ -169,7 +231,7 @@ fn is_written_apart(name: &http::HeaderName) -> bool {
     name == AGE || name == TRANSFER_ENCODING || name == CONTENT_LENGTH
 }
 
-fn wire(response: &ResponseHeader, body_len: usize) -> Bytes {
+fn wire(response: &ResponseHeader, body_len: u64) -> Bytes {
     let status = response.status;
     let mut wire =
         Vec::with_capacity(64 + response.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum::<usize>());

@@ -1,0 +1,424 @@
+//! All that is stored, in memory and on disks, and what is on its way there.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use pingora_cache::CacheMeta;
+use pingora_cache::key::HashBinary;
+
+use super::disk::{Disk, Disks, Wanted};
+use super::failures::Failures;
+use super::fill::{Fill, Reader, Room};
+use super::key::{AlreadyHashed, ObjectKey};
+use super::memory::MemoryTier;
+use super::object::{Body, Head, Object, Record, UrlMark};
+use super::sketch::Sketch;
+use super::storage::Writer;
+use super::uncacheable::Uncacheable;
+use crate::config::model;
+use crate::http_cache::{Policy, Tiers};
+
+const SHARDS: usize = 16;
+
+/// Resources that share a sequence: the more, the fewer fills are given up for somebody else's invalidation.
+const SEQUENCES: usize = 4096;
+
+/// What fills may hold in memory at least, where a disk takes what is large: a window for each of many.
+const HELD_WITH_DISK: u64 = 128 * 1024 * 1024;
+
+/// All that is stored. One for the life of the process.
+pub struct Store {
+    memory: Arc<MemoryTier>,
+    disks: Arc<Disks>,
+    fills: [Mutex<HashMap<ObjectKey, Arc<Fill>, AlreadyHashed>>; SHARDS],
+    /// Fills whose own reader has not come yet. Another fill of the same key may be the one that is found by it.
+    starting: Mutex<HashMap<u64, Arc<Fill>>>,
+    next_id: AtomicU64,
+    sequences: Box<[AtomicU64]>,
+    running: AtomicUsize,
+    /// Bytes that the fills hold, and what they may.
+    held: Arc<AtomicU64>,
+    held_max: u64,
+    uncacheable: Uncacheable,
+    failures: Failures,
+    sketch: Sketch,
+    rejected: [AtomicU64; Rejection::ALL.len()],
+}
+
+/// Why something that may be stored is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// Larger than any tier takes.
+    TooLarge,
+    /// The fills in progress hold as much memory as they may.
+    Fills,
+    /// It has not been asked for often enough (`after`).
+    Seldom,
+}
+
+impl Rejection {
+    pub const ALL: [Rejection; 3] = [Rejection::TooLarge, Rejection::Fills, Rejection::Seldom];
+
+    /// A stable word, for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Rejection::TooLarge => "too-large",
+            Rejection::Fills => "fills",
+            Rejection::Seldom => "seldom",
+        }
+    }
+}
+
+impl Store {
+    /// A store; lives as long as the process, which is what Pingora's cache wants of a storage.
+    pub fn leak(config: model::MemoryTier, disks: Disks) -> &'static Store {
+        let (memory, disks) = (Arc::new(MemoryTier::new(config)), Arc::new(disks));
+        if !disks.is_empty() {
+            // What serves from memory is of use on the disk too, though nobody reads it there.
+            let used = memory.clone();
+            disks.on_eviction(move |id| used.peek(&id).is_some_and(|object| object.was_hit_lately()));
+            let told = disks.clone();
+            memory.on_used_evicted(move |id| told.touch(id));
+        }
+        // One object must always fit, however small the tier is.
+        let held_max = (config.size / 2).max(config.max_object);
+        Box::leak(Box::new(Store {
+            held_max: if disks.is_empty() { held_max } else { held_max.max(HELD_WITH_DISK) },
+            memory,
+            disks,
+            fills: std::array::from_fn(|_| Mutex::default()),
+            starting: Mutex::default(),
+            // Numbers go on rising over restarts: what is on a disk has one from before.
+            next_id: AtomicU64::new(micros_since_epoch().max(1)),
+            sequences: (0..SEQUENCES).map(|_| AtomicU64::new(0)).collect(),
+            running: AtomicUsize::new(0),
+            held: Arc::default(),
+            uncacheable: Uncacheable::default(),
+            failures: Failures::default(),
+            sketch: Sketch::default(),
+            rejected: Default::default(),
+        }))
+    }
+
+    pub fn memory(&self) -> &MemoryTier {
+        &self.memory
+    }
+
+    pub fn disks(&self) -> &Arc<Disks> {
+        &self.disks
+    }
+
+    /// Which resources have lately been uncacheable.
+    pub fn uncacheable(&self) -> &Uncacheable {
+        &self.uncacheable
+    }
+
+    /// For which resources the origin has lately failed.
+    pub fn failures(&self) -> &Failures {
+        &self.failures
+    }
+
+    /// Counts what was not admitted.
+    pub fn reject(&self, why: Rejection) {
+        self.rejected[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that has been.
+    pub fn rejected(&self, why: Rejection) -> u64 {
+        self.rejected[why as usize].load(Ordering::Relaxed)
+    }
+
+    /// Fills in progress.
+    pub fn fills_running(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that fills in progress hold in memory, apart from the memory tier's own.
+    pub fn fill_bytes(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    // ---- what is stored
+
+    /// What is stored under a key, in either tier; `text`: the key's own.
+    pub async fn find(&self, key: ObjectKey, text: &[u8], tiers: Tiers) -> Option<Arc<Object>> {
+        let id = key.id();
+        let object = match self.memory.get(&id) {
+            Some(object) => Some(object),
+            None => self.find_on_disk(key, text, tiers).await,
+        };
+        object.filter(|object| self.is_usable(&object.head.record))
+    }
+
+    async fn find_on_disk(&self, key: ObjectKey, text: &[u8], tiers: Tiers) -> Option<Arc<Object>> {
+        let id = key.id();
+        let disk = self.disks.of(&id)?;
+        let began = self.sequence(&key.primary);
+        let object = disk.find(id, Wanted { text, variance: key.variance, began, tiers }).await?;
+        // Invalidated meanwhile: what was opened before may have been remembered after.
+        if self.sequence(&key.primary) != began {
+            disk.forget(&id);
+            return None;
+        }
+        self.promote(key, disk, object).await
+    }
+
+    /// Takes a copy into memory of what is small, and either finds room there or is not asked for the first time.
+    async fn promote(&self, key: ObjectKey, disk: &Disk, object: Arc<Object>) -> Option<Arc<Object>> {
+        let Body::Disk(file) = &object.body else { return Some(object) };
+        let len = file.len();
+        if !object.head.record.tiers.memory || len > self.memory.max_object() {
+            return Some(object);
+        }
+        if object.hits() == 0 && !self.memory.has_room(object.weight() + len) {
+            return Some(object);
+        }
+        let Ok(body) = file.read(0..len).await else {
+            return None;
+        };
+        let copy = Arc::new(Object::new(object.head.clone(), Body::Memory(body)).succeeding(&object));
+        if !self.keep(key, copy.clone()) {
+            return None;
+        }
+        // The one in memory answers from now on: the file need not stay open.
+        disk.close(&key.id());
+        Some(copy)
+    }
+
+    /// What can be found under a key without waiting: in memory, or open on a disk.
+    pub fn peek(&self, key: &ObjectKey) -> Option<Arc<Object>> {
+        let id = key.id();
+        self.memory.peek(&id).or_else(|| self.disks.of(&id)?.peek(&id))
+    }
+
+    /// Takes an object out of both tiers. Once it has returned, nobody finds it; the future is done when the disk has
+    /// forgotten it too.
+    pub fn remove(&self, key: &ObjectKey) -> impl Future<Output = bool> + Send + 'static {
+        let id = key.id();
+        let was = self.memory.remove(&id);
+        let gone = self.disks.of(&id).map(|disk| disk.remove(id));
+        async move {
+            match gone {
+                Some(gone) => gone.await | was,
+                None => was,
+            }
+        }
+    }
+
+    /// Whether a body of so many bytes can be kept in one of the tiers.
+    pub fn takes(&self, len: u64, key: &ObjectKey, tiers: Tiers) -> bool {
+        let room = self.room(key, tiers);
+        len <= room.memory || room.disk.is_some_and(|(_, max)| len <= max)
+    }
+
+    /// Whether the request with this key is the one from which on its route stores the response, `now` in milliseconds
+    /// since the process began. Counts it.
+    pub fn is_asked_often(&self, key: &HashBinary, policy: &Policy, now: u64) -> bool {
+        policy.after <= 1 || self.sketch.count(key, policy.within, now) >= u32::from(policy.after)
+    }
+
+    fn room(&self, key: &ObjectKey, tiers: Tiers) -> Room {
+        let disk = if tiers.disk { self.disks.of(&key.id()).filter(|disk| disk.admits()) } else { None };
+        Room {
+            memory: if tiers.memory { self.memory.max_object() } else { 0 },
+            disk: disk.map(|disk| (disk.clone(), disk.max_object())),
+            held: self.held.clone(),
+            held_max: self.held_max,
+        }
+    }
+
+    /// Stores an object in memory, unless its resource has been invalidated since it was asked for; says whether it
+    /// has not.
+    pub(super) fn keep(&self, key: ObjectKey, object: Arc<Object>) -> bool {
+        if !self.is_current(&key, &object.head) {
+            return false;
+        }
+        let (id, head) = (key.id(), object.head.clone());
+        self.memory.insert(id, object);
+        // Again: else an invalidation between the look and the insertion would be lost.
+        let current = self.is_current(&key, &head);
+        if !current {
+            self.memory.remove(&id);
+        }
+        current
+    }
+
+    /// Gives a stored object another head, as a validation has it. Once it has returned, the object has it; the future
+    /// is done when the disk has it too, and says whether the object was still there.
+    pub fn freshen(&'static self, key: &ObjectKey, meta: &CacheMeta) -> impl Future<Output = bool> + Send + 'static {
+        let written = self.freshen_now(key, meta);
+        async move {
+            match written {
+                Some(written) => {
+                    if let Some(written) = written {
+                        written.await;
+                    }
+                    true
+                }
+                None => false,
+            }
+        }
+    }
+
+    fn freshen_now(
+        &'static self,
+        key: &ObjectKey,
+        meta: &CacheMeta,
+    ) -> Option<Option<impl Future<Output = ()> + Send + 'static>> {
+        let (key, id) = (*key, key.id());
+        let (head, object) = (Arc::new(Head::of(meta)?), self.peek(&key)?);
+        // Another request may have stored something else meanwhile: the validation was not about that.
+        if object.head.record.id != head.record.id {
+            return None;
+        }
+        if let Body::Memory(_) = object.body {
+            self.keep(key, Arc::new(Object::new(head.clone(), object.body.clone()).succeeding(&object)));
+        }
+        let disk = self.disks.of(&id).filter(|_| head.record.tiers.disk);
+        Some(disk.map(|disk| {
+            let current = self.currency(key, &head);
+            disk.freshen(id, head, current)
+        }))
+    }
+
+    /// Whether a response is still what its resource is, to be asked later.
+    pub(super) fn currency(&'static self, key: ObjectKey, head: &Arc<Head>) -> impl Fn() -> bool + Send + Sync + 'static {
+        let head = head.clone();
+        move || self.is_current(&key, &head)
+    }
+
+    // ---- invalidation
+
+    /// How often a resource has been invalidated. What was asked for before the latest time is not stored: it may
+    /// describe what was before.
+    pub fn sequence(&self, primary: &HashBinary) -> u64 {
+        self.sequence_of(primary).load(Ordering::Acquire)
+    }
+
+    /// How often a URL has been invalidated, for what is stored under more than that. URLs on the same slot share their
+    /// fate, which costs those a fetch.
+    pub fn url_mark(&self, url: &HashBinary) -> UrlMark {
+        let slot = u16::from_le_bytes([url[0], url[1]]);
+        UrlMark { slot, count: self.disks.marks().get(slot) }
+    }
+
+    /// Whether what is stored may still be used, as far as its URL is concerned.
+    pub fn is_usable(&self, record: &Record) -> bool {
+        record.url.is_none_or(|mark| self.disks.marks().get(mark.slot) == mark.count)
+    }
+
+    /// Makes what is stored of a resource, in all its variants, unusable, and whatever is on its way; and so whatever is
+    /// stored under its URL and more. The future is done when that will outlast the process.
+    pub fn invalidate(&self, primary: HashBinary, url: &HashBinary) -> impl Future<Output = ()> + Send + 'static {
+        let marked = self.disks.mark(self.url_mark(url).slot);
+        // First the sequence: a fill that ends meanwhile looks at it after it has stored.
+        self.sequence_of(&primary).fetch_add(1, Ordering::AcqRel);
+        // The other variants belong to the primary: without it, or with a later one, they are not used.
+        let removed = self.remove(&ObjectKey::primary(primary));
+        async move {
+            marked.await;
+            removed.await;
+        }
+    }
+
+    fn sequence_of(&self, primary: &HashBinary) -> &AtomicU64 {
+        let word = u64::from_ne_bytes(std::array::from_fn(|i| primary[i]));
+        &self.sequences[(word % SEQUENCES as u64) as usize]
+    }
+
+    pub(super) fn is_current(&self, key: &ObjectKey, head: &Head) -> bool {
+        self.sequence(&key.primary) == head.record.began && self.is_usable(&head.record)
+    }
+
+    // ---- fills
+
+    fn fills(&self, key: &ObjectKey) -> MutexGuard<'_, HashMap<ObjectKey, Arc<Fill>, AlreadyHashed>> {
+        let shard = usize::from(key.primary[0]) % SHARDS;
+        self.fills[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn starting(&self) -> MutexGuard<'_, HashMap<u64, Arc<Fill>>> {
+        self.starting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is room for one more fill.
+    pub fn has_room(&self) -> bool {
+        self.fill_bytes() < self.held_max
+    }
+
+    /// The fill of a key in progress, if it may be followed.
+    pub(super) fn filling(&self, key: &ObjectKey) -> Option<Arc<Fill>> {
+        self.fills(key).get(key).filter(|fill| self.is_current(key, &fill.head)).cloned()
+    }
+
+    /// Nobody new finds this fill from now on.
+    pub(super) fn forget(&self, fill: &Fill) {
+        let mut fills = self.fills(&fill.key);
+        if fills.get(&fill.key).is_some_and(|current| current.id == fill.id) {
+            fills.remove(&fill.key);
+        }
+    }
+
+    /// Begins to store a response. Whoever asks for it from now on follows it.
+    pub fn fill(&'static self, key: ObjectKey, head: Head) -> Writer {
+        let writer = self.fill_aside(key, head);
+        self.fills(&key).insert(key, writer.fill().clone());
+        writer
+    }
+
+    /// Begins to store a response that nobody finds until it is whole.
+    pub fn fill_aside(&'static self, key: ObjectKey, mut head: Head) -> Writer {
+        let expected = head.response.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        let id = self.next_id();
+        head.record.id = id;
+        let room = self.room(&key, head.record.tiers);
+        let fill = Arc::new(Fill::new(id, key, Arc::new(head), expected, room));
+        self.running.fetch_add(1, Ordering::Relaxed);
+        Writer::new(self, fill)
+    }
+
+    /// A fill is over.
+    pub(super) fn ended(&self, fill: &Fill) {
+        self.starting().remove(&fill.id);
+        self.forget(fill);
+        self.running.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn follow(&self, fill: &Arc<Fill>, follow: fn(&Arc<Fill>, u64) -> Option<Reader>) -> Option<Reader> {
+        follow(fill, self.next_id())
+    }
+
+    fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Keeps a whole response in the tiers that are its; done when the disk has it, or has had its chance.
+    pub(super) async fn settle(&'static self, key: ObjectKey, head: Head, body: Bytes) {
+        let (tiers, len) = (head.record.tiers, body.len() as u64);
+        let object = Arc::new(Object::new(Arc::new(head), Body::Memory(body)));
+        if self.peek(&key).is_some_and(|other| object.head.is_older_than(&other.head)) {
+            return;
+        }
+        let disk = self.room(&key, tiers).disk.filter(|(_, max)| len <= *max);
+        if tiers.memory && len <= self.memory.max_object() {
+            self.keep(key, object.clone());
+        } else if disk.is_some() {
+            // What was there before is not to answer any more.
+            self.memory.remove(&key.id());
+        }
+        if let Some((disk, _)) = disk {
+            let current = self.currency(key, &object.head);
+            disk.store(key.id(), object, current).await;
+        } else if let Some(disk) = self.disks.of(&key.id()) {
+            disk.remove(key.id()).await;
+        }
+    }
+}
+
+fn micros_since_epoch() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX / 2)
+}
