@@ -123,7 +123,7 @@ pub struct DiskTier {
     pub max_object: u64,
     /// How many responses are kept, at least 1; `None`: no limit.
     pub max_objects: Option<u64>,
-    /// What is left free on the file system, whoever takes the rest.
+    /// What the disk's responses leave free on the file system.
     pub min_free: u64,
 }
 

@@ -192,7 +192,7 @@ sites:
         // What counts where nothing is counted is nowhere said.
         assert_eq!(at(3, None, "within"), "28:49 sites[3].cache.within");
         assert_eq!(at(3, Some(0), "within"), "default");
-        assert_eq!(at(3, Some(0), "tiers"), "28:21 sites[3].cache.tiers");
+        assert_eq!(at(3, Some(0), "tiers"), "28:22 sites[3].cache.tiers");
         assert_eq!(at(3, Some(1), "within"), "28:49 sites[3].cache.within");
         let cache = |site, route| shown(places.policy(site, route).unwrap().cache());
         assert_eq!(cache(0, Some(1)), "14:16 sites[0].routes[1].cache");

@@ -103,16 +103,16 @@ options! {
 
     /// A disk of the disk tier.
     pub struct Disk {
-        /// The folder that responses are kept in, which nothing else writes to. It is made at start if it is not there. No
-        /// two disks have the same folder, or one inside the other's.
+        /// The folder that responses are kept in, and nothing else. It is made at start if it is not there. No two disks
+        /// have the same folder, or one inside the other's.
         path: FolderPath = Required;
         /// All that it may take, metadata and temporary files included: at least 1MiB.
         size: Size<SMALLEST_DISK> = Required;
         /// The largest response kept on this disk; no more than `size`.
-        max_object: Size<1> = Absent("`size`");
+        max_object: Size<1> = Absent("as `size`");
         /// How many responses it may hold.
         max_objects: Int<1, OBJECTS> = Absent("no limit");
-        /// Space of the file system that is always left free, whoever takes the rest.
+        /// Space that this disk's responses leave free on the file system.
         min_free: Size<0> = Default("0B");
     }
 
@@ -267,10 +267,10 @@ options! {
         /// The tiers that a response may be kept in: `[memory]` keeps it off the disk, `[disk]` out of memory. At least one
         /// of them must be there.
         tiers: List<Tier> = Absent("`[memory, disk]`");
-        /// From which request for it on a response is stored, counted over `within`: `2` keeps out what is asked for only
-        /// once.
+        /// With which request for it a response is stored, counted over `within`: `1` is the first; `2` keeps out what is
+        /// asked for only once.
         after: Int<1, 15> = Absent("`1`");
-        /// How long a request counts towards `after`, which is then more than 1.
+        /// How long a request counts towards `after`. Only where `after` is more than 1.
         within: Window = Absent("`1h`");
         later {
             /// The response field that lists tags for purging.

@@ -113,3 +113,52 @@ fn plain(path: &Path) -> PathBuf {
     }
     plain
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::config::parse;
+
+    /// The errors about two disks with these paths.
+    fn said(first: &str, second: &str) -> String {
+        let text = format!(
+            "listeners: [{{address: '127.0.0.1:1'}}]\norigins: {{a: {{servers: ['127.0.0.1:2']}}}}\n\
+             sites: [{{hosts: ['*'], origin: a}}]\n\
+             cache: {{disk: [{{path: '{first}', size: 1GiB}}, {{path: '{second}', size: 1GiB}}]}}\n"
+        );
+        parse(&text, None, "/base".as_ref()).err().map(|errors| errors.to_string()).unwrap_or_default()
+    }
+
+    /// A path in one of its spellings.
+    fn spelt() -> impl Strategy<Value = (Vec<&'static str>, String)> {
+        let step = (prop::sample::select(vec!["a", "b", "ab"]), prop::sample::select(vec!["/", "//", "/./", "/x/../"]));
+        prop::collection::vec(step, 1..4).prop_map(|steps| {
+            let text = steps.iter().map(|(name, before)| format!("{before}{name}")).collect();
+            (steps.iter().map(|(name, _)| *name).collect(), text)
+        })
+    }
+
+    proptest! {
+        /// Two folders have nothing in common, or it is said which has the other, however they are spelt.
+        #[test]
+        fn folders_are_apart((first, a) in spelt(), (second, b) in spelt()) {
+            let said = said(&a, &b);
+            let how = match (second.starts_with(&first), first.starts_with(&second)) {
+                (true, true) => "is already taken by",
+                (true, false) => "lies inside",
+                (false, true) => "contains",
+                (false, false) => "",
+            };
+            prop_assert_eq!(said.is_empty(), how.is_empty(), "{}", said);
+            prop_assert!(said.contains(how), "{}", said);
+        }
+    }
+
+    #[test]
+    fn a_relative_folder_may_meet_an_absolute_one() {
+        assert!(said("cache", "/base/cache/b").contains("/base/cache/b lies inside cache.disk[0].path (/base/cache)"));
+        assert!(said("../../../srv", "/srv").contains("already taken"));
+        assert_eq!(said("../cache", "/base/cache"), "");
+    }
+}
