@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::decode::{Decode, Presence, Shape};
 use super::model::{
-    AdminAddress, Balance, Config, HealthCheckKind, HostHeader, KeyPolicy, LogFormat, LogPath, Matcher, Origin,
-    QueryKey, RequestPolicy, Route, Site, ValueMatch,
+    AdminAddress, Balance, Config, DiskTier, HealthCheckKind, HostHeader, KeyPolicy, LogFormat, LogPath, Matcher,
+    MemoryTier, Origin, QueryKey, RequestPolicy, Route, Site, ValueMatch,
 };
 use super::raw;
 use super::units::{show_duration, show_size};
@@ -93,17 +93,39 @@ fn root(config: &Config) -> Yaml {
             }
         },
     );
-    let mut memory = Fields::default();
-    memory.add("size", size(config.memory.size));
-    memory.add("max_object", size(config.memory.max_object));
     let mut cache = Fields::default();
-    cache.add("memory", memory.done());
+    cache.add("memory", memory(config.memory));
+    match config.disks.as_slice() {
+        [] => {}
+        [one] => cache.add("disk", disk(one)),
+        many => cache.add("disk", list(many, disk)),
+    }
     cache.plain("background_fetches", config.background_fetches);
     map.add("cache", cache.done());
     map.add("limits", limits(config));
     let origins = config.origins.iter().map(|o| (o.name.clone(), origin(o))).collect();
     map.add("origins", Yaml::Map(origins));
     map.add("sites", list(&config.sites, |s| site(s, config)));
+    map.done()
+}
+
+fn memory(tier: MemoryTier) -> Yaml {
+    if tier.size == 0 {
+        return text("off");
+    }
+    let mut map = Fields::default();
+    map.add("size", size(tier.size));
+    map.add("max_object", size(tier.max_object));
+    map.done()
+}
+
+fn disk(disk: &DiskTier) -> Yaml {
+    let mut map = Fields::default();
+    map.add("path", path(&disk.path));
+    map.add("size", size(disk.size));
+    map.add("max_object", size(disk.max_object));
+    map.option("max_objects", disk.max_objects.map(|most| Yaml::Plain(most.to_string())));
+    map.add("min_free", size(disk.min_free));
     map.done()
 }
 
@@ -254,6 +276,13 @@ fn cache(policy: &Policy, key: &KeyPolicy) -> Yaml {
     vary.add("accept_encoding", list(&policy.vary.accept_encoding, text));
     vary.add("accept_language", list(&policy.vary.accept_language, text));
     map.add("vary", vary.done());
+    let tiers = [("memory", policy.tiers.memory), ("disk", policy.tiers.disk)];
+    map.add("tiers", Yaml::List(tiers.iter().filter(|(_, kept)| *kept).map(|(name, _)| text(name)).collect()));
+    map.plain("after", policy.after);
+    // Beside `after: 1` it has no effect, and saying so is refused.
+    if policy.after > 1 {
+        map.add("within", duration(policy.within));
+    }
     map.done()
 }
 

@@ -34,6 +34,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     pub access_log: Option<AccessLog>,
     pub memory: MemoryTier,
+    /// The disk tier. Empty: there is none. No two have the same path, and none lies inside another.
+    pub disks: Vec<DiskTier>,
     /// Refreshes of stale objects that may run in the background at once, over the process; at least 1.
     pub background_fetches: usize,
     pub limits: Limits,
@@ -102,11 +104,27 @@ pub enum LogFormat {
     Combined,
 }
 
-/// The memory tier's bounds, in bytes. `max_object` never exceeds `size`.
+/// The memory tier's bounds, in bytes. `max_object` never exceeds `size`. Both are 0 where the tier is off, as it can be
+/// only beside a disk; else both are at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryTier {
     pub size: u64,
     pub max_object: u64,
+}
+
+/// A disk of the disk tier. Sizes are in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskTier {
+    /// The folder, which may not exist yet.
+    pub path: PathBuf,
+    /// All that may be taken there, metadata and temporary files included; at least 1 MiB.
+    pub size: u64,
+    /// The largest response that is kept: from 1 to `size`.
+    pub max_object: u64,
+    /// How many responses are kept, at least 1; `None`: no limit.
+    pub max_objects: Option<u64>,
+    /// What the disk's responses leave free on the file system.
+    pub min_free: u64,
 }
 
 /// What a client may send, and how slowly.

@@ -108,7 +108,12 @@ impl PolicyPlaces {
             let mut given = Vec::new();
             keys.given("", &mut given);
             let given = given.into_iter().map(|(name, place)| (name, Arc::new(place)));
-            Arc::make_mut(&mut refined.settings).extend(given);
+            let settings = Arc::make_mut(&mut refined.settings);
+            settings.extend(given);
+            // Where nothing is counted, what the site says of the counting is not in force.
+            if keys.after.as_ref().is_some_and(|after| after.0 == 1) {
+                settings.remove("within");
+            }
         }
         refined
     }
@@ -151,6 +156,14 @@ sites:
         cache: on
   - hosts: [y.test]
     origin: b
+  - hosts: [z.test]
+    origin: b
+    cache: { tiers: [memory], after: 2, within: 10m }
+    routes:
+      - match: { path: /f }
+        cache: { after: 1 }
+      - match: { path: /g }
+        cache: { after: 3 }
 ";
 
     fn shown(place: Option<&Place>) -> String {
@@ -176,6 +189,11 @@ sites:
         // Off and on again.
         assert_eq!(at(0, Some(1), "ttl"), "default");
         assert_eq!(at(1, Some(0), "ttl"), "21:23 sites[1].routes[0].cache.ttl");
+        // What counts where nothing is counted is nowhere said.
+        assert_eq!(at(3, None, "within"), "28:49 sites[3].cache.within");
+        assert_eq!(at(3, Some(0), "within"), "default");
+        assert_eq!(at(3, Some(0), "tiers"), "28:22 sites[3].cache.tiers");
+        assert_eq!(at(3, Some(1), "within"), "28:49 sites[3].cache.within");
         let cache = |site, route| shown(places.policy(site, route).unwrap().cache());
         assert_eq!(cache(0, Some(1)), "14:16 sites[0].routes[1].cache");
         assert_eq!(cache(1, Some(1)), "23:16 sites[1].routes[1].cache");
@@ -224,6 +242,8 @@ sites:
         assert_eq!(value("ttl_by_status"), Some("{}"));
         assert_eq!(value("key.query"), Some("all"));
         assert_eq!(value("key.headers"), Some("[]"));
+        assert_eq!(value("tiers"), Some("[memory, disk]"));
+        assert_eq!(value("within"), Some("1h"));
         assert!(settings.len() >= 13, "{settings:?}");
     }
 }

@@ -13,6 +13,12 @@ const HEADER_BYTES: u64 = 1_048_575;
 /// A number that no process can have more open connections than.
 const CONNECTIONS: u64 = 10_000_000;
 
+/// The smallest disk: below, hardly anything would be kept.
+const SMALLEST_DISK: u64 = 1 << 20;
+
+/// A number that no disk holds more files than.
+const OBJECTS: u64 = 1_000_000_000_000;
+
 options! {
     /// The whole file.
     pub struct Root {
@@ -31,7 +37,7 @@ options! {
         /// The admin API: metrics, health, purging, reload.
         admin: Admin = Absent("no admin API");
         /// One line for each request.
-        access_log: AccessLogChoice = Default("{}");
+        access_log: OffOr<AccessLog> = Default("{}");
         /// Where responses are kept.
         cache: Tiers = Default("{}");
         /// What a client may send, and how slowly.
@@ -78,15 +84,13 @@ options! {
 
     /// The cache's tiers.
     pub struct Tiers {
-        /// The memory tier.
-        memory: Memory = Default("{}");
+        /// The memory tier. `off`: there is none, and responses are kept on disk alone.
+        memory: OffOr<Memory> = Default("{}");
+        /// The disk tier: a disk, or a list of disks. Each response is kept on one of them, which its key chooses.
+        disk: OneOrMany<Disk> = Absent("no disk tier");
         /// How many stale objects may be refreshed in the background at once (stale-while-revalidate), over the whole
         /// process. Beyond, what is stale is served without a refresh, which a later request brings.
         background_fetches: Int<1, 100_000> = Default("128");
-        later {
-            /// The disk tier.
-            disk;
-        }
     }
 
     /// The memory tier.
@@ -95,6 +99,21 @@ options! {
         size: Size<1> = Default("512MiB");
         /// The largest response kept in memory.
         max_object: Size<1> = Default("1MiB");
+    }
+
+    /// A disk of the disk tier.
+    pub struct Disk {
+        /// The folder that responses are kept in, and nothing else. It is made at start if it is not there. No two disks
+        /// have the same folder, or one inside the other's.
+        path: FolderPath = Required;
+        /// All that it may take, metadata and temporary files included: at least 1MiB.
+        size: Size<SMALLEST_DISK> = Required;
+        /// The largest response kept on this disk; no more than `size`.
+        max_object: Size<1> = Absent("as `size`");
+        /// How many responses it may hold.
+        max_objects: Int<1, OBJECTS> = Absent("no limit");
+        /// Space that this disk's responses leave free on the file system.
+        min_free: Size<0> = Default("0B");
     }
 
     /// Limits on clients.
@@ -245,6 +264,14 @@ options! {
         key: Key = Absent("the whole query");
         /// Which codings and languages there are: what clients accept is reduced to one of them, for the origin too.
         vary: Vary = Absent("what clients accept stays as they say it");
+        /// The tiers that a response may be kept in: `[memory]` keeps it off the disk, `[disk]` out of memory. At least one
+        /// of them must be there.
+        tiers: List<Tier> = Absent("`[memory, disk]`");
+        /// With which request for it a response is stored, counted over `within`: `1` is the first; `2` keeps out what is
+        /// asked for only once.
+        after: Int<1, 15> = Absent("`1`");
+        /// How long a request counts towards `after`. Only where `after` is more than 1.
+        within: Window = Absent("`1h`");
         later {
             /// The response field that lists tags for purging.
             tags;

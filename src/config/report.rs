@@ -111,6 +111,13 @@ impl Report {
         self.errors.push(Finding { place: place.clone(), message: message.into() });
     }
 
+    /// Whether an error has been reported about the value at `path`, or about something in it.
+    pub fn is_wrong(&self, path: &str) -> bool {
+        self.errors.iter().any(|e| {
+            e.place.path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        })
+    }
+
     pub fn warn(&mut self, place: &Place, message: impl Into<String>) {
         self.warnings.push(Finding { place: place.clone(), message: message.into() });
     }

@@ -1,5 +1,7 @@
 //! What a reload cannot change.
 
+use std::path::Path;
+
 use super::model::{AdminAddress, Config, Listener};
 
 /// The keys that differ between two configurations and take effect only with a new process. Empty: a reload applies
@@ -17,8 +19,11 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     differs(sockets(old) != sockets(new), "listeners");
     differs(admin(old) != admin(new), "admin.address");
     differs(admin_token(old) != admin_token(new), "admin.token");
-    differs(old.memory.size != new.memory.size, "cache.memory.size");
-    differs(old.memory.max_object != new.memory.max_object, "cache.memory.max_object");
+    let turned = (old.memory.size == 0) != (new.memory.size == 0);
+    differs(turned, "cache.memory");
+    differs(!turned && old.memory.size != new.memory.size, "cache.memory.size");
+    differs(!turned && old.memory.max_object != new.memory.max_object, "cache.memory.max_object");
+    differs(!disks(old).eq(disks(new)), "cache.disk");
     keys
 }
 
@@ -27,6 +32,11 @@ fn sockets(config: &Config) -> Vec<(std::net::SocketAddr, bool)> {
     let mut sockets: Vec<_> = config.listeners.iter().map(|&Listener { address, h2c }| (address, h2c)).collect();
     sockets.sort_unstable();
     sockets
+}
+
+/// Their order counts too: a disk is known by its place in the list. A reload applies their limits.
+fn disks(config: &Config) -> impl Iterator<Item = &Path> {
+    config.disks.iter().map(|disk| disk.path.as_path())
 }
 
 fn admin_token(config: &Config) -> Option<&[u8]> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::decode::{Decode, Presence, Shape, Trail};
-use super::model::{HostPattern, KeyPolicy};
+use super::model::{DiskTier, HostPattern, KeyPolicy, MemoryTier};
 use super::node::{Node, Value};
 use super::{Config, Errors, effective, from_bytes, needs_restart, parse, reference, schema};
 use crate::http_cache::Policy;
@@ -111,6 +111,8 @@ fn assert_same(a: &Config, b: &Config) {
     assert_eq!(a.admin, b.admin);
     assert_eq!(a.access_log, b.access_log);
     assert_eq!(a.memory, b.memory);
+    assert_eq!(a.disks, b.disks);
+    assert_eq!(a.background_fetches, b.background_fetches);
     assert_eq!(a.limits, b.limits);
     assert_eq!(a.origins, b.origins);
     assert_eq!(a.sites, b.sites);
@@ -216,7 +218,7 @@ fn declarations_are_sound() {
     }
     let mut seen = Vec::new();
     visit(&super::raw::Root::shape(), &mut seen);
-    assert_eq!(seen.len(), 17, "{seen:?}");
+    assert_eq!(seen.len(), 18, "{seen:?}");
 }
 
 const SMALL: &str = "\
@@ -234,6 +236,7 @@ fn what_is_left_out_has_the_documented_default() {
     let config = small("");
     assert_eq!(config.drain, Duration::from_secs(30));
     assert_eq!(config.memory.size, 512 << 20);
+    assert_eq!(config.disks, []);
     assert_eq!(config.limits.header_size, 32 << 10);
     assert_eq!(config.limits.body_size, None);
     assert!(config.access_log.is_some());
@@ -247,9 +250,50 @@ fn what_is_left_out_has_the_documented_default() {
     let text = SMALL.replace(
         "origin: a}",
         "origin: a, cache: {override: false, heuristics: true, store_set_cookie: false, ttl_by_status: {}, \
-         ignore_client_cache_control: false, key: {query: all, sort: false, headers: [], cookies: []}, vary: {accept_encoding: [], accept_language: []}}}",
+         ignore_client_cache_control: false, key: {query: all, sort: false, headers: [], cookies: []}, vary: {accept_encoding: [], accept_language: []}, \
+         tiers: [memory, disk], after: 1}}",
     );
     assert_eq!(parse(&text, None, Path::new("/")).unwrap().sites[0].policy, said);
+    let counted = |within: &str| {
+        let text = SMALL.replace("origin: a}", &format!("origin: a, cache: {{after: 2{within}}}}}"));
+        parse(&text, None, Path::new("/")).unwrap().sites[0].policy.clone()
+    };
+    assert_eq!(counted(""), counted(", within: 1h"));
+}
+
+#[test]
+fn a_disk_is_as_said_or_as_documented() {
+    let one = small("cache: {disk: {path: /a, size: 2GiB}}\n");
+    let (path, size) = (PathBuf::from("/a"), 2 << 30);
+    assert_eq!(one.disks, [DiskTier { path: path.clone(), size, max_object: size, max_objects: None, min_free: 0 }]);
+    let all = small(
+        "cache: {memory: off, disk: [{path: /b, size: 1MiB}, \
+         {path: /a, size: 2GiB, max_object: 1GiB, max_objects: 7, min_free: 3KiB}]}\n",
+    );
+    let second = DiskTier { path, size, max_object: 1 << 30, max_objects: Some(7), min_free: 3 << 10 };
+    assert_eq!((all.disks.len(), all.disks.get(1)), (2, Some(&second)));
+    assert_eq!(all.memory, MemoryTier { size: 0, max_object: 0 });
+}
+
+#[test]
+fn a_route_refines_where_and_when_its_site_stores() {
+    let text = SMALL.replace(
+        "origin: a}",
+        "origin: a, cache: {tiers: [memory], after: 3, within: 10m}, routes: [\
+           {match: {path: /a}, cache: {tiers: [disk], within: 20m}},\
+           {match: {path: /b}, cache: {tiers: [memory, disk], after: 1}},\
+           {match: {path: /c}, cache: {after: 15}}]}",
+    );
+    let config = parse(&format!("{text}cache: {{disk: {{path: d, size: 1GiB}}}}\n"), None, Path::new("/")).unwrap();
+    let site = &config.sites[0];
+    let in_force = |policy: &super::model::RequestPolicy| {
+        let policy = policy.cache.as_ref().unwrap();
+        ((policy.tiers.memory, policy.tiers.disk), policy.after, policy.within.as_secs())
+    };
+    assert_eq!(in_force(&site.policy), ((true, false), 3, 600));
+    assert_eq!(in_force(&site.routes[0].policy), ((false, true), 3, 1200));
+    assert_eq!(in_force(&site.routes[1].policy), ((true, true), 1, 3600));
+    assert_eq!(in_force(&site.routes[2].policy), ((true, false), 15, 600));
 }
 
 #[test]
@@ -287,10 +331,13 @@ fn a_route_can_turn_the_cache_on() {
 
 #[test]
 fn relative_paths_start_at_the_file() {
-    let config =
-        small("pid_file: run/pid\naccess_log: {path: log}\nadmin: {address: 'unix:s'}\nupgrade_socket: /abs\n");
+    let config = small(
+        "pid_file: run/pid\naccess_log: {path: log}\nadmin: {address: 'unix:s'}\nupgrade_socket: /abs\n\
+         cache: {disk: {path: cache, size: 1GiB}}\n",
+    );
     assert_eq!(config.pid_file.as_deref(), Some(Path::new("/etc/foreland/run/pid")));
     assert_eq!(config.upgrade_socket.as_deref(), Some(Path::new("/abs")));
+    assert_eq!(config.disks[0].path, Path::new("/etc/foreland/cache"));
     assert_eq!(config.admin.unwrap().address, super::model::AdminAddress::Unix("/etc/foreland/s".into()));
 }
 
@@ -303,6 +350,18 @@ fn restart_is_needed_only_where_a_reload_does_not_reach() {
     );
     let keys = ["threads", "pid_file", "upgrade_socket", "admin.address", "cache.memory.size"];
     assert_eq!(needs_restart(&old, &new), keys);
+    let disks = |disks: &str| small(&format!("cache: {{disk: [{disks}]}}\n"));
+    let (a, b) = ("{path: /a, size: 1GiB}", "{path: /b, size: 1GiB}");
+    let both = disks(&format!("{a}, {b}"));
+    assert_eq!(needs_restart(&old, &both), ["cache.disk"]);
+    assert_eq!(needs_restart(&both, &disks(a)), ["cache.disk"]);
+    assert_eq!(needs_restart(&both, &disks(&format!("{b}, {a}"))), ["cache.disk"]);
+    assert_eq!(needs_restart(&disks(a), &disks(b)), ["cache.disk"]);
+    let limits = "{path: /a, size: 2GiB, max_object: 1KiB, max_objects: 9, min_free: 1MiB}";
+    assert!(needs_restart(&both, &disks(&format!("{limits}, {b}"))).is_empty());
+    let off = small(&format!("cache: {{memory: off, disk: {a}}}\n"));
+    assert_eq!(needs_restart(&disks(a), &off), ["cache.memory"]);
+    assert_eq!(needs_restart(&off, &disks(a)), ["cache.memory"]);
     let text = SMALL.replace("8080'}", "8080', h2c: true}");
     assert_eq!(needs_restart(&old, &parse(&text, None, Path::new("/")).unwrap()), ["listeners"]);
 }

@@ -40,7 +40,7 @@ pub use fields::{content_length, hop_by_hop, merge_304, merge_head, strip_hop_by
 pub use freshness::{Freshness, FreshnessSource, Reuse, RevalidateReason, is_stale_if_error_status, reuse};
 pub use invalidation::invalidated;
 pub use negotiation::{Rewrite, Rewrites, reduce};
-pub use policy::{Policy, Reduction};
+pub use policy::{Policy, Reduction, Tiers};
 pub use ranges::{MAX_RANGES, Ranges};
 pub use reference::describes_target;
 pub use selection::{Selection, select};

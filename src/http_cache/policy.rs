@@ -28,6 +28,13 @@ pub struct Policy {
     pub ignore_client_cache_control: bool,
     /// What clients accept is reduced to these.
     pub vary: Reduction,
+    /// Where a response may be kept; at least one.
+    pub tiers: Tiers,
+    /// From which request for it on, within [`Policy::within`], a response is stored: 1 (from the first) to 15.
+    pub after: u8,
+    /// How long a request counts towards [`Policy::after`]: 1 second to 7 days. Its default wherever `after` is 1, since
+    /// nothing is counted there.
+    pub within: Duration,
 }
 
 /// The codings and languages that there are, in the operator's order of preference. Empty: the client's field stays as
@@ -38,6 +45,32 @@ pub struct Reduction {
     pub accept_encoding: Vec<String>,
     /// Language tags.
     pub accept_language: Vec<String>,
+}
+
+/// Tiers of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tiers {
+    pub memory: bool,
+    pub disk: bool,
+}
+
+impl Tiers {
+    /// Whether there is a tier that is in both.
+    pub fn meets(self, other: Tiers) -> bool {
+        self.memory && other.memory || self.disk && other.disk
+    }
+}
+
+impl Default for Tiers {
+    /// Both.
+    fn default() -> Self {
+        Tiers { memory: true, disk: true }
+    }
+}
+
+impl Policy {
+    /// What [`Policy::within`] is where nothing is said.
+    pub const WITHIN: Duration = Duration::from_secs(3600);
 }
 
 impl Default for Policy {
@@ -53,6 +86,9 @@ impl Default for Policy {
             ttl_by_status: Vec::new(),
             ignore_client_cache_control: false,
             vary: Reduction::default(),
+            tiers: Tiers::default(),
+            after: 1,
+            within: Policy::WITHIN,
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Cache settings: a site's, and a route's on top of them.
 
-use crate::config::decode::{FromText, Placed};
+use crate::config::decode::{FromText, List, Placed};
 use crate::config::model::{KeyPolicy, QueryKey};
 use crate::config::raw;
-use crate::config::report::Report;
+use crate::config::report::{Place, Report};
 use crate::config::units::show_duration;
-use crate::config::words::{CacheChoice, QueryChoice};
-use crate::http_cache::{Policy, Reduction};
+use crate::config::words::{CacheChoice, QueryChoice, Tier};
+use crate::http_cache::{Policy, Reduction, Tiers};
 
 /// Cache settings in force; `None`: the cache is off.
 pub(super) type Settings = Option<(Policy, KeyPolicy)>;
@@ -16,8 +16,14 @@ pub(super) fn on() -> Settings {
     Some((Policy::default(), KeyPolicy::default()))
 }
 
-/// `base` as refined by `choice`. Where the base is off, the refinement starts from the defaults.
-pub(super) fn refine(base: &Settings, choice: Option<&Placed<CacheChoice>>, report: &mut Report) -> Settings {
+/// `base` as refined by `choice`. Where the base is off, the refinement starts from the defaults. `there` are the tiers
+/// that the store has.
+pub(super) fn refine(
+    base: &Settings,
+    choice: Option<&Placed<CacheChoice>>,
+    there: Tiers,
+    report: &mut Report,
+) -> Settings {
     let Some(choice) = choice else { return base.clone() };
     match &choice.value {
         CacheChoice::Off => None,
@@ -31,7 +37,11 @@ pub(super) fn refine(base: &Settings, choice: Option<&Placed<CacheChoice>>, repo
             if let Some(raw) = &keys.vary {
                 set_reduction(&mut policy.vary, raw, report);
             }
+            if let Some(list) = &keys.tiers {
+                policy.tiers = tiers(list, there, report);
+            }
             effectless(&policy, keys, report);
+            set_admission(&mut policy, keys, &choice.place, report);
             Some((policy, key))
         }
     }
@@ -88,6 +98,37 @@ fn effectless(policy: &Policy, keys: &raw::Cache, report: &mut Report) {
     }
 }
 
+/// The tiers of a list, at least one of which must be there.
+fn tiers(list: &Placed<List<Tier>>, there: Tiers, report: &mut Report) -> Tiers {
+    let names = distinct(&list.0, |tier| tier.as_str().to_owned(), report);
+    let has = |tier: Tier| names.iter().any(|name| name == tier.as_str());
+    let tiers = Tiers { memory: has(Tier::Memory), disk: has(Tier::Disk) };
+    // What a list says that is wrong in part is not known.
+    if !tiers.meets(there) && !report.is_wrong(&list.place.path) {
+        let why = if there.memory { "there is no `cache.disk`" } else { "`cache.memory` is `off`" };
+        report.error(&list.place, format!("nothing could be stored: {why}"));
+    }
+    tiers
+}
+
+/// From which request on a response is stored.
+fn set_admission(policy: &mut Policy, keys: &raw::Cache, cache: &Place, report: &mut Report) {
+    if let Some(after) = &keys.after {
+        policy.after = u8::try_from(after.0).unwrap_or(u8::MAX);
+    }
+    if policy.after > 1 {
+        policy.within = keys.within.as_ref().map_or(policy.within, |within| within.0);
+        return;
+    }
+    // An `after` that is given and wrong has been reported.
+    if let Some(within) = &keys.within
+        && !report.is_wrong(&format!("{}.after", cache.path))
+    {
+        report.error(&within.place, "`within` has no effect where `after` is 1");
+    }
+    policy.within = Policy::WITHIN;
+}
+
 fn set_reduction(reduction: &mut Reduction, raw: &raw::Vary, report: &mut Report) {
     if let Some(list) = &raw.accept_encoding {
         reduction.accept_encoding = distinct(&list.0, |coding| coding.0.clone(), report);
@@ -98,7 +139,7 @@ fn set_reduction(reduction: &mut Reduction, raw: &raw::Vary, report: &mut Report
 }
 
 /// The words of a list as they stand; one that stands twice is a mistake.
-fn distinct<T: FromText>(list: &[Placed<T>], word: impl Fn(&T) -> String, report: &mut Report) -> Vec<String> {
+fn distinct<T>(list: &[Placed<T>], word: impl Fn(&T) -> String, report: &mut Report) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     for item in list {
         let next = word(&item.value);

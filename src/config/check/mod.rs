@@ -7,31 +7,29 @@ mod origins;
 mod routes;
 mod secret;
 mod sites;
+mod tiers;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::Env;
 use super::decode::Placed;
-use super::model::{
-    AccessLog, Admin, AdminAddress, Config, Limits, Listener, LogPath, MemoryTier, Origin, ServerAddress,
-};
+use super::model::{AccessLog, Admin, AdminAddress, Config, Limits, Listener, LogPath, Origin, ServerAddress};
 use super::places::Places;
 use super::raw;
 use super::report::Report;
-use super::units::show_size;
-use super::words::AccessLogChoice;
+use super::words::OffOr;
 
 /// Checks the whole. `source`, `hash` and `warnings` are for the caller to fill in.
 pub(super) fn check(root: &raw::Root, base: &Path, env: Env<'_>, report: &mut Report) -> Option<Config> {
     // Everything is looked at before the first `?`: one mistake must not hide another.
     let listeners = listeners(root, report);
     let admin = root.admin.as_ref().map(|raw| admin(raw, base, env, report));
-    let memory = root.cache.as_ref().and_then(|tiers| tiers.memory.as_ref()).and_then(|raw| memory(raw, report));
+    let tiers = tiers::tiers(root, base, report);
     let background_fetches = root.cache.as_ref().and_then(|tiers| tiers.background_fetches.as_ref());
     let limits = root.limits.as_ref().and_then(|raw| limits(raw));
     let origins = origins::origins(root, report);
-    let sites = sites::sites(root, report);
+    let sites = sites::sites(root, tiers.there, report);
     if let (Some(listeners), Some(origins)) = (&listeners, &origins) {
         warn_of_loops(root, listeners, origins, report);
     }
@@ -49,7 +47,8 @@ pub(super) fn check(root: &raw::Root, base: &Path, env: Env<'_>, report: &mut Re
             None => None,
         },
         access_log: access_log(root.access_log.as_ref()?, base)?,
-        memory: memory?,
+        memory: tiers.memory?,
+        disks: tiers.disks?,
         background_fetches: background_fetches?.0,
         limits: limits?,
         origins: origins?.into_iter().map(Into::into).collect(),
@@ -141,20 +140,6 @@ fn admin(raw: &raw::Admin, base: &Path, env: Env<'_>, report: &mut Report) -> Op
     Some(Admin { address, token })
 }
 
-fn memory(raw: &raw::Memory, report: &mut Report) -> Option<MemoryTier> {
-    let (size, max_object) = (raw.size.as_ref()?, raw.max_object.as_ref()?);
-    if max_object.0 > size.0 {
-        let (place, hint) = match max_object.given {
-            true => (&max_object.place, ""),
-            false => (&size.place, ", its default"),
-        };
-        let (object, size) = (show_size(max_object.0), show_size(size.0));
-        report.error(place, format!("max_object ({object}{hint}) is larger than size ({size})"));
-        return None;
-    }
-    Some(MemoryTier { size: size.0, max_object: max_object.0 })
-}
-
 fn limits(raw: &raw::Limits) -> Option<Limits> {
     let bytes = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     Some(Limits {
@@ -170,10 +155,10 @@ fn limits(raw: &raw::Limits) -> Option<Limits> {
     })
 }
 
-fn access_log(raw: &Placed<AccessLogChoice>, base: &Path) -> Option<Option<AccessLog>> {
+fn access_log(raw: &Placed<OffOr<raw::AccessLog>>, base: &Path) -> Option<Option<AccessLog>> {
     match &raw.value {
-        AccessLogChoice::Off => Some(None),
-        AccessLogChoice::Keys(keys) => {
+        OffOr::Off => Some(None),
+        OffOr::Keys(keys) => {
             let path = match &keys.path.as_ref()?.0 {
                 LogPath::Stdout => LogPath::Stdout,
                 LogPath::File(path) => LogPath::File(resolve(base, path)),

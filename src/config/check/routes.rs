@@ -11,12 +11,14 @@ use crate::config::pattern::PathPattern;
 use crate::config::raw;
 use crate::config::report::{Place, Report};
 use crate::config::words::Expectation;
+use crate::http_cache::Tiers;
 
-/// Checks the routes of one site. `origin` and `settings` are the site's.
+/// Checks the routes of one site. `origin` and `settings` are the site's; `there` are the tiers that the store has.
 pub(super) fn routes(
     list: &[Placed<raw::Route>],
     origin: Option<usize>,
     settings: &Settings,
+    there: Tiers,
     origins: &mut OriginIndex<'_>,
     report: &mut Report,
 ) -> Option<Vec<Route>> {
@@ -28,7 +30,7 @@ pub(super) fn routes(
             Some(name) => origins.find(name, report),
             None => origin,
         };
-        let settings = cache::refine(settings, raw.cache.as_ref(), report);
+        let settings = cache::refine(settings, raw.cache.as_ref(), there, report);
         let matcher = raw.r#match.as_ref().and_then(|raw| matcher(raw, report));
         if let (Some(matcher), Some(raw)) = (&matcher, &raw.r#match) {
             if let Some((_, place)) = earlier.iter().find(|(wide, _)| covers(wide, matcher)) {

@@ -10,15 +10,17 @@ use crate::config::model::{HostPattern, RequestPolicy, Site};
 use crate::config::raw;
 use crate::config::report::{Place, Report, suggest};
 use crate::config::words::OriginName;
+use crate::http_cache::Tiers;
 
-pub(super) fn sites(root: &raw::Root, report: &mut Report) -> Option<Vec<Site>> {
+/// `there` are the tiers that the store has.
+pub(super) fn sites(root: &raw::Root, there: Tiers, report: &mut Report) -> Option<Vec<Site>> {
     let mut origins = OriginIndex::new(root);
     let mut hosts = HashMap::new();
     let mut names = HashMap::new();
     let mut checked = Vec::new();
     for raw in &root.sites.as_ref()?.0 {
         unique_hosts(raw, &mut hosts, report);
-        checked.push(site(raw, &mut origins, &mut names, report));
+        checked.push(site(raw, there, &mut origins, &mut names, report));
     }
     origins.warn_of_unused(report);
     checked.into_iter().collect()
@@ -26,13 +28,15 @@ pub(super) fn sites(root: &raw::Root, report: &mut Report) -> Option<Vec<Site>> 
 
 fn site(
     raw: &Placed<raw::Site>,
+    there: Tiers,
     origins: &mut OriginIndex<'_>,
     names: &mut HashMap<String, usize>,
     report: &mut Report,
 ) -> Option<Site> {
     let origin = raw.origin.as_ref().and_then(|name| origins.find(name, report));
-    let settings = cache::refine(&cache::on(), raw.cache.as_ref(), report);
-    let routes = raw.routes.as_ref().and_then(|list| routes::routes(&list.0, origin, &settings, origins, report));
+    let settings = cache::refine(&cache::on(), raw.cache.as_ref(), there, report);
+    let routes =
+        raw.routes.as_ref().and_then(|list| routes::routes(&list.0, origin, &settings, there, origins, report));
     let hosts: Vec<HostPattern> = raw.hosts.as_ref()?.0.iter().map(|host| host.value.clone()).collect();
     let (name, place) = match &raw.name {
         Some(name) => (name.0.clone(), &name.place),
@@ -89,10 +93,7 @@ impl<'a> OriginIndex<'a> {
             return Some(i);
         }
         // An origin that is there and wrong has been reported as such.
-        let reported = format!("origins.{}", name.0);
-        let broken = report.errors.iter().any(|e| {
-            e.place.path.strip_prefix(&reported).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        });
+        let broken = report.is_wrong(&format!("origins.{}", name.0));
         if self.known && !broken {
             let names: Vec<&str> = self.names.iter().map(|n| n.0.as_str()).collect();
             report.error(&name.place, format!("there is no origin `{}`{}", name.0, suggest(&name.0, &names)));

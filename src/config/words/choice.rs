@@ -4,7 +4,7 @@ use super::matching::{ParameterName, ParameterPattern};
 use crate::config::decode::{Decode, List, Shape, Trail, word};
 use crate::config::model::{Balance, LogFormat, ServerAddress};
 use crate::config::node::{Node, Value};
-use crate::config::raw::{AccessLog, Cache, QueryLists, Server};
+use crate::config::raw::{Cache, QueryLists, Server};
 use crate::config::report::Report;
 
 impl Decode for LogFormat {
@@ -49,19 +49,45 @@ impl Decode for ServerEntry {
     }
 }
 
-/// The access log, or none.
-#[derive(Clone, Debug)]
-pub(in crate::config) enum AccessLogChoice {
-    Off,
-    Keys(AccessLog),
+/// A tier of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::config) enum Tier {
+    Memory,
+    Disk,
 }
 
-impl Decode for AccessLogChoice {
+impl Tier {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Tier::Memory => "memory",
+            Tier::Disk => "disk",
+        }
+    }
+}
+
+impl Decode for Tier {
+    fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
+        word(node, trail, report, &[Tier::Memory, Tier::Disk].map(|tier| (tier.as_str(), tier)), &[])
+    }
+
+    fn shape() -> Shape {
+        Shape::Words([Tier::Memory, Tier::Disk].map(Tier::as_str).to_vec())
+    }
+}
+
+/// Settings, or `off`.
+#[derive(Clone, Debug)]
+pub(in crate::config) enum OffOr<T> {
+    Off,
+    Keys(T),
+}
+
+impl<T: Decode> Decode for OffOr<T> {
     fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
         match &node.value {
-            Value::Map(_) => AccessLog::decode(node, trail, report).map(AccessLogChoice::Keys),
-            Value::Bool(false) => Some(AccessLogChoice::Off),
-            Value::Text(text) if text == "off" => Some(AccessLogChoice::Off),
+            Value::Map(_) => T::decode(node, trail, report).map(OffOr::Keys),
+            Value::Bool(false) => Some(OffOr::Off),
+            Value::Text(text) if text == "off" => Some(OffOr::Off),
             _ => {
                 let message = format!("expected `off` or a mapping, found {}", node.found());
                 report.error(&trail.place(node.mark), message);
@@ -71,7 +97,7 @@ impl Decode for AccessLogChoice {
     }
 
     fn shape() -> Shape {
-        Shape::Any(vec![Shape::Words(vec!["off"]), AccessLog::shape()])
+        Shape::Any(vec![Shape::Words(vec!["off"]), T::shape()])
     }
 }
 

@@ -43,6 +43,31 @@ impl FromText for Timeout {
     }
 }
 
+/// How long requests are counted.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::config) struct Window(pub Duration);
+
+impl Window {
+    const SHORTEST: Duration = Duration::from_secs(1);
+    const LONGEST: Duration = Duration::from_secs(7 * 86_400);
+}
+
+impl FromText for Window {
+    const KIND: Kind = Kind { name: "duration, `1s` to `7d`", ..Duration::KIND };
+
+    fn from_text(text: &str) -> Result<Self, Bad> {
+        match Duration::from_text(text)? {
+            duration if (Window::SHORTEST..=Window::LONGEST).contains(&duration) => Ok(Window(duration)),
+            _ => Err(Bad::Because(format!(
+                "must be from {} to {}, found {}",
+                units::show_duration(Window::SHORTEST),
+                units::show_duration(Window::LONGEST),
+                quote(text)
+            ))),
+        }
+    }
+}
+
 /// Bytes, from `MIN` to `MAX`.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::config) struct Size<const MIN: u64, const MAX: u64 = { u64::MAX }>(pub u64);

@@ -26,6 +26,18 @@ impl FromText for FilePath {
     }
 }
 
+/// A path of a folder; a relative one starts at the configuration file's folder.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct FolderPath(pub PathBuf);
+
+impl FromText for FolderPath {
+    const KIND: Kind = Kind { name: "path of a folder", ..FilePath::KIND };
+
+    fn from_text(text: &str) -> Result<Self, Bad> {
+        FilePath::from_text(text).map(|path| FolderPath(path.0))
+    }
+}
+
 /// Where the access log goes.
 #[derive(Clone, Debug)]
 pub(in crate::config) struct LogTarget(pub LogPath);

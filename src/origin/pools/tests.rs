@@ -55,6 +55,7 @@ fn config(origins: Vec<Origin>) -> Config {
         admin: None,
         access_log: None,
         memory: MemoryTier { size: 0, max_object: 0 },
+        disks: Vec::new(),
         background_fetches: 1,
         limits: Limits {
             header_count: 0,
