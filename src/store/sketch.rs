@@ -91,7 +91,8 @@ impl Bucket {
             let (slot, word) = self.slot_for(request);
             let counted = request.counted(word);
             // A key that is asked for all the time is written once a tick.
-            if counted == word || slot.compare_exchange_weak(word, counted, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            if counted == word
+                || slot.compare_exchange_weak(word, counted, Ordering::Relaxed, Ordering::Relaxed).is_ok()
             {
                 return counted & TOTAL_MASK;
             }
