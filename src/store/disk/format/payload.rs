@@ -84,7 +84,8 @@ pub fn read(payload: &[u8]) -> Option<Head> {
 fn fields(status: StatusCode, count: usize, mut from: Cursor<'_>) -> Option<ResponseHeader> {
     // Bounds `count` by what there is before anything is allocated for it.
     let (lengths, _) = from.take(count.checked_mul(LENGTHS)?)?.as_chunks::<LENGTHS>();
-    let lengths = lengths.iter().map(|&[a, b, c, d, e, f]| (u16::from_le_bytes([a, b]), u32::from_le_bytes([c, d, e, f])));
+    let lengths =
+        lengths.iter().map(|&[a, b, c, d, e, f]| (u16::from_le_bytes([a, b]), u32::from_le_bytes([c, d, e, f])));
     let names: u64 = lengths.clone().map(|(name, _)| u64::from(name)).sum();
     let mut names = Cursor(from.take(usize::try_from(names).ok()?)?);
     // One allocation for all the values, and nothing else in it.
