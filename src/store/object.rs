@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{AGE, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora_cache::CacheMeta;
 use pingora_cache::key::HashBinary;
@@ -115,6 +115,17 @@ impl Head {
         Some(Head { response, record, variance: meta.variance(), provenance: meta.provenance(), size })
     }
 
+    /// A head that was kept outside of memory. The fields' values should share one allocation of their own.
+    pub fn stored(
+        response: ResponseHeader,
+        record: Record,
+        variance: Option<HashBinary>,
+        provenance: SystemTime,
+    ) -> Head {
+        let size = size_of_fields(&response.headers) + record.key.len();
+        Head { response, record, variance, provenance, size }
+    }
+
     /// The same head for a body whose length is known now.
     pub fn with_length(&self, len: u64) -> Head {
         let mut response = self.response.clone();
@@ -202,17 +213,14 @@ pub fn meta_of(facts: &Facts, created: SystemTime, response: ResponseHeader) -> 
 
 /// The response with fields that share one allocation of their own, and the bytes they take.
 fn compact(response: &ResponseHeader) -> (ResponseHeader, usize) {
-    /// A bucket of `HeaderMap` with its share of the index.
-    const BUCKET: usize = 112;
     let values: usize = response.headers.values().map(HeaderValue::len).sum();
     let mut shared = bytes::BytesMut::with_capacity(values);
     response.headers.values().for_each(|value| shared.extend_from_slice(value.as_bytes()));
     let mut shared = shared.freeze();
-    let count = response.headers.len();
-    let mut compact = match ResponseHeader::build_no_case(response.status, Some(count)) {
+    let mut compact = match ResponseHeader::build_no_case(response.status, Some(response.headers.len())) {
         Ok(compact) => compact,
         // A status that was valid is valid; keep the original in case it ever is not.
-        Err(_) => return (response.clone(), values + count * BUCKET),
+        Err(_) => return (response.clone(), size_of_fields(&response.headers)),
     };
     for (name, value) in &response.headers {
         let bytes = shared.split_to(value.len());
@@ -223,7 +231,15 @@ fn compact(response: &ResponseHeader) -> (ResponseHeader, usize) {
         let own = HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| value.clone());
         let _ = compact.append_header(name.clone(), own);
     }
-    (compact, values + count.next_power_of_two().max(8) * BUCKET)
+    (compact, size_of_fields(&response.headers))
+}
+
+/// The bytes that fields take in memory.
+fn size_of_fields(fields: &HeaderMap) -> usize {
+    /// A bucket of `HeaderMap` with its share of the index.
+    const BUCKET: usize = 112;
+    let values: usize = fields.values().map(HeaderValue::len).sum();
+    values + fields.len().next_power_of_two().max(8) * BUCKET
 }
 
 /// Fields that are written anew for each response, or that a stored response has no use for.
