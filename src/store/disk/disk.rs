@@ -1,0 +1,496 @@
+//! One disk: finding what is on it. What changes it is in `writing`, what keeps it in order in `keeper`.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+use pingora_cache::key::HashBinary;
+use quick_cache::UnitWeighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+
+use super::file::{READ_LIMIT, Since, StoredFile};
+use super::format::{self, BLOCK, Defect, Undecoded};
+use super::health::{Health, Kind, Transition};
+use super::io::Io;
+use super::keeper::Keeper;
+use super::pool::Pool;
+use super::space::{Limits, Space, units};
+use super::stats::{Refused, Stats};
+use super::writing::FileLocks;
+use super::{Usage, health};
+use crate::config::model::DiskTier;
+use crate::http_cache::Tiers;
+use crate::store::key::{AlreadyHashed, ObjectId};
+use crate::store::object::{Body, Head, Object};
+
+/// Threads of a disk, and jobs that may wait for each kind of them.
+const READERS: usize = 8;
+const WRITERS: usize = 4;
+const QUEUE: usize = 1024;
+
+/// Files of up to so many bytes are read whole when they are opened.
+const READ_WHOLE: u64 = 2 * BLOCK;
+
+/// Independent locks for what concerns one object.
+pub const SHARDS: usize = 64;
+
+/// Whether an object has been of use elsewhere since this was last asked.
+pub type Used = Box<dyn Fn(ObjectId) -> bool + Send + Sync>;
+
+/// One disk of the disk tier.
+pub struct Disk {
+    pub io: Io,
+    pub pool: Pool,
+    pub health: Health,
+    pub stats: Stats,
+    pub space: Arc<Space>,
+    pub(super) settings: Mutex<DiskTier>,
+    /// Objects that are asked for again and again, with their files open.
+    open: Cache<ObjectId, Arc<Object>, UnitWeighter, AlreadyHashed>,
+    /// Each file that is open, in the cache above or not.
+    live: [Mutex<HashMap<ObjectId, Weak<StoredFile>, AlreadyHashed>>; SHARDS],
+    /// What is about to be written, and what is about to be removed.
+    pub(super) pending: [Mutex<Pending>; SHARDS],
+    /// Bytes of bodies that are about to be written.
+    pub(super) pending_bytes: AtomicU64,
+    pub(super) used_elsewhere: OnceLock<Used>,
+    pub(super) file_locks: FileLocks,
+    phase: AtomicU8,
+    max_object: AtomicU64,
+    pub(super) keeper: Keeper,
+    /// Until then, a moment in milliseconds since `started`, nobody waits for a write: the disk is slow.
+    pub(super) slow_until: AtomicU64,
+    pub(super) started: Instant,
+}
+
+/// What is under way for the objects of a shard.
+#[derive(Default)]
+pub struct Pending {
+    pub writes: HashMap<ObjectId, (Arc<Object>, usize), AlreadyHashed>,
+    /// Objects that nobody may find though their files may still be there.
+    pub removals: HashMap<ObjectId, usize, AlreadyHashed>,
+}
+
+/// Where a disk is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Phase {
+    /// It cannot be used: its folder is not to be had.
+    Away = 0,
+    /// Another process still writes to it, and will hand it over: this one only reads.
+    Standby = 1,
+    /// It is this process's. What there is is being found out; until then, files are found by their names.
+    Loading = 2,
+    /// It is this process's, and the index is complete.
+    Ready = 3,
+    /// It has been handed over to another process: what is being written comes to its end, nothing else is.
+    Handed = 4,
+    /// Nothing is written any more.
+    Closed = 5,
+}
+
+impl Phase {
+    /// A stable word, for the admin API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Away => "away",
+            Phase::Standby => "standby",
+            Phase::Loading => "loading",
+            Phase::Ready => "ready",
+            Phase::Handed => "handed-over",
+            Phase::Closed => "closed",
+        }
+    }
+}
+
+/// What is looked for under a name.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The key in full: a name alone could be another's.
+    pub text: &'a [u8],
+    /// For a further variant, which one.
+    pub variance: Option<HashBinary>,
+    /// The store's sequence of the resource before the look.
+    pub began: u64,
+    /// Where its route keeps responses.
+    pub tiers: Tiers,
+}
+
+impl Wanted<'_> {
+    fn is(&self, head: &Head) -> bool {
+        head.record.key == self.text && (self.variance.is_none() || head.variance == self.variance)
+    }
+}
+
+/// Why a file could not be opened as an object.
+enum Unopened {
+    Missing,
+    Defect(Defect, u64),
+    Io(io::Error),
+}
+
+impl From<io::Error> for Unopened {
+    fn from(e: io::Error) -> Unopened {
+        if e.kind() == io::ErrorKind::NotFound { Unopened::Missing } else { Unopened::Io(e) }
+    }
+}
+
+impl Disk {
+    /// A disk that nobody has looked at yet. `files`: how many it may keep open.
+    pub fn new(settings: DiskTier, instance: &str, files: usize) -> Arc<Disk> {
+        let limits = Limits { size: 0, objects: 0, ceiling: u64::MAX };
+        let disk = Disk {
+            io: Io::new(&settings.path, instance),
+            pool: Pool::new("disk", READERS, WRITERS, QUEUE),
+            health: Health::default(),
+            stats: Stats::default(),
+            space: Space::new(limits),
+            max_object: AtomicU64::new(0),
+            settings: Mutex::new(settings.clone()),
+            open: Cache::with(files, files as u64, UnitWeighter, AlreadyHashed::default(), DefaultLifecycle::default()),
+            live: std::array::from_fn(|_| Mutex::default()),
+            pending: std::array::from_fn(|_| Mutex::default()),
+            pending_bytes: AtomicU64::new(0),
+            used_elsewhere: OnceLock::new(),
+            file_locks: std::array::from_fn(|_| Mutex::default()),
+            phase: AtomicU8::new(Phase::Away as u8),
+            keeper: Keeper::default(),
+            slow_until: AtomicU64::new(0),
+            started: Instant::now(),
+        };
+        disk.set_limits(settings);
+        Arc::new(disk)
+    }
+
+    /// Puts other limits in force.
+    pub fn set_limits(&self, settings: DiskTier) {
+        self.max_object.store(settings.max_object, Ordering::Relaxed);
+        let mut state = self.space.lock();
+        state.limits_mut().size = settings.size / super::space::UNIT;
+        state.limits_mut().objects = settings.max_objects.unwrap_or(u64::MAX);
+        drop(state);
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    pub fn path(&self) -> &Path {
+        self.io.path()
+    }
+
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Away,
+            1 => Phase::Standby,
+            2 => Phase::Loading,
+            3 => Phase::Ready,
+            4 => Phase::Handed,
+            _ => Phase::Closed,
+        }
+    }
+
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    /// Whether something new may be stored here.
+    pub fn admits(&self) -> bool {
+        matches!(self.phase(), Phase::Loading | Phase::Ready) && self.health.may_write()
+    }
+
+    /// The largest body that is kept, in bytes.
+    pub fn max_object(&self) -> u64 {
+        self.max_object.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn shard(&self, id: &ObjectId) -> MutexGuard<'_, Pending> {
+        self.pending[usize::from(id.0[0]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn live(&self, id: &ObjectId) -> MutexGuard<'_, HashMap<ObjectId, Weak<StoredFile>, AlreadyHashed>> {
+        self.live[usize::from(id.0[0]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // ---- finding
+
+    /// The object of a name, if it is here and is what is wanted.
+    pub async fn find(self: &Arc<Disk>, id: ObjectId, wanted: Wanted<'_>) -> Option<Arc<Object>> {
+        {
+            let pending = self.shard(&id);
+            if let Some((object, _)) = pending.writes.get(&id) {
+                return Some(object.clone()).filter(|object| wanted.is(&object.head));
+            }
+            if pending.removals.contains_key(&id) {
+                return None;
+            }
+        }
+        if let Some(object) = self.open.get(&id)
+            && let Body::Disk(file) = &object.body
+        {
+            match file.since() {
+                Since::Same => return Some(object).filter(|object| wanted.is(&object.head)),
+                Since::Changed => _ = self.open.remove(&id),
+                Since::Gone => self.vanished(&id, file.inode()),
+            }
+        }
+        if !self.may_have(&id) || !self.health.may_read() {
+            return None;
+        }
+        let (disk, began, tiers) = (self.clone(), wanted.began, wanted.tiers);
+        let asked = Instant::now();
+        let opened = self.pool.read(READ_LIMIT, move || disk.open_blocking(id, began, tiers)).await;
+        self.stats.read(asked.elapsed());
+        let object = match opened {
+            Ok(Ok(object)) => object,
+            Ok(Err(why)) => {
+                self.unopened(id, why);
+                return None;
+            }
+            Err(e) => {
+                self.failed(Kind::Read, &e.into());
+                return None;
+            }
+        };
+        self.health.read_ok();
+        if !wanted.is(&object.head) {
+            return None;
+        }
+        self.stats.opened.fetch_add(1, Ordering::Relaxed);
+        self.touch(&id);
+        self.remember(id, &object);
+        Some(object)
+    }
+
+    /// The object of a name, if its file is open.
+    pub fn peek(&self, id: &ObjectId) -> Option<Arc<Object>> {
+        if let Some((object, _)) = self.shard(id).writes.get(id) {
+            return Some(object.clone());
+        }
+        self.open.peek(id)
+    }
+
+    /// Keeps an object open, for whoever asks next. What is removed meanwhile is not to be found again.
+    pub(super) fn remember(&self, id: ObjectId, object: &Arc<Object>) {
+        self.open.insert(id, object.clone());
+        if self.shard(&id).removals.contains_key(&id) {
+            self.open.remove(&id);
+        }
+    }
+
+    /// An object need not be kept open.
+    pub fn close(&self, id: &ObjectId) {
+        self.open.remove(id);
+    }
+
+    /// As [`Disk::close`], where what was opened is outdated.
+    pub fn forget(&self, id: &ObjectId) {
+        self.open.remove(id);
+    }
+
+    /// An object was asked for.
+    pub fn touch(&self, id: &ObjectId) {
+        self.space.lock().index.touch(*id, 1);
+    }
+
+    /// Whether an object has been asked for since this was last asked, as far as the index does not know.
+    pub(super) fn is_used(&self, id: ObjectId) -> bool {
+        let here = self.open.peek(&id).is_some_and(|object| object.was_hit_lately());
+        let elsewhere = self.used_elsewhere.get().is_some_and(|used| used(id));
+        here || elsewhere
+    }
+
+    /// Whether it makes sense to look.
+    fn may_have(&self, id: &ObjectId) -> bool {
+        match self.phase() {
+            Phase::Away => false,
+            Phase::Standby => true,
+            _ => {
+                let state = self.space.lock();
+                !state.is_complete() || state.index.get(*id).is_some()
+            }
+        }
+    }
+
+    fn open_blocking(self: &Arc<Disk>, id: ObjectId, began: u64, tiers: Tiers) -> Result<Arc<Object>, Unopened> {
+        let mut tried = false;
+        loop {
+            match self.open_once(id, began, tiers) {
+                // It may have been in the middle of being given another head.
+                Err(Unopened::Defect(Defect::Checksum, _)) if !tried => tried = true,
+                opened => return opened,
+            }
+        }
+    }
+
+    fn open_once(self: &Arc<Disk>, id: ObjectId, began: u64, tiers: Tiers) -> Result<Arc<Object>, Unopened> {
+        let file = Arc::new(self.io.open(&name(&id))?);
+        let stat = self.io.stat(&file)?;
+        let mut bytes = vec![0; usize::try_from(stat.size.min(READ_WHOLE)).unwrap_or(0)];
+        let read = self.io.pread(&file, 0, &mut bytes)?;
+        bytes.truncate(read);
+        let defect = |defect| Unopened::Defect(defect, stat.inode);
+        let decoded = match format::decode(id, &bytes, stat.size) {
+            Err(Undecoded::More(len)) => {
+                bytes.resize(len, 0);
+                let read = self.io.pread(&file, 0, &mut bytes)?;
+                bytes.truncate(read);
+                format::decode(id, &bytes, stat.size)
+            }
+            decoded => decoded,
+        };
+        let decoded = match decoded {
+            Ok(decoded) => decoded,
+            Err(Undecoded::Defect(what)) => return Err(defect(what)),
+            Err(Undecoded::More(_)) => return Err(defect(Defect::Length)),
+        };
+        let stored = StoredFile::new(self, file, decoded.state, &stat);
+        if stat.size == bytes.len() as u64 {
+            stored.check_whole(&bytes).map_err(defect)?;
+        }
+        let stored = self.opened(id, stored);
+        let mut head = decoded.head;
+        (head.record.began, head.record.tiers) = (began, tiers);
+        self.correct(id, stat.size);
+        Ok(Arc::new(Object::new(Arc::new(head), Body::Disk(stored))))
+    }
+
+    /// Notes that a file is open.
+    pub(super) fn opened(&self, id: ObjectId, file: StoredFile) -> Arc<StoredFile> {
+        let file = Arc::new(file);
+        self.live(&id).insert(id, Arc::downgrade(&file));
+        file
+    }
+
+    /// The index has an object's size, which a file of the same name belies: as somebody has put it there.
+    fn correct(&self, id: ObjectId, len: u64) {
+        let units = u32::try_from(units(len)).unwrap_or(u32::MAX);
+        let pending = self.shard(&id);
+        if pending.removals.contains_key(&id) {
+            return;
+        }
+        let mut state = self.space.lock();
+        match state.index.get(id) {
+            Some(known) if known != units => _ = state.index.resize(id, units),
+            Some(_) => {}
+            // Found by its name before it was found by the walk.
+            None if matches!(self.phase(), Phase::Loading | Phase::Ready) => _ = state.index.insert(id, units),
+            None => {}
+        }
+    }
+
+    fn unopened(self: &Arc<Disk>, id: ObjectId, why: Unopened) {
+        match why {
+            Unopened::Missing => {
+                let mut state = self.space.lock();
+                state.index.remove(id);
+            }
+            Unopened::Defect(defect, inode) => {
+                self.stats.defect(defect);
+                warn!("{}: {id} is damaged ({}): removed", self.path().display(), defect.as_str());
+                self.remove_inode(id, inode);
+            }
+            Unopened::Io(e) => self.failed(Kind::Read, &e),
+        }
+    }
+
+    /// The file of an object has been removed by somebody else.
+    fn vanished(&self, id: &ObjectId, inode: u64) {
+        self.open.remove_if(id, |object| matches!(&object.body, Body::Disk(file) if file.inode() == inode));
+    }
+
+    /// An open file has turned out to be damaged.
+    pub fn condemn(self: &Arc<Disk>, file: &StoredFile) {
+        let (id, inode) = (file.id(), file.inode());
+        self.vanished(&id, inode);
+        self.remove_inode(id, inode);
+    }
+
+    /// A file is closed. One that has been removed is freed by that, which takes its time.
+    pub(super) fn closed(&self, id: &ObjectId, last: impl FnOnce() + Send + 'static, removed: bool) {
+        let mut live = self.live(id);
+        if live.get(id).is_some_and(|file| file.strong_count() == 0) {
+            live.remove(id);
+        }
+        drop(live);
+        if removed {
+            let _ = self.pool.try_write(last);
+        }
+    }
+
+    /// The open file of an object, which is about to lose its name.
+    pub(super) fn open_file(&self, id: &ObjectId) -> Option<Arc<StoredFile>> {
+        self.live(id).get(id)?.upgrade()
+    }
+
+    /// An error of the disk: counted, and logged where it is news.
+    pub fn failed(&self, kind: Kind, e: &io::Error) {
+        if let Some(transition) = self.health.on_error(kind, e, Instant::now()) {
+            self.report(&transition, Some(e));
+        }
+    }
+
+    pub(super) fn report(&self, transition: &Transition, e: Option<&io::Error>) {
+        let path = self.path().display();
+        match (transition, e) {
+            (Transition::Resumed { .. }, _) => info!("{path}: {transition}"),
+            (_, Some(e)) => warn!("{path}: {transition} ({e})"),
+            (_, None) => warn!("{path}: {transition}"),
+        }
+    }
+
+    pub fn refuse(&self, why: Refused) {
+        self.stats.refuse(why);
+    }
+
+    /// Milliseconds since the disk was first known of.
+    pub(super) fn millis(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// For so long, nobody waits for this disk's writes.
+    pub(super) fn be_slow(&self, time: Duration) {
+        let until = self.millis().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        self.slow_until.store(until, Ordering::Relaxed);
+    }
+
+    /// The figures.
+    pub fn usage(&self) -> Usage {
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let state = self.space.lock();
+        Usage {
+            path: settings.path,
+            phase: self.phase(),
+            objects: state.index.len() as u64,
+            bytes: state.used() * super::space::UNIT,
+            capacity: settings.size,
+            max_object: settings.max_object,
+            index_memory: state.index.memory() as u64,
+            open_files: self.open.len() as u64,
+            complete: state.is_complete(),
+            reading: self.health.suspended(health::Kind::Read),
+            writing: self.health.suspended(health::Kind::Write),
+        }
+    }
+}
+
+/// Where an object's file is, below the disk's folder.
+pub fn name(id: &ObjectId) -> PathBuf {
+    let hex = id.to_string();
+    PathBuf::from(format!("{}/{hex}", &hex[..2]))
+}
+
+/// The folder of an object's file.
+pub fn folder(id: &ObjectId) -> PathBuf {
+    PathBuf::from(format!("{:02x}", id.0[0]))
+}
+
+/// The object that a file's name is of.
+pub fn id_of(name: &[u8]) -> Option<ObjectId> {
+    let text = std::str::from_utf8(name).ok().filter(|text| text.len() == 32)?;
+    let lower = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let number = u128::from_str_radix(text, 16).ok().filter(|_| lower)?;
+    Some(ObjectId(number.to_be_bytes()))
+}
+
