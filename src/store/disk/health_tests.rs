@@ -45,7 +45,9 @@ fn each_kind_and_cause_has_its_own_counter() {
                 .into_iter()
                 .enumerate()
         {
-            (0..=k * 7 + c).for_each(|_| drop(health.on_error(kind, &os(number), now)));
+            for _ in 0..=k * 7 + c {
+                health.on_error(kind, &os(number), now);
+            }
         }
     }
     for (k, kind) in Kind::ALL.into_iter().enumerate() {

@@ -390,6 +390,8 @@ pub struct Stat {
 }
 
 impl From<rustix::fs::Stat> for Stat {
+    // The fields' types differ between architectures.
+    #[allow(clippy::unnecessary_cast)]
     fn from(stat: rustix::fs::Stat) -> Stat {
         let nanoseconds = |seconds: i64, nano: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nano);
         Stat {

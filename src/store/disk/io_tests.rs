@@ -221,7 +221,7 @@ fn parts_are_written_one_after_the_other_and_read_up_to_the_end() {
     assert_eq!(io.pread(temp.file(), 6000, &mut buffer).unwrap(), 0);
     let stat = io.stat(temp.file()).unwrap();
     assert_eq!((stat.size, stat.kind), (6000, FileKind::File));
-    assert!(stat.allocated >= 4096 && stat.allocated % 512 == 0);
+    assert!(stat.allocated >= 4096 && stat.allocated.is_multiple_of(512));
 }
 
 #[test]
