@@ -14,7 +14,7 @@ mod storage;
 mod store;
 mod uncacheable;
 
-pub use disk::{Disk, DiskUsage, Disks, StoredFile};
+pub use disk::{Begin, Cause, Defect, Disk, Disks, Kind, Phase, READ_BUCKETS, Refused, StoredFile, Usage};
 pub use failures::Failures;
 pub use fill::{Fill, MAX_LAG, Written};
 pub use key::{ObjectId, ObjectKey};

@@ -160,7 +160,7 @@ impl Store {
         let object = disk.find(id, Wanted { text, variance: key.variance, began, tiers }).await?;
         // Invalidated meanwhile: what was opened before may have been remembered after.
         if self.sequence(&key.primary) != began {
-            disk.forget(&id);
+            disk.close(&id);
             return None;
         }
         self.promote(key, disk, object).await

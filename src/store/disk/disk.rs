@@ -15,9 +15,10 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use super::file::{READ_LIMIT, Since, StoredFile};
 use super::format::{self, BLOCK, Defect, Undecoded};
 use super::health::{Health, Kind, Transition};
+use super::index::Walked;
 use super::io::Io;
 use super::keeper::Keeper;
-use super::pool::Pool;
+use super::pool::{Pool, PoolError};
 use super::space::{Limits, Space, units};
 use super::stats::{Refused, Stats};
 use super::writing::FileLocks;
@@ -48,6 +49,7 @@ pub struct Disk {
     pub health: Health,
     pub stats: Stats,
     pub space: Arc<Space>,
+    instance: String,
     pub(super) settings: Mutex<DiskTier>,
     /// Objects that are asked for again and again, with their files open.
     open: Cache<ObjectId, Arc<Object>, UnitWeighter, AlreadyHashed>,
@@ -150,6 +152,7 @@ impl Disk {
             stats: Stats::default(),
             space: Space::new(limits),
             max_object: AtomicU64::new(0),
+            instance: instance.to_owned(),
             settings: Mutex::new(settings.clone()),
             open: Cache::with(files, files as u64, UnitWeighter, AlreadyHashed::default(), DefaultLifecycle::default()),
             live: std::array::from_fn(|_| Mutex::default()),
@@ -205,6 +208,11 @@ impl Disk {
         self.max_object.load(Ordering::Relaxed)
     }
 
+    /// What this process's temporary files begin with.
+    pub(super) fn instance(&self) -> &str {
+        &self.instance
+    }
+
     pub(super) fn shard(&self, id: &ObjectId) -> MutexGuard<'_, Pending> {
         self.pending[usize::from(id.0[0]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -249,7 +257,7 @@ impl Disk {
                 return None;
             }
             Err(e) => {
-                self.failed(Kind::Read, &e.into());
+                self.not_done(Kind::Read, e);
                 return None;
             }
         };
@@ -284,9 +292,32 @@ impl Disk {
         self.open.remove(id);
     }
 
-    /// As [`Disk::close`], where what was opened is outdated.
-    pub fn forget(&self, id: &ObjectId) {
-        self.open.remove(id);
+    /// No file need be kept open.
+    pub(super) fn close_all(&self) {
+        self.open.clear();
+    }
+
+    /// The walk came upon a file; `None`: one that is about to be removed.
+    pub(super) fn walked(&self, id: ObjectId, units: u32) -> Option<Walked> {
+        let pending = self.shard(&id);
+        if pending.removals.contains_key(&id) {
+            return None;
+        }
+        Some(self.space.lock().index.walked(id, units))
+    }
+
+    /// Lets the disk alone for a while. Blocks.
+    pub(super) fn pause(&self, time: Duration) {
+        let _ = self.keeper.wait(time);
+    }
+
+    /// Tells the index of all uses that it does not know of.
+    pub(super) fn credit_hits(&self) {
+        for (id, object) in self.open.iter() {
+            if object.was_hit_lately() {
+                self.touch(&id);
+            }
+        }
     }
 
     /// An object was asked for.
@@ -422,6 +453,13 @@ impl Disk {
     /// The open file of an object, which is about to lose its name.
     pub(super) fn open_file(&self, id: &ObjectId) -> Option<Arc<StoredFile>> {
         self.live(id).get(id)?.upgrade()
+    }
+
+    /// The pool has not done what it should. That there was no room in its queue is not the disk's health.
+    pub fn not_done(&self, kind: Kind, e: PoolError) {
+        if e != PoolError::Full {
+            self.failed(kind, &e.into());
+        }
     }
 
     /// An error of the disk: counted, and logged where it is news.

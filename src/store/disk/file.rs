@@ -322,7 +322,7 @@ impl StoredFile {
                 format!("reading a stored object: {e}")
             }
             Failure::Pool(e) => {
-                self.disk.failed(Kind::Read, &e.into());
+                self.disk.not_done(Kind::Read, e);
                 format!("reading a stored object: {e}")
             }
         };

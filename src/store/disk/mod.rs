@@ -1,10 +1,224 @@
-//! The disk tier: one self-describing file for each object, found by its name.
+//! The disk tier: one self-describing file for each object, found by its name, on one disk or several.
+//!
+//! What a file looks like is in `format`, what is there in `index` and `space`; `disk` finds, `writing` and `spill` store,
+//! and `keeper` keeps in order. All that may wait for a disk is done by its `pool`, below `io`.
 
-pub mod faults;
-pub mod format;
-pub mod health;
-pub mod index;
-pub mod io;
-pub mod pool;
-pub mod residency;
-pub mod snapshot;
+#[expect(clippy::module_inception, reason = "one of them")]
+mod disk;
+mod faults;
+mod file;
+mod format;
+mod health;
+mod index;
+mod io;
+mod keeper;
+mod marks;
+mod pool;
+mod residency;
+mod snapshot;
+mod space;
+mod spill;
+mod stats;
+mod walk;
+mod writing;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+pub use disk::{Disk, Phase, Wanted};
+pub use file::StoredFile;
+pub use format::Defect;
+pub use health::{Cause, Kind};
+pub use keeper::Begin;
+pub use marks::Marks;
+pub use spill::Spill;
+pub use stats::{READ_BUCKETS, Refused};
+
+use super::key::ObjectId;
+use crate::config::model::DiskTier;
+
+/// Files that all disks together may keep open, at most, and the share of what the process may have.
+const OPEN_MAX: usize = 8192;
+const OPEN_SHARE: usize = 4;
+
+/// All disks.
+pub struct Disks {
+    disks: Vec<Place>,
+    marks: Arc<Marks>,
+}
+
+/// A disk, and where it stands among the others.
+struct Place {
+    disk: Arc<Disk>,
+    /// Of its path.
+    seed: u64,
+    /// Bytes.
+    size: f64,
+}
+
+/// The figures of a disk.
+#[derive(Clone, Debug)]
+pub struct Usage {
+    pub path: PathBuf,
+    pub phase: Phase,
+    pub objects: u64,
+    /// All that it takes, temporary files and metadata included.
+    pub bytes: u64,
+    pub capacity: u64,
+    pub max_object: u64,
+    /// Bytes that the index takes in memory.
+    pub index_memory: u64,
+    pub open_files: u64,
+    /// All that is there is known.
+    pub complete: bool,
+    /// Why it is not read from, or not written to.
+    pub reading: Option<Cause>,
+    pub writing: Option<Cause>,
+}
+
+impl Disks {
+    /// No disk.
+    pub fn none() -> Disks {
+        Disks { disks: Vec::new(), marks: Arc::new(Marks::new(0)) }
+    }
+
+    /// Takes the disks into possession, and begins to find out what is on them. Blocks.
+    ///
+    /// # Errors
+    /// Another process uses one of them.
+    pub fn open(settings: &[DiskTier], begin: Begin) -> Result<Disks, String> {
+        // Nothing stored before has this count, unless the old ones are found.
+        let marks = Arc::new(Marks::new(nanos_since_epoch()));
+        let instance = format!("{}-{:x}-", std::process::id(), nanos_since_epoch());
+        let files = open_files() / settings.len().max(1);
+        let mut known = Vec::new();
+        let mut disks = Vec::new();
+        for settings in settings {
+            let disk = Disk::new(settings.clone(), &instance, files.max(16));
+            known.extend(disk.begin(begin)?);
+            disks.push(Place { disk, seed: seed(settings), size: settings.size as f64 });
+        }
+        marks.join(&known);
+        for Place { disk, .. } in &disks {
+            if disk.phase() == Phase::Loading
+                && let Err(e) = marks.write(&disk.io)
+            {
+                disk.failed(Kind::Write, &e);
+            }
+            disk.keep(&marks).map_err(|e| format!("{}: {e}", disk.path().display()))?;
+        }
+        Ok(Disks { disks, marks })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.disks.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Disk>> {
+        self.disks.iter().map(|place| &place.disk)
+    }
+
+    /// The disk that an object belongs to: by rendezvous hashing, in the measure of their sizes. A disk more or less
+    /// moves no object between the others.
+    pub fn of(&self, id: &ObjectId) -> Option<&Arc<Disk>> {
+        match &self.disks[..] {
+            [] => None,
+            [only] => Some(&only.disk),
+            places => {
+                let best = places.iter().max_by(|a, b| a.score(id).total_cmp(&b.score(id)));
+                best.map(|place| &place.disk)
+            }
+        }
+    }
+
+    /// An object was of use.
+    pub fn touch(&self, id: &ObjectId) {
+        if let Some(disk) = self.of(id) {
+            disk.touch(id);
+        }
+    }
+
+    /// Who is asked whether an object is of use elsewhere before it is evicted.
+    pub fn on_eviction(&self, used: impl Fn(ObjectId) -> bool + Clone + Send + Sync + 'static) {
+        for disk in self.iter() {
+            let _ = disk.used_elsewhere.set(Box::new(used.clone()));
+        }
+    }
+
+    /// How often URLs have been invalidated.
+    pub fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    /// A URL of that slot is invalidated. The future is done when the disks have that too.
+    pub fn mark(&self, slot: u16) -> impl Future<Output = ()> + Send + 'static {
+        self.marks.add(slot);
+        let disks: Vec<_> = self.iter().filter(|disk| disk.phase() > Phase::Away).cloned().collect();
+        let marks = self.marks.clone();
+        async move {
+            for disk in disks {
+                let (of_job, marks) = (disk.clone(), marks.clone());
+                let written = disk.pool.write(writing::WRITE_LIMIT, move || marks.write_one(&of_job.io, slot)).await;
+                if let Err(e) = written.map_err(std::io::Error::from).flatten() {
+                    disk.failed(Kind::Write, &e);
+                }
+            }
+        }
+    }
+
+    /// Puts other limits in force; the disks are the same.
+    pub fn set_limits(&self, settings: &[DiskTier]) {
+        for (disk, settings) in self.iter().zip(settings) {
+            if disk.path() == settings.path {
+                disk.set_limits(settings.clone());
+            }
+        }
+    }
+
+    /// Another process takes the disks over. Blocks.
+    pub fn hand_over(&self) {
+        self.iter().for_each(|disk| disk.hand_over());
+    }
+
+    /// The end: what there is is written down. Blocks.
+    pub fn shut(&self) {
+        self.iter().for_each(|disk| disk.shut());
+    }
+}
+
+impl Place {
+    fn score(&self, id: &ObjectId) -> f64 {
+        let low = u64::from_le_bytes(std::array::from_fn(|i| id.0[8 + i]));
+        let high = u64::from_le_bytes(std::array::from_fn(|i| id.0[i]));
+        let hash = mixed(mixed(low ^ self.seed) ^ high);
+        // 53 bits: a number above 0 and below 1.
+        let fraction = ((hash >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+        -self.size / fraction.ln()
+    }
+}
+
+/// The finaliser of SplitMix64: each bit of the result depends on all.
+fn mixed(mut word: u64) -> u64 {
+    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
+
+fn seed(settings: &DiskTier) -> u64 {
+    use sha2::{Digest, Sha256};
+    use std::os::unix::ffi::OsStrExt;
+    let hash = Sha256::digest(settings.path.as_os_str().as_bytes());
+    u64::from_le_bytes(std::array::from_fn(|i| hash[i]))
+}
+
+fn open_files() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = usize::try_from(limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+    (limit / OPEN_SHARE).min(OPEN_MAX)
+}
+
+fn nanos_since_epoch() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

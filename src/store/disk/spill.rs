@@ -123,7 +123,7 @@ impl Spill {
         };
         if let Err(e) = self.disk.pool.write(WRITE_LIMIT, job).await {
             self.disk.refuse(Refused::Busy);
-            self.disk.failed(Kind::Write, &e.into());
+            self.disk.not_done(Kind::Write, e);
             self.disk.remove(self.id).await;
         }
     }

@@ -260,7 +260,7 @@ impl Disk {
                 Err(why) => of_job.unwritten(id, why),
             };
             if let Err(e @ (PoolError::Full | PoolError::Gone)) = disk.pool.write(PROMPT, job).await {
-                disk.failed(Kind::Write, &e.into());
+                disk.not_done(Kind::Write, e);
                 disk.remove(id).await;
             }
         }
@@ -346,7 +346,7 @@ impl Disk {
             let of_job = disk.clone();
             let job = move || of_job.end_removal(id, doomed);
             if let Err(e @ (PoolError::Full | PoolError::Gone)) = disk.pool.write(WRITE_LIMIT, job).await {
-                disk.failed(Kind::Remove, &e.into());
+                disk.not_done(Kind::Remove, e);
                 disk.remove_later(id);
             }
             was
