@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         }
     }
     if behind > 0 {
-        eprintln!("{behind} rows of Zipf, with scans or without, in which the memory tier is not ahead of LRU");
+        eprintln!("{behind} rows of Zipf, with scans or without, where the memory tier is not ahead of LRU");
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
@@ -58,11 +58,13 @@ enum Trace {
     Zipf { skew: f64, scans: u64 },
     /// As Zipf, and after so many requests there is a new key that is asked for most; the others lose a rank.
     Drift { skew: f64, every: usize },
+    /// As Zipf, and after so many requests all that was asked for much is asked for little.
+    Turn { skew: f64, every: usize },
     /// One after the other, round and round: a tenth more than the cache holds.
     Loop,
 }
 
-const TRACES: [Trace; 12] = [
+const TRACES: [Trace; 13] = [
     Trace::Zipf { skew: 0.7, scans: 0 },
     Trace::Zipf { skew: 0.9, scans: 0 },
     Trace::Zipf { skew: 1.1, scans: 0 },
@@ -72,8 +74,9 @@ const TRACES: [Trace; 12] = [
     Trace::Zipf { skew: 0.7, scans: 50 },
     Trace::Zipf { skew: 0.9, scans: 50 },
     Trace::Zipf { skew: 1.1, scans: 50 },
-    Trace::Drift { skew: 0.9, every: 1_000 },
     Trace::Drift { skew: 0.9, every: 100 },
+    Trace::Drift { skew: 0.9, every: 10 },
+    Trace::Turn { skew: 0.9, every: 200_000 },
     Trace::Loop,
 ];
 
@@ -100,6 +103,11 @@ impl Trace {
                 let newest = |n: usize| ((REQUESTS - n) / every) as u32;
                 (0..REQUESTS).map(|n| newest(n) + zipf.rank(&mut random)).collect()
             }
+            Trace::Turn { skew, every } => {
+                let zipf = Zipf::new(skew);
+                let first = |n: usize| (n / every) as u32 * (KEYS * 3 / 8);
+                (0..REQUESTS).map(|n| (first(n) + zipf.rank(&mut random)) % KEYS).collect()
+            }
             Trace::Loop => {
                 let sum = |sum: &mut u64, key| {
                     *sum += objects.of(key).weight();
@@ -118,6 +126,7 @@ impl std::fmt::Display for Trace {
             Trace::Zipf { skew, scans: 0 } => write!(f, "Zipf {skew}"),
             Trace::Zipf { skew, scans } => write!(f, "Zipf {skew}, {scans} % scan"),
             Trace::Drift { skew, every } => write!(f, "Zipf {skew}, new top each {every}"),
+            Trace::Turn { skew, every } => write!(f, "Zipf {skew}, all anew each {every}"),
             Trace::Loop => f.write_str("Loop of 1.1 caches"),
         }
     }

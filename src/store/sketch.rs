@@ -11,6 +11,8 @@
 //! - *Too high*, because another key of the bucket has the same 11 bits: 0.7 % of new keys when a million others have
 //!   been counted, and never more than 0.8 %, as a bucket has 16 entries and `16 / 2^11` is that.
 //! - *Too high*, because requests before the window count: up to two windows back (see [`Sketch::count`]).
+//! - *Too high*, because the entry's time has come round: after 16 to 32 windows, and only where nobody has counted in
+//!   its bucket in the meantime.
 //! - *Too low*, because a key was displaced: 16 other keys of its bucket have been counted after it. Of keys that come
 //!   back after 400,000 others this happens to 0.06 %, after 500,000 to 0.5 %, after 700,000 to 8 %, after 1,000,000
 //!   to 46 %. Where there is more than that within a window, the table's size is what bounds it.
@@ -283,6 +285,21 @@ mod tests {
         for (n, behind) in (1..=6).zip([0, 1, 900, 3, 1500, 0]) {
             assert_eq!(sketch.count(&key(1), Duration::from_secs(10), now - behind), n);
         }
+    }
+
+    #[test]
+    fn what_is_over_is_freed_by_whoever_counts_next_to_it() {
+        let (first, mut second) = (key(1), key(1));
+        second[5] ^= 1;
+        let round = u64::from(TIME_MASK + 1) << 16;
+        let returns = |meanwhile: u64| {
+            let sketch = Sketch::default();
+            sketch.count(&first, HOUR, 0);
+            sketch.count(&second, HOUR, meanwhile);
+            sketch.count(&first, HOUR, round)
+        };
+        assert_eq!((returns(2 * HOUR_MS), returns(10 * HOUR_MS)), (1, 1));
+        assert_eq!(returns(0), 2, "a round of ticks looks like none, which is why they are freed");
     }
 
     #[test]
