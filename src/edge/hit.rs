@@ -254,7 +254,7 @@ async fn in_one(object: &Object, pieces: &[Piece], length: u64) -> Result<Option
 }
 
 /// Sends what is in a file, behind the head that waits in the connection; `sent` counts the bytes of it.
-async fn send_pieces(connection: &Connection, file: &StoredFile, pieces: &[Piece], sent: &mut u64) -> Result<()> {
+async fn send_pieces(connection: &Connection, file: &Arc<StoredFile>, pieces: &[Piece], sent: &mut u64) -> Result<()> {
     let gone = |e: std::io::Error| Error::because(ErrorType::WriteError, "a stored response", e).into_down();
     for piece in pieces {
         match piece {
@@ -267,7 +267,7 @@ async fn send_pieces(connection: &Connection, file: &StoredFile, pieces: &[Piece
                 while at < range.end {
                     let window = file.window(at..range.end).await?;
                     let end = window.end;
-                    connection.send_file(file, window).await.map_err(gone)?;
+                    connection.send_file(&**file, file.in_file(&window)).await.map_err(gone)?;
                     *sent += end - at;
                     at = end;
                 }

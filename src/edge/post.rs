@@ -80,7 +80,7 @@ pub fn begin(shared: &Shared, session: &Session, response: &ResponseHeader, ctx:
     ctx.cache.stored = true;
     if length == Some(0) {
         // No body will be seen to come.
-        tokio::spawn(fill.finish());
+        fill.finish_aside();
     } else {
         ctx.cache.beside = Some(fill);
     }
@@ -96,7 +96,7 @@ pub fn came(data: Option<&Bytes>, end: bool, ctx: &mut Context) {
         Ok(Written::Kept) if end => {
             if let Some(fill) = ctx.cache.beside.take() {
                 // The client need not wait for the disk.
-                tokio::spawn(fill.finish());
+                fill.finish_aside();
             }
         }
         Ok(Written::Kept) => {}

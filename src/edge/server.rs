@@ -22,6 +22,7 @@ use super::{notify, reload, sample, upgrade};
 use crate::admin;
 use crate::config::model::{Admin, AdminAddress, Config};
 use crate::observe::AccessLog;
+use crate::store::{Begin, Disks};
 
 /// An idle client connection of a draining process ends after this: sooner, and a client that is about to send its
 /// next request on it would lose it.
@@ -120,7 +121,10 @@ async fn serve(launch: Launch) -> Result<(), String> {
     };
     let (pid_file, upgrade_socket) = (config.pid_file.clone(), config.upgrade_socket.clone());
 
-    let shared = Shared::new(config, access_log);
+    let (disks, begin) = (config.disks.clone(), if upgrade { Begin::Upgrade } else { Begin::Alone });
+    let disks = tokio::task::spawn_blocking(move || Disks::open(&disks, begin)).await;
+    let disks = disks.map_err(|e| format!("opening the disks: {e}"))?.map_err(|e| format!("cache.disk: {e}"))?;
+    let shared = Shared::new(config, access_log, disks);
     shared.snapshot().pools.ready().await;
     sample::register(&shared);
     let app = Arc::new(proxy(&shared));
@@ -183,12 +187,14 @@ async fn serve(launch: Launch) -> Result<(), String> {
     let admin_serving = admin_serving.map(|(serving, ..)| serving);
     let _ = stop.send(true);
     match end {
-        // The new process answers on the same socket; what this one would say of itself is of no use any more.
+        // The new process answers on the same socket, and stores on the same disks; what this one would say of itself is of no use any more.
         End::HandedOver => {
             if let Some(serving) = &admin_serving {
                 serving.own_name(false);
             }
             let _ = admin_stop.send(true);
+            let store = shared.store;
+            let _ = tokio::task::spawn_blocking(move || store.hand_over()).await;
         }
         // Probes see that it drains, to the end.
         End::Stopped => notify::stopping(),
@@ -198,6 +204,8 @@ async fn serve(launch: Launch) -> Result<(), String> {
     if let Some(serving) = admin_serving {
         let _ = tokio::task::spawn_blocking(move || serving.join()).await;
     }
+    let store = shared.store;
+    let _ = tokio::task::spawn_blocking(move || store.shut()).await;
     if let Some(log) = shared.access_log.load_full() {
         let _ = tokio::task::spawn_blocking(move || log.shutdown(LOG_GRACE)).await;
     }

@@ -18,7 +18,7 @@ use crate::config::model::Config;
 use crate::observe::{AccessLog, Metrics, NO_SITE, OriginMetrics, SiteMetrics};
 use crate::origin::{Pool, Pools};
 use crate::site::Directory;
-use crate::store::Store;
+use crate::store::{Disks, Store};
 
 /// A fill whose header section takes longer than this is not waited for any more, whatever the origin's timeouts.
 const LOCK_AGE: Duration = Duration::from_secs(120);
@@ -72,13 +72,13 @@ pub enum Life {
 
 impl Shared {
     /// Puts the first configuration in force. Call it on the runtime that will serve.
-    pub fn new(config: Config, access_log: Option<AccessLog>) -> Arc<Shared> {
+    pub fn new(config: Config, access_log: Option<AccessLog>, disks: Disks) -> Arc<Shared> {
         let metrics = Arc::new(Metrics::new());
         let metrics_of_none = metrics.site(NO_SITE);
         metrics.config_loaded(&config.hash, SystemTime::now());
         let runtime = Handle::current();
         let background = Background::new(config.background_fetches);
-        let (store, limits, file) = (Store::leak(config.memory), config.limits, config.source.clone());
+        let (store, limits, file) = (Store::leak(config.memory, disks), config.limits, config.source.clone());
         let snapshot = Snapshot::new(config, &metrics, None);
         snapshot.pools.start(&runtime, None);
         Arc::new(Shared {
@@ -121,6 +121,7 @@ impl Shared {
         new.pools.start(&self.runtime, Some(&old.pools));
         self.watch.set_limits(new.config.limits);
         self.background.set_max(new.config.background_fetches);
+        self.store.disks().set_limits(&new.config.disks);
         self.metrics.config_loaded(&new.config.hash, SystemTime::now());
         self.snapshot.store(Arc::new(new));
         Ok(())

@@ -172,6 +172,19 @@ impl Writer {
         Ok(len)
     }
 
+    /// The same where nobody waits for the disk: what goes to memory is there at once.
+    pub fn finish_aside(mut self) {
+        match self.fill.body() {
+            Ok(Some(body)) => {
+                let head = self.fill.head.with_length(body.len() as u64);
+                tokio::spawn(self.store.settle(self.fill.key, head, body));
+                self.end(true);
+            }
+            Ok(None) => _ = tokio::spawn(self.finish()),
+            Err(_) => {}
+        }
+    }
+
     fn end(&mut self, complete: bool) {
         self.ended = true;
         self.store.ended(&self.fill);

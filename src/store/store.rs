@@ -141,6 +141,30 @@ impl Store {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// Another process takes the disks over. Blocks.
+    pub fn hand_over(&self) {
+        self.credit_hits();
+        self.disks.hand_over();
+    }
+
+    /// The end: what there is on the disks is written down, in the order in which it would go. Blocks.
+    pub fn shut(&self) {
+        self.credit_hits();
+        self.disks.shut();
+    }
+
+    /// What was of use in memory was of use on the disk.
+    fn credit_hits(&self) {
+        if self.disks.is_empty() {
+            return;
+        }
+        for (id, object) in self.memory.iter() {
+            if object.was_hit_lately() {
+                self.disks.touch(&id);
+            }
+        }
+    }
+
     // ---- what is stored
 
     /// What is stored under a key, in either tier; `text`: the key's own.
@@ -196,7 +220,7 @@ impl Store {
 
     /// Takes an object out of both tiers. Once it has returned, nobody finds it; the future is done when the disk has
     /// forgotten it too.
-    pub fn remove(&self, key: &ObjectKey) -> impl Future<Output = bool> + Send + 'static {
+    pub fn remove(&self, key: &ObjectKey) -> impl Future<Output = bool> + Send + use<> {
         let id = key.id();
         let was = self.memory.remove(&id);
         let gone = self.disks.of(&id).map(|disk| disk.remove(id));
@@ -248,7 +272,7 @@ impl Store {
 
     /// Gives a stored object another head, as a validation has it. Once it has returned, the object has it; the future
     /// is done when the disk has it too, and says whether the object was still there.
-    pub fn freshen(&'static self, key: &ObjectKey, meta: &CacheMeta) -> impl Future<Output = bool> + Send + 'static {
+    pub fn freshen(&'static self, key: &ObjectKey, meta: &CacheMeta) -> impl Future<Output = bool> + Send + use<> {
         let written = self.freshen_now(key, meta);
         async move {
             match written {
@@ -267,7 +291,7 @@ impl Store {
         &'static self,
         key: &ObjectKey,
         meta: &CacheMeta,
-    ) -> Option<Option<impl Future<Output = ()> + Send + 'static>> {
+    ) -> Option<Option<impl Future<Output = ()> + Send + use<>>> {
         let (key, id) = (*key, key.id());
         let (head, object) = (Arc::new(Head::of(meta)?), self.peek(&key)?);
         // Another request may have stored something else meanwhile: the validation was not about that.
@@ -285,7 +309,7 @@ impl Store {
     }
 
     /// Whether a response is still what its resource is, to be asked later.
-    pub(super) fn currency(&'static self, key: ObjectKey, head: &Arc<Head>) -> impl Fn() -> bool + Send + Sync + 'static {
+    pub(super) fn currency(&'static self, key: ObjectKey, head: &Arc<Head>) -> impl Fn() -> bool + Send + Sync + use<> {
         let head = head.clone();
         move || self.is_current(&key, &head)
     }
@@ -312,7 +336,7 @@ impl Store {
 
     /// Makes what is stored of a resource, in all its variants, unusable, and whatever is on its way; and so whatever is
     /// stored under its URL and more. The future is done when that will outlast the process.
-    pub fn invalidate(&self, primary: HashBinary, url: &HashBinary) -> impl Future<Output = ()> + Send + 'static {
+    pub fn invalidate(&self, primary: HashBinary, url: &HashBinary) -> impl Future<Output = ()> + Send + use<> {
         let marked = self.disks.mark(self.url_mark(url).slot);
         // First the sequence: a fill that ends meanwhile looks at it after it has stored.
         self.sequence_of(&primary).fetch_add(1, Ordering::AcqRel);
@@ -395,12 +419,29 @@ impl Store {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Keeps a whole response in the tiers that are its; done when the disk has it, or has had its chance.
-    pub(super) async fn settle(&'static self, key: ObjectKey, head: Head, body: Bytes) {
+    /// Keeps a whole response in the tiers that are its: in memory at once; the future is done when the disk has it, or
+    /// has had its chance.
+    pub(super) fn settle(&'static self, key: ObjectKey, head: Head, body: Bytes) -> impl Future<Output = ()> + Send + use<> {
+        let written = self.settle_now(key, head, body);
+        async move {
+            match written {
+                Some(Settled::Stored(written)) => written.await,
+                Some(Settled::Removed(removed)) => _ = removed.await,
+                None => {}
+            }
+        }
+    }
+
+    fn settle_now(
+        &'static self,
+        key: ObjectKey,
+        head: Head,
+        body: Bytes,
+    ) -> Option<Settled<impl Future<Output = ()> + Send + use<>, impl Future<Output = bool> + Send + use<>>> {
         let (tiers, len) = (head.record.tiers, body.len() as u64);
         let object = Arc::new(Object::new(Arc::new(head), Body::Memory(body)));
         if self.peek(&key).is_some_and(|other| object.head.is_older_than(&other.head)) {
-            return;
+            return None;
         }
         let disk = self.room(&key, tiers).disk.filter(|(_, max)| len <= *max);
         if tiers.memory && len <= self.memory.max_object() {
@@ -411,11 +452,17 @@ impl Store {
         }
         if let Some((disk, _)) = disk {
             let current = self.currency(key, &object.head);
-            disk.store(key.id(), object, current).await;
-        } else if let Some(disk) = self.disks.of(&key.id()) {
-            disk.remove(key.id()).await;
+            return Some(Settled::Stored(disk.store(key.id(), object, current)));
         }
+        // What is there is of before.
+        self.disks.of(&key.id()).map(|disk| Settled::Removed(disk.remove(key.id())))
     }
+}
+
+/// What is still to be done on the disk.
+enum Settled<S, R> {
+    Stored(S),
+    Removed(R),
 }
 
 fn micros_since_epoch() -> u64 {

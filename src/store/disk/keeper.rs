@@ -78,7 +78,7 @@ impl Keeper {
     }
 
     /// Waits so long, or until there is something to do; whether to go on.
-    fn wait(&self, time: Duration) -> bool {
+    pub fn wait(&self, time: Duration) -> bool {
         let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
         if *stop {
             return false;

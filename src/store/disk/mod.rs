@@ -152,7 +152,7 @@ impl Disks {
     }
 
     /// A URL of that slot is invalidated. The future is done when the disks have that too.
-    pub fn mark(&self, slot: u16) -> impl Future<Output = ()> + Send + 'static {
+    pub fn mark(&self, slot: u16) -> impl Future<Output = ()> + Send + use<> {
         self.marks.add(slot);
         let disks: Vec<_> = self.iter().filter(|disk| disk.phase() > Phase::Away).cloned().collect();
         let marks = self.marks.clone();

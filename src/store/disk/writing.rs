@@ -68,7 +68,7 @@ impl Disk {
 
     /// Stores a whole object whose body is in memory. From the call on, it is found in the place of what was there. The
     /// future is done when the file is, or when the disk takes too long: then it is still written.
-    pub fn store(self: &Arc<Disk>, id: ObjectId, object: Arc<Object>, current: impl Current) -> impl Future<Output = ()> + Send + 'static {
+    pub fn store<C: Current>(self: &Arc<Disk>, id: ObjectId, object: Arc<Object>, current: C) -> impl Future<Output = ()> + Send + use<C> {
         let disk = self.clone();
         let accepted = self.begin_write(id, &object);
         let prompt = self.millis() >= self.slow_until.load(Ordering::Relaxed);
@@ -240,7 +240,7 @@ impl Disk {
     // ---- giving another head
 
     /// Gives an object another head. From the call on, it has it; the future is done when the file has it too.
-    pub fn freshen(self: &Arc<Disk>, id: ObjectId, head: Arc<Head>, current: impl Current) -> impl Future<Output = ()> + Send + 'static {
+    pub fn freshen<C: Current>(self: &Arc<Disk>, id: ObjectId, head: Arc<Head>, current: C) -> impl Future<Output = ()> + Send + use<C> {
         if let Some(object) = self.peek(&id)
             && object.head.record.id == head.record.id
             && let Body::Disk(_) = &object.body
@@ -337,7 +337,7 @@ impl Disk {
 
     /// Removes an object. From the call on, nobody finds it; the future is done when its file is gone, and says whether
     /// there was one as far as was known.
-    pub fn remove(self: &Arc<Disk>, id: ObjectId) -> impl Future<Output = bool> + Send + 'static {
+    pub fn remove(self: &Arc<Disk>, id: ObjectId) -> impl Future<Output = bool> + Send + use<> {
         let removal = self.begin_removal(id);
         let disk = self.clone();
         async move {
@@ -378,7 +378,7 @@ impl Disk {
         self.ended_removal(id);
     }
 
-    fn ended_removal(&self, id: ObjectId) {
+    pub(super) fn ended_removal(&self, id: ObjectId) {
         let mut pending = self.shard(&id);
         if let Some(count) = pending.removals.get_mut(&id) {
             *count -= 1;

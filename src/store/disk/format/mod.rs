@@ -12,7 +12,7 @@ mod table;
 use std::fmt;
 
 use self::cursor::Cursor;
-pub use self::table::{Table, TableBuilder, check_block};
+pub use self::table::{TableBuilder, check_block};
 use crate::store::{Head, ObjectId};
 
 /// The version that is written, and the only one that is read.
