@@ -484,8 +484,10 @@ impl Disk {
     /// Nothing more is written: writes down what there is, if it is this process's to say. Blocks.
     pub fn shut(&self) {
         let phase = self.phase();
-        let drained = self.pool.drain(Instant::now() + DRAIN);
+        self.pool.drain(Instant::now() + DRAIN);
         self.enter(Phase::Closed);
+        // What began before is over too, then.
+        let drained = self.pool.drain(Instant::now() + DRAIN);
         *self.keeper.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.keeper.stopping.notify_all();
         if matches!(phase, Phase::Loading | Phase::Ready) {
