@@ -11,7 +11,7 @@ use super::{Fill, Phase, Position, State, fail};
 
 /// How much the writer's own reader is given at once. Both run in one task, taking turns, and the writer takes several
 /// chunks a turn: a reader that took one would fall ever further behind.
-const AT_ONCE: usize = 512 * 1024;
+pub(super) const AT_ONCE: usize = 512 * 1024;
 
 /// How much is read from the file at once, by a reader that is behind what memory holds.
 const FILE_AT_ONCE: u64 = 256 * 1024;
