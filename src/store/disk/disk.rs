@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{info, warn};
 use pingora_cache::key::HashBinary;
@@ -16,7 +16,7 @@ use super::file::{READ_LIMIT, Since, StoredFile};
 use super::format::{self, BLOCK, Defect, Undecoded};
 use super::health::{Health, Kind, Transition};
 use super::index::Walked;
-use super::io::Io;
+use super::io::{Io, Stat};
 use super::keeper::Keeper;
 use super::pool::{Pool, PoolError};
 use super::space::{Limits, Space, units};
@@ -35,6 +35,9 @@ const QUEUE: usize = 1024;
 
 /// Files of up to so many bytes are read whole when they are opened.
 const READ_WHOLE: u64 = 2 * BLOCK;
+
+/// A file that is too short may be one that is just being written, for so long.
+const NEW: Duration = Duration::from_secs(2);
 
 /// Independent locks for what concerns one object.
 pub const SHARDS: usize = 64;
@@ -373,6 +376,10 @@ impl Disk {
         };
         let decoded = match decoded {
             Ok(decoded) => decoded,
+            // Another process that uses the disk too, until it has handed it over, may be about to write it.
+            Err(Undecoded::Defect(Defect::Length)) if self.phase() < Phase::Ready && is_new(&stat) => {
+                return Err(Unopened::Missing);
+            }
             Err(Undecoded::Defect(what)) => return Err(defect(what)),
             Err(Undecoded::More(_)) => return Err(defect(Defect::Length)),
         };
@@ -517,6 +524,13 @@ impl Disk {
 pub fn name(id: &ObjectId) -> PathBuf {
     let hex = id.to_string();
     PathBuf::from(format!("{}/{hex}", &hex[..2]))
+}
+
+/// Whether a file has been written to in the last seconds.
+fn is_new(stat: &Stat) -> bool {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let age = i128::try_from(now.as_nanos()).unwrap_or(i128::MAX) - i128::from(stat.modified);
+    (0..NEW.as_nanos() as i128).contains(&age)
 }
 
 /// The folder of an object's file.

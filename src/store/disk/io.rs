@@ -155,6 +155,16 @@ impl Io {
         Ok(Temp { file: Arc::new(file), name: Some(name), root })
     }
 
+    /// Creates a file under its name, for reading and writing, where there is none of that name yet (`AlreadyExists`
+    /// else). For what is written at once: until it is, whoever finds it finds it too short. Creates the name's folder
+    /// where it is missing. Costs half of what a temporary file does that is then given its name.
+    pub fn create_named(&self, name: &Path) -> io::Result<OwnedFd> {
+        self.before(Op::Create)?;
+        let root = self.root()?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        Ok(making(&root, name.parent(), || rustix::fs::openat(&root.dir, name, flags, FILE_MODE))?)
+    }
+
     /// Makes a temporary file visible under its name, at once in the place of what was there. Creates the name's folder
     /// where it is missing. After an error the temporary file is gone and the name as it was.
     pub fn publish(&self, mut temp: Temp, name: &Path) -> io::Result<Arc<OwnedFd>> {
