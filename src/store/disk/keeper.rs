@@ -35,7 +35,7 @@ const SNAPSHOT_EVERY: Duration = Duration::from_secs(600);
 const PAGE: usize = 1024;
 
 /// How long what is being written may take at the end.
-const DRAIN: Duration = Duration::from_secs(5);
+pub(super) const DRAIN: Duration = Duration::from_secs(5);
 
 /// Who owns the disk: locked by that process for as long as it lives. It holds its number.
 const LOCK: &str = "lock";
@@ -66,6 +66,8 @@ pub struct Keeper {
     later: Mutex<HashSet<ObjectId>>,
     /// What was last written to [`STATE`].
     written: AtomicU64,
+    /// Pages of the index that have been written down: a sign of life.
+    saved: AtomicU64,
 }
 
 impl Keeper {
@@ -73,6 +75,11 @@ impl Keeper {
     pub fn is_full(&self) {
         self.full.store(true, Ordering::Relaxed);
         self.stopping.notify_all();
+    }
+
+    /// Grows while the index is being written down.
+    pub fn progress(&self) -> u64 {
+        self.saved.load(Ordering::Relaxed)
     }
 
     fn is_stopped(&self) -> bool {
@@ -165,6 +172,7 @@ impl Disk {
         self.measure();
         self.probe();
         if matches!(self.phase(), Phase::Loading | Phase::Ready) {
+            self.keep_lock();
             self.remove_what_is_left();
             self.make_way();
             self.save_state();
@@ -204,6 +212,8 @@ impl Disk {
 
     /// A folder that is ours to use, if nobody else has it.
     fn come_back(self: &Arc<Disk>, marks: &Marks) {
+        // It may be the one that this process has locked already, which it could not lock once more.
+        self.unlock();
         match self.lock() {
             Ok(true) => {}
             Ok(false) => return,
@@ -232,6 +242,29 @@ impl Disk {
         rustix::io::pwrite(&file, number.as_bytes(), 0)?;
         *self.keeper.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
         Ok(true)
+    }
+
+    /// Sees that the lock is where others look for it. Somebody may have emptied the folder.
+    fn keep_lock(&self) {
+        let lock = self.keeper.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = lock.as_ref().is_some_and(|file| rustix::fs::fstat(file).is_ok_and(|stat| stat.st_nlink == 0));
+        drop(lock);
+        if !gone {
+            return;
+        }
+        match self.lock() {
+            Ok(true) => {}
+            Ok(false) => {
+                warn!("{}: another process has taken the disk", self.path().display());
+                self.enter(Phase::Away);
+                self.lose_all();
+            }
+            Err(e) => self.failed(Kind::Write, &e),
+        }
+    }
+
+    fn unlock(&self) {
+        *self.keeper.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     // ---- room
@@ -298,7 +331,12 @@ impl Disk {
     }
 
     fn try_to_read(&self) -> io::Result<()> {
-        let file = self.io.open(Path::new(super::marks::NAME))?;
+        let file = match self.io.open(Path::new(super::marks::NAME)) {
+            Ok(file) => file,
+            // Somebody has emptied the folder: that there is nothing to be read is an answer.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(e),
+        };
         let mut bytes = [0; 8];
         self.io.pread(&file, 0, &mut bytes)?;
         Ok(())
@@ -434,6 +472,7 @@ impl Disk {
             encoder.add(&page, &mut blocks);
             self.io.pwrite_all(temp.file(), at, &blocks)?;
             at += blocks.len() as u64;
+            self.keeper.saved.fetch_add(1, Ordering::Relaxed);
         }
         blocks.clear();
         let header = encoder.finish(clean, &mut blocks);
@@ -487,11 +526,11 @@ impl Disk {
 
     /// Nothing more is written: writes down what there is, if it is this process's to say. Blocks.
     pub fn shut(&self) {
-        let phase = self.phase();
-        self.pool.drain(Instant::now() + DRAIN);
+        let (phase, deadline) = (self.phase(), Instant::now() + DRAIN);
+        self.pool.drain(deadline);
         self.enter(Phase::Closed);
         // What began before is over too, then.
-        let drained = self.pool.drain(Instant::now() + DRAIN);
+        let drained = self.pool.drain(deadline);
         *self.keeper.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.keeper.stopping.notify_all();
         if matches!(phase, Phase::Loading | Phase::Ready) {
@@ -501,7 +540,7 @@ impl Disk {
                 warn!("{}: writing down what there is: {e}", self.path().display());
             }
         }
-        *self.keeper.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.unlock();
     }
 
     pub(super) fn is_stopped(&self) -> bool {
