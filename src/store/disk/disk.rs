@@ -69,6 +69,8 @@ pub struct Disk {
     pub(super) keeper: Keeper,
     /// Until then, a moment in milliseconds since `started`, nobody waits for a write: the disk is slow.
     pub(super) slow_until: AtomicU64,
+    /// Until then, likewise, nothing is written to it that is too much to wait in memory: it has not taken the last.
+    pub(super) stuck_until: AtomicU64,
     pub(super) started: Instant,
 }
 
@@ -166,6 +168,7 @@ impl Disk {
             phase: AtomicU8::new(Phase::Away as u8),
             keeper: Keeper::default(),
             slow_until: AtomicU64::new(0),
+            stuck_until: AtomicU64::new(0),
             started: Instant::now(),
         };
         disk.set_limits(settings);
@@ -498,6 +501,17 @@ impl Disk {
     pub(super) fn be_slow(&self, time: Duration) {
         let until = self.millis().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         self.slow_until.store(until, Ordering::Relaxed);
+    }
+
+    /// For so long, nothing large is given to this disk.
+    pub(super) fn be_stuck(&self, time: Duration) {
+        let until = self.millis().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        self.stuck_until.store(until, Ordering::Relaxed);
+    }
+
+    /// Whether the disk has not taken the last large body that it was given.
+    pub fn is_stuck(&self) -> bool {
+        self.millis() < self.stuck_until.load(Ordering::Relaxed)
     }
 
     /// The figures.

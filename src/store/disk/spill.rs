@@ -5,6 +5,7 @@
 
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use pingora::{Error, ErrorType, Result};
@@ -17,12 +18,16 @@ use super::health::Kind;
 use super::io::{NowaitRead, Temp};
 use super::space::{Reserved, units};
 use super::stats::Refused;
-use super::writing::{Current, Unwritten, WRITE_LIMIT};
+use super::writing::{Current, PROMPT, SLOW_FOR, Unwritten};
 use crate::store::key::{ObjectId, ObjectKey};
 use crate::store::object::{Body, Head, Object};
 
 /// Room is reserved in steps of at least so many bytes, where the length is not known.
 const STEP: u64 = 1024 * 1024;
+
+/// How long the end of a response waits for its file to be named. What was there before is not used any more by then, so
+/// it is not just left to happen.
+const COMMIT_LIMIT: Duration = Duration::from_secs(2);
 
 /// A body on its way to a disk. Dropped before it is committed, it leaves nothing.
 pub struct Spill {
@@ -121,10 +126,11 @@ impl Spill {
                 disk.unwritten(id, why);
             }
         };
-        if let Err(e) = self.disk.pool.write(WRITE_LIMIT, job).await {
+        if let Err(e) = self.disk.pool.write(COMMIT_LIMIT, job).await {
             self.disk.refuse(Refused::Busy);
             self.disk.not_done(Kind::Write, e);
-            self.disk.remove(self.id).await;
+            self.disk.be_stuck(SLOW_FOR);
+            let _ = tokio::time::timeout(PROMPT, self.disk.remove(self.id)).await;
         }
     }
 
@@ -202,6 +208,7 @@ impl Spill {
     /// The disk takes too little for the fill to wait for it.
     pub fn too_slow(&self) {
         self.disk.refuse(Refused::Busy);
+        self.disk.be_stuck(SLOW_FOR);
         self.disk.failed(Kind::Write, &io::ErrorKind::TimedOut.into());
     }
 

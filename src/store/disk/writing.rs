@@ -19,10 +19,10 @@ use crate::store::key::ObjectId;
 use crate::store::object::{Body, Head, Object};
 
 /// How long the end of a response waits for the disk to have it, if the disk is not slow as a rule.
-const PROMPT: Duration = Duration::from_millis(250);
+pub(super) const PROMPT: Duration = Duration::from_millis(250);
 
 /// After a write that took longer, none is waited for during this time.
-const SLOW_FOR: Duration = Duration::from_secs(10);
+pub const SLOW_FOR: Duration = Duration::from_secs(10);
 
 /// How long anything else that changes a file may take until nobody waits for it any more.
 pub const WRITE_LIMIT: Duration = Duration::from_secs(10);
@@ -76,7 +76,7 @@ impl Disk {
         async move {
             if let Some(removal) = removal {
                 // What is there is of before.
-                removal.await;
+                let _ = tokio::time::timeout(PROMPT, removal).await;
                 return;
             }
             let (of_job, kept) = (disk.clone(), object.clone());
@@ -104,7 +104,7 @@ impl Disk {
     async fn not_queued(self: &Arc<Disk>, id: ObjectId, object: &Arc<Object>) {
         self.end_write(id, object);
         self.refuse(Refused::Busy);
-        self.remove(id).await;
+        let _ = tokio::time::timeout(PROMPT, self.remove(id)).await;
     }
 
     /// Notes that an object is about to be written; whether there is room for it among those that are.
