@@ -5,7 +5,7 @@ use super::faulty::{
     sized, stores_again, targets, text, tier,
 };
 use crate::harness::{Ask, Edge, Gate, Origin, Reply, eventually};
-use crate::over::{BOTH, Over, is_broken};
+use crate::over::{BOTH, Over, all, is_broken};
 
 const LARGE: usize = 100 * KIB;
 
@@ -17,9 +17,8 @@ async fn writing_fails(fault: &str, reason: &str) {
     let scratch = Scratch::new();
     let origin = sized().await;
     let edge = scratch.edge(&origin, LITTLE_MEMORY, "size: 64MiB").await;
-    let before = format!("/{LARGE}/before");
-    get(&edge, &before).await;
-    hits_disk(&edge, &before).await;
+    let before = targets(LARGE, "before", 20);
+    get_all(&edge, &before, 4).await;
 
     scratch.fault(fault);
     let large = targets(LARGE, "large", 12);
@@ -33,7 +32,10 @@ async fn writing_fails(fault: &str, reason: &str) {
     get_all(&edge, &small, 4).await;
     let again = get_all(&edge, &small, 4).await;
     assert!(again.iter().all(|r| tier(r) == "memory"), "{fault}: the memory tier works");
-    assert_eq!(tier(&get(&edge, &before).await), "disk", "{fault}: what is there is still read");
+    // A disk that is full gives some of it up.
+    let hits = disk_hits(&get_all(&edge, &before, 4).await);
+    let least = if reason == "it is full" { 12 } else { before.len() };
+    assert!(hits >= least, "{fault}: what is there is still read: {hits} hits");
     let line = format!("{WRITING}: {reason}");
     edge.wait_log(&line).await;
     assert_eq!((log_lines(&edge, WRITING), log_lines(&edge, &line)), (1, 1), "{fault}: {}", edge.log());
@@ -239,8 +241,8 @@ async fn the_disk_fails_in_the_middle_of_a_large_response() {
             bodies.push(follower.bytes(MIB).await);
             scratch.fault(fault);
             gate.open();
-            for (exchange, mut body) in [first, follower].into_iter().zip(bodies) {
-                let rest = exchange.rest().await;
+            let rests = all([first, follower].into_iter().map(|exchange| exchange.rest())).await;
+            for (rest, mut body) in rests.into_iter().zip(bodies) {
                 assert!(!is_broken(rest.end), "{over:?}, {fault}: {:?}", rest.end);
                 body.extend_from_slice(&rest.body);
                 assert!(body == whole, "{over:?}, {fault}: {} bytes", body.len());
