@@ -14,7 +14,7 @@ use super::{Fill, Phase, Position, State, fail};
 pub(super) const AT_ONCE: usize = 512 * 1024;
 
 /// How much is read from the file at once, by a reader that is behind what memory holds.
-const FILE_AT_ONCE: u64 = 256 * 1024;
+const FILE_AT_ONCE: u64 = 128 * 1024;
 
 /// One who follows a fill.
 pub struct Reader {
