@@ -3,7 +3,8 @@
 //!
 //! A thread for each disk, which looks about once a second and may wait for the disk as long as it takes.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -18,7 +19,7 @@ use super::disk::{Disk, Phase};
 use super::health::Kind;
 use super::marks::Marks;
 use super::snapshot::{self, Decoder, Encoder};
-use super::space::UNIT;
+use super::space::{Doomed, UNIT};
 use super::walk;
 use crate::store::key::ObjectId;
 
@@ -63,7 +64,8 @@ pub struct Keeper {
     stopping: Condvar,
     /// The file system has turned out to be full.
     full: AtomicBool,
-    later: Mutex<HashSet<ObjectId>>,
+    /// What could not be removed, with its room where that was known.
+    later: Mutex<HashMap<ObjectId, Option<Doomed>>>,
     /// What was last written to [`STATE`].
     written: AtomicU64,
     /// Pages of the index that have been written down: a sign of life.
@@ -343,23 +345,39 @@ impl Disk {
     }
 
     /// What could not be removed is tried again, and not to be found until it is.
-    pub(super) fn remove_later(&self, id: ObjectId) {
+    pub(super) fn remove_later(&self, id: ObjectId, doomed: Option<Doomed>) {
         let mut later = self.keeper.later.lock().unwrap_or_else(PoisonError::into_inner);
-        if later.insert(id) {
-            drop(later);
-            *self.shard(&id).removals.entry(id).or_insert(0) += 1;
+        match later.entry(id) {
+            Entry::Occupied(mut entry) => {
+                // The name can have had only one file since.
+                if doomed.is_some() {
+                    *entry.get_mut() = doomed;
+                }
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(doomed);
+                drop(later);
+                *self.shard(&id).removals.entry(id).or_insert(0) += 1;
+            }
         }
     }
 
     fn remove_what_is_left(self: &Arc<Disk>) {
-        let ids: Vec<_> =
-            self.keeper.later.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().take(PAGE).collect();
+        let later = || self.keeper.later.lock().unwrap_or_else(PoisonError::into_inner);
+        let ids: Vec<_> = later().keys().copied().take(PAGE).collect();
         for id in ids {
-            if !self.health.may_write() || !self.remove_again(id) {
+            if !self.health.may_write() {
                 return;
             }
-            self.keeper.later.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            let Some(doomed) = later().remove(&id) else { continue };
+            let removed = self.remove_again(id);
+            if !removed {
+                self.remove_later(id, doomed);
+            }
             self.ended_removal(id);
+            if !removed {
+                return;
+            }
         }
     }
 

@@ -159,13 +159,17 @@ impl Disks {
     /// A URL of that slot is invalidated. The future is done when the disks have that too.
     pub fn mark(&self, slot: u16) -> impl Future<Output = ()> + Send + use<> {
         self.marks.add(slot);
-        let disks: Vec<_> = self.iter().filter(|disk| disk.phase() > Phase::Away).cloned().collect();
-        let marks = self.marks.clone();
+        let disks = self.iter().filter(|disk| disk.phase() > Phase::Away).cloned();
+        let begun: Vec<_> = disks
+            .map(|disk| {
+                let (of_job, marks) = (disk.clone(), self.marks.clone());
+                let write = move || marks.write_one(&of_job.io, slot);
+                (disk.pool.write(writing::WRITE_LIMIT, write), disk)
+            })
+            .collect();
         async move {
-            for disk in disks {
-                let (of_job, marks) = (disk.clone(), marks.clone());
-                let written = disk.pool.write(writing::WRITE_LIMIT, move || marks.write_one(&of_job.io, slot)).await;
-                if let Err(e) = written.map_err(std::io::Error::from).flatten() {
+            for (written, disk) in begun {
+                if let Err(e) = written.await.map_err(std::io::Error::from).flatten() {
                     disk.failed(Kind::Write, &e);
                 }
             }

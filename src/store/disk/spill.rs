@@ -5,7 +5,6 @@
 
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use pingora::{Error, ErrorType, Result};
@@ -24,10 +23,6 @@ use crate::store::object::{Body, Head, Object};
 
 /// Room is reserved in steps of at least so many bytes, where the length is not known.
 const STEP: u64 = 1024 * 1024;
-
-/// How long the end of a response waits for its file to be named. What was there before is not used any more by then, so
-/// it is not just left to happen.
-const COMMIT_LIMIT: Duration = Duration::from_secs(2);
 
 /// A body on its way to a disk. Dropped before it is committed, it leaves nothing.
 pub struct Spill {
@@ -75,7 +70,7 @@ impl Spill {
         let job = move || match spill.write(at, &pieces) {
             Ok(()) => done.tell(Ok(())),
             Err(why) => {
-                spill.refused(why);
+                spill.disk.refused(why);
                 done.tell(Err(()));
             }
         };
@@ -112,7 +107,7 @@ impl Spill {
         if needed > target.reserved.units() {
             // A body of unknown length that has come so far may well come as far again.
             let more = (needed - target.reserved.units()) * super::space::UNIT;
-            target.reserved.join(self.disk.reserve(more.max(STEP.min(len)), 1)?);
+            target.reserved.join(self.disk.reserve(more.max(STEP.min(len)), 0)?);
         }
         Ok(())
     }
@@ -123,13 +118,12 @@ impl Spill {
         let job = move || {
             if let Err(why) = spill.finish(&head, len, &current) {
                 let (disk, id) = (spill.disk.clone(), spill.id);
-                disk.unwritten(id, why);
+                disk.unwritten(id, why, false);
             }
         };
-        if let Err(e) = self.disk.pool.write(COMMIT_LIMIT, job).await {
+        if let Err(e) = self.disk.promptly(job).await {
             self.disk.refuse(Refused::Busy);
             self.disk.not_done(Kind::Write, e);
-            self.disk.be_stuck(SLOW_FOR);
             let _ = tokio::time::timeout(PROMPT, self.disk.remove(self.id)).await;
         }
     }
@@ -142,7 +136,7 @@ impl Spill {
         let file = temp.file().clone();
         if units(layout.file_len(len)) > reserved.units() {
             let more = units(layout.file_len(len)) - reserved.units();
-            reserved.join(self.disk.reserve(more * super::space::UNIT, 1)?);
+            reserved.join(self.disk.reserve(more * super::space::UNIT, 0)?);
         }
         reserved.shrink(units(layout.file_len(len)));
         let (bytes, state) =
@@ -210,20 +204,6 @@ impl Spill {
         self.disk.refuse(Refused::Busy);
         self.disk.be_stuck(SLOW_FOR);
         self.disk.failed(Kind::Write, &io::ErrorKind::TimedOut.into());
-    }
-
-    fn refused(&self, why: Unwritten) {
-        match why {
-            Unwritten::Outdated => {}
-            Unwritten::Refused(why) => self.disk.refuse(why),
-            Unwritten::Io(e) => {
-                self.disk.refuse(Refused::Error);
-                if e.raw_os_error() == Some(libc::ENOSPC) {
-                    self.disk.keeper.is_full();
-                }
-                self.disk.failed(Kind::Write, &e);
-            }
-        }
     }
 
     fn table(&self) -> MutexGuard<'_, TableBuilder> {
