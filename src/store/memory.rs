@@ -81,6 +81,11 @@ impl MemoryTier {
         self.max_object
     }
 
+    /// Whether a body of so many bytes may be kept: where there is no such tier, not even an empty one.
+    pub fn takes(&self, len: u64) -> bool {
+        self.cache.capacity() > 0 && len <= self.max_object
+    }
+
     /// Whether so many bytes more would throw nothing out.
     pub fn has_room(&self, weight: u64) -> bool {
         self.cache.weight() + weight <= self.cache.capacity()

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -11,7 +12,7 @@ use pingora_cache::key::HashBinary;
 
 use super::disk::{Disk, Disks, Wanted};
 use super::failures::Failures;
-use super::fill::{Fill, Reader, Room};
+use super::fill::{Fill, Reader, Room, spill_above};
 use super::key::{AlreadyHashed, ObjectKey};
 use super::memory::MemoryTier;
 use super::object::{Body, Head, Object, Record, UrlMark};
@@ -28,6 +29,9 @@ const SEQUENCES: usize = 4096;
 
 /// What fills may hold in memory at least, where a disk takes what is large: a window for each of many.
 const HELD_WITH_DISK: u64 = 128 * 1024 * 1024;
+
+/// How long the end of a response that is not stored waits for the removal of what was there before.
+const REMOVED_SOON: Duration = Duration::from_millis(250);
 
 /// All that is stored. One for the life of the process.
 pub struct Store {
@@ -194,7 +198,7 @@ impl Store {
     async fn promote(&self, key: ObjectKey, disk: &Disk, object: Arc<Object>) -> Option<Arc<Object>> {
         let Body::Disk(file) = &object.body else { return Some(object) };
         let len = file.len();
-        if !object.head.record.tiers.memory || len > self.memory.max_object() {
+        if !object.head.record.tiers.memory || !self.memory.takes(len) {
             return Some(object);
         }
         if object.hits() == 0 && !self.memory.has_room(object.weight() + len) {
@@ -246,9 +250,15 @@ impl Store {
 
     fn room(&self, key: &ObjectKey, tiers: Tiers) -> Room {
         let disk = if tiers.disk { self.disks.of(&key.id()).filter(|disk| disk.admits()) } else { None };
+        let memory = if tiers.memory { self.memory.max_object() } else { 0 };
+        // Of a disk that has got stuck, the next large response need not find that out anew.
+        let largest = |disk: &Disk| match disk.is_stuck() {
+            true => disk.max_object().min(spill_above(memory)),
+            false => disk.max_object(),
+        };
         Room {
-            memory: if tiers.memory { self.memory.max_object() } else { 0 },
-            disk: disk.map(|disk| (disk.clone(), disk.max_object())),
+            memory,
+            disk: disk.map(|disk| (disk.clone(), largest(disk))),
             held: self.held.clone(),
             held_max: self.held_max,
         }
@@ -426,7 +436,8 @@ impl Store {
         async move {
             match written {
                 Some(Settled::Stored(written)) => written.await,
-                Some(Settled::Removed(removed)) => _ = removed.await,
+                // The end of the response waits for it, but not for a disk that does not get on.
+                Some(Settled::Removed(removed)) => _ = tokio::time::timeout(REMOVED_SOON, removed).await,
                 None => {}
             }
         }
@@ -444,7 +455,7 @@ impl Store {
             return None;
         }
         let disk = self.room(&key, tiers).disk.filter(|(_, max)| len <= *max);
-        if tiers.memory && len <= self.memory.max_object() {
+        if tiers.memory && self.memory.takes(len) {
             self.keep(key, object.clone());
         } else if disk.is_some() {
             // What was there before is not to answer any more.

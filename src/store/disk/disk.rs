@@ -11,6 +11,7 @@ use log::{info, warn};
 use pingora_cache::key::HashBinary;
 use quick_cache::UnitWeighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
+use smallvec::SmallVec;
 
 use super::file::{READ_LIMIT, Since, StoredFile};
 use super::format::{self, BLOCK, Defect, Undecoded};
@@ -57,7 +58,7 @@ pub struct Disk {
     /// Objects that are asked for again and again, with their files open.
     open: Cache<ObjectId, Arc<Object>, UnitWeighter, AlreadyHashed>,
     /// Each file that is open, in the cache above or not.
-    live: [Mutex<HashMap<ObjectId, Weak<StoredFile>, AlreadyHashed>>; SHARDS],
+    live: [Mutex<Live>; SHARDS],
     /// What is about to be written, and what is about to be removed.
     pub(super) pending: [Mutex<Pending>; SHARDS],
     /// Bytes of bodies that are about to be written.
@@ -69,15 +70,31 @@ pub struct Disk {
     pub(super) keeper: Keeper,
     /// Until then, a moment in milliseconds since `started`, nobody waits for a write: the disk is slow.
     pub(super) slow_until: AtomicU64,
+    /// Until then, likewise, nothing is written to it that is too much to wait in memory: it has not taken the last.
+    pub(super) stuck_until: AtomicU64,
     pub(super) started: Instant,
 }
+
+/// Open files by their names: usually one, but two requests at a time can open one each, and one that has been replaced
+/// may still be read.
+type Live = HashMap<ObjectId, SmallVec<[Weak<StoredFile>; 1]>, AlreadyHashed>;
 
 /// What is under way for the objects of a shard.
 #[derive(Default)]
 pub struct Pending {
-    pub writes: HashMap<ObjectId, (Arc<Object>, usize), AlreadyHashed>,
+    pub writes: HashMap<ObjectId, PendingWrite, AlreadyHashed>,
     /// Objects that nobody may find though their files may still be there.
     pub removals: HashMap<ObjectId, usize, AlreadyHashed>,
+}
+
+/// What is about to be written under a name.
+#[derive(Default)]
+pub struct PendingWrite {
+    /// The latest; `None`: it has been removed since.
+    pub object: Option<Arc<Object>>,
+    /// The number of the latest that has been removed since.
+    pub removed: u64,
+    pub jobs: usize,
 }
 
 /// Where a disk is in its life.
@@ -147,9 +164,14 @@ impl From<io::Error> for Unopened {
 impl Disk {
     /// A disk that nobody has looked at yet. `files`: how many it may keep open.
     pub fn new(settings: DiskTier, instance: &str, files: usize) -> Arc<Disk> {
+        Disk::over(Io::new(&settings.path, instance), settings, instance, files)
+    }
+
+    /// The same by way of that I/O.
+    pub(super) fn over(io: Io, settings: DiskTier, instance: &str, files: usize) -> Arc<Disk> {
         let limits = Limits { size: 0, objects: 0, ceiling: u64::MAX };
         let disk = Disk {
-            io: Io::new(&settings.path, instance),
+            io,
             pool: Pool::new("disk", READERS, WRITERS, QUEUE),
             health: Health::default(),
             stats: Stats::default(),
@@ -166,6 +188,7 @@ impl Disk {
             phase: AtomicU8::new(Phase::Away as u8),
             keeper: Keeper::default(),
             slow_until: AtomicU64::new(0),
+            stuck_until: AtomicU64::new(0),
             started: Instant::now(),
         };
         disk.set_limits(settings);
@@ -220,7 +243,7 @@ impl Disk {
         self.pending[usize::from(id.0[0]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn live(&self, id: &ObjectId) -> MutexGuard<'_, HashMap<ObjectId, Weak<StoredFile>, AlreadyHashed>> {
+    fn live(&self, id: &ObjectId) -> MutexGuard<'_, Live> {
         self.live[usize::from(id.0[0]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -230,7 +253,7 @@ impl Disk {
     pub async fn find(self: &Arc<Disk>, id: ObjectId, wanted: Wanted<'_>) -> Option<Arc<Object>> {
         {
             let pending = self.shard(&id);
-            if let Some((object, _)) = pending.writes.get(&id) {
+            if let Some(PendingWrite { object: Some(object), .. }) = pending.writes.get(&id) {
                 return Some(object.clone()).filter(|object| wanted.is(&object.head));
             }
             if pending.removals.contains_key(&id) {
@@ -276,16 +299,18 @@ impl Disk {
 
     /// The object of a name, if its file is open.
     pub fn peek(&self, id: &ObjectId) -> Option<Arc<Object>> {
-        if let Some((object, _)) = self.shard(id).writes.get(id) {
+        if let Some(PendingWrite { object: Some(object), .. }) = self.shard(id).writes.get(id) {
             return Some(object.clone());
         }
         self.open.peek(id)
     }
 
-    /// Keeps an object open, for whoever asks next. What is removed meanwhile is not to be found again.
+    /// Keeps an object open, for whoever asks next. What is removed meanwhile is not to be found again, and a file that
+    /// is gone not to be kept open for nobody: whoever removes one closes it after that.
     pub(super) fn remember(&self, id: ObjectId, object: &Arc<Object>) {
         self.open.insert(id, object.clone());
-        if self.shard(&id).removals.contains_key(&id) {
+        let gone = matches!(&object.body, Body::Disk(file) if file.since() == Since::Gone);
+        if gone || self.shard(&id).removals.contains_key(&id) {
             self.open.remove(&id);
         }
     }
@@ -390,40 +415,48 @@ impl Disk {
         let stored = self.opened(id, stored);
         let mut head = decoded.head;
         (head.record.began, head.record.tiers) = (began, tiers);
-        self.correct(id, stat.size);
+        self.correct(id, Some(stat.size));
         Ok(Arc::new(Object::new(Arc::new(head), Body::Disk(stored))))
     }
 
     /// Notes that a file is open.
     pub(super) fn opened(&self, id: ObjectId, file: StoredFile) -> Arc<StoredFile> {
         let file = Arc::new(file);
-        self.live(&id).insert(id, Arc::downgrade(&file));
+        self.live(&id).entry(id).or_default().push(Arc::downgrade(&file));
         file
     }
 
-    /// The index has an object's size, which a file of the same name belies: as somebody has put it there.
-    fn correct(&self, id: ObjectId, len: u64) {
-        let units = u32::try_from(units(len)).unwrap_or(u32::MAX);
-        let pending = self.shard(&id);
-        if pending.removals.contains_key(&id) {
+    /// A file was found of which the index knows nothing, as the walk has yet to come upon it, or another size, as
+    /// somebody has put it there; or it was not found. If that still holds when nobody changes it, the index is
+    /// corrected: what was opened may have been replaced or removed since.
+    fn correct(self: &Arc<Disk>, id: ObjectId, found: Option<u64>) {
+        let known = self.space.lock().index.get(id);
+        if found.map(in_index) == known || !matches!(self.phase(), Phase::Loading | Phase::Ready) {
             return;
         }
-        let mut state = self.space.lock();
-        match state.index.get(id) {
-            Some(known) if known != units => _ = state.index.resize(id, units),
-            Some(_) => {}
-            // Found by its name before it was found by the walk.
-            None if matches!(self.phase(), Phase::Loading | Phase::Ready) => _ = state.index.insert(id, units),
-            None => {}
-        }
+        let disk = self.clone();
+        // Where the queue is full, the next who asks for it sees to it.
+        let _ = self.pool.try_write(move || {
+            let _alone = disk.file_lock(&id);
+            let there = match disk.io.stat_name(&name(&id)) {
+                Ok(stat) => Some(in_index(stat.size)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+                Err(_) => return,
+            };
+            let pending = disk.shard(&id);
+            let mut state = disk.space.lock();
+            match (there, state.index.get(id)) {
+                (None, Some(_)) => _ = state.index.remove(id),
+                (Some(units), Some(known)) if units != known => _ = state.index.resize(id, units),
+                (Some(units), None) if !pending.removals.contains_key(&id) => _ = state.index.insert(id, units),
+                _ => {}
+            }
+        });
     }
 
     fn unopened(self: &Arc<Disk>, id: ObjectId, why: Unopened) {
         match why {
-            Unopened::Missing => {
-                let mut state = self.space.lock();
-                state.index.remove(id);
-            }
+            Unopened::Missing => self.correct(id, None),
             Unopened::Defect(defect, inode) => {
                 self.stats.defect(defect);
                 warn!("{}: {id} is damaged ({}): removed", self.path().display(), defect.as_str());
@@ -448,8 +481,11 @@ impl Disk {
     /// A file is closed. One that has been removed is freed by that, which takes its time.
     pub(super) fn closed(&self, id: &ObjectId, last: impl FnOnce() + Send + 'static, removed: bool) {
         let mut live = self.live(id);
-        if live.get(id).is_some_and(|file| file.strong_count() == 0) {
-            live.remove(id);
+        if let Some(files) = live.get_mut(id) {
+            files.retain(|file| file.strong_count() > 0);
+            if files.is_empty() {
+                live.remove(id);
+            }
         }
         drop(live);
         if removed {
@@ -457,9 +493,9 @@ impl Disk {
         }
     }
 
-    /// The open file of an object, which is about to lose its name.
-    pub(super) fn open_file(&self, id: &ObjectId) -> Option<Arc<StoredFile>> {
-        self.live(id).get(id)?.upgrade()
+    /// The open files of an object, of which the latest may be about to lose its name.
+    pub(super) fn open_files(&self, id: &ObjectId) -> Vec<Arc<StoredFile>> {
+        self.live(id).get(id).into_iter().flatten().filter_map(Weak::upgrade).collect()
     }
 
     /// The pool has not done what it should. That there was no room in its queue is not the disk's health.
@@ -500,6 +536,17 @@ impl Disk {
         self.slow_until.store(until, Ordering::Relaxed);
     }
 
+    /// For so long, nothing large is given to this disk.
+    pub(super) fn be_stuck(&self, time: Duration) {
+        let until = self.millis().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        self.stuck_until.store(until, Ordering::Relaxed);
+    }
+
+    /// Whether the disk has not taken the last large body that it was given.
+    pub fn is_stuck(&self) -> bool {
+        self.millis() < self.stuck_until.load(Ordering::Relaxed)
+    }
+
     /// The figures.
     pub fn usage(&self) -> Usage {
         let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -518,6 +565,11 @@ impl Disk {
             writing: self.health.suspended(health::Kind::Write),
         }
     }
+}
+
+/// The units of a file, as the index has them.
+fn in_index(len: u64) -> u32 {
+    u32::try_from(units(len)).unwrap_or(u32::MAX)
 }
 
 /// Where an object's file is, below the disk's folder.

@@ -43,8 +43,8 @@ pub struct StoredFile {
     changed: AtomicI64,
     /// A bit for each block that has been checked.
     checked: Box<[AtomicU64]>,
-    /// Once the file has been removed: its room, until it is closed.
-    doomed: OnceLock<Doomed>,
+    /// Once the file has been removed: its room, until all who have it open have closed it.
+    doomed: OnceLock<Arc<Doomed>>,
 }
 
 /// How a file is since it was opened.
@@ -111,8 +111,8 @@ impl StoredFile {
     }
 
     /// The file has lost its name: its room is free when it is closed.
-    pub fn doom(&self, doomed: Doomed) {
-        let _ = self.doomed.set(doomed.pin());
+    pub fn doom(&self, doomed: &Arc<Doomed>) {
+        let _ = self.doomed.set(doomed.clone());
     }
 
     /// A part of the body.

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 pub const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 pub const LAST_BACKOFF: Duration = Duration::from_secs(30);
 
-/// So many reads in a row have to fail: one bad sector is no reason to give up all else that is stored.
+/// So many reads in a row have to fail: one bad sector is no reason to give up all else that is stored. One that does not
+/// answer in time is, for each further one would cost a request that time.
 pub const READ_ERRORS: u32 = 8;
 
 /// A disk that fails again before this time of health is probed as late as it was before; of an error that suspends
@@ -182,7 +183,11 @@ impl Health {
             return self.note(kind, cause, now);
         }
         let may = match kind {
-            Kind::Read => self.streak.fetch_add(1, Ordering::Relaxed).saturating_add(1) >= READ_ERRORS,
+            Kind::Read => {
+                let streak = self.streak.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+                // Nobody else should wait as long as the first one has.
+                streak >= READ_ERRORS || cause == Cause::Slow
+            }
             Kind::Write | Kind::Remove => true,
         };
         self.way(kind).error(may, cause, now).then(|| Transition::Suspended { kind: way_of(kind), cause })

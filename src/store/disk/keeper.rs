@@ -3,7 +3,8 @@
 //!
 //! A thread for each disk, which looks about once a second and may wait for the disk as long as it takes.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -18,7 +19,7 @@ use super::disk::{Disk, Phase};
 use super::health::Kind;
 use super::marks::Marks;
 use super::snapshot::{self, Decoder, Encoder};
-use super::space::UNIT;
+use super::space::{Doomed, UNIT};
 use super::walk;
 use crate::store::key::ObjectId;
 
@@ -35,7 +36,7 @@ const SNAPSHOT_EVERY: Duration = Duration::from_secs(600);
 const PAGE: usize = 1024;
 
 /// How long what is being written may take at the end.
-const DRAIN: Duration = Duration::from_secs(5);
+pub(super) const DRAIN: Duration = Duration::from_secs(5);
 
 /// Who owns the disk: locked by that process for as long as it lives. It holds its number.
 const LOCK: &str = "lock";
@@ -63,9 +64,12 @@ pub struct Keeper {
     stopping: Condvar,
     /// The file system has turned out to be full.
     full: AtomicBool,
-    later: Mutex<HashSet<ObjectId>>,
+    /// What could not be removed, with its room where that was known.
+    later: Mutex<HashMap<ObjectId, Option<Doomed>>>,
     /// What was last written to [`STATE`].
     written: AtomicU64,
+    /// Pages of the index that have been written down: a sign of life.
+    saved: AtomicU64,
 }
 
 impl Keeper {
@@ -73,6 +77,11 @@ impl Keeper {
     pub fn is_full(&self) {
         self.full.store(true, Ordering::Relaxed);
         self.stopping.notify_all();
+    }
+
+    /// Grows while the index is being written down.
+    pub fn progress(&self) -> u64 {
+        self.saved.load(Ordering::Relaxed)
     }
 
     fn is_stopped(&self) -> bool {
@@ -165,6 +174,7 @@ impl Disk {
         self.measure();
         self.probe();
         if matches!(self.phase(), Phase::Loading | Phase::Ready) {
+            self.keep_lock();
             self.remove_what_is_left();
             self.make_way();
             self.save_state();
@@ -204,6 +214,8 @@ impl Disk {
 
     /// A folder that is ours to use, if nobody else has it.
     fn come_back(self: &Arc<Disk>, marks: &Marks) {
+        // It may be the one that this process has locked already, which it could not lock once more.
+        self.unlock();
         match self.lock() {
             Ok(true) => {}
             Ok(false) => return,
@@ -232,6 +244,29 @@ impl Disk {
         rustix::io::pwrite(&file, number.as_bytes(), 0)?;
         *self.keeper.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
         Ok(true)
+    }
+
+    /// Sees that the lock is where others look for it. Somebody may have emptied the folder.
+    fn keep_lock(&self) {
+        let lock = self.keeper.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = lock.as_ref().is_some_and(|file| rustix::fs::fstat(file).is_ok_and(|stat| stat.st_nlink == 0));
+        drop(lock);
+        if !gone {
+            return;
+        }
+        match self.lock() {
+            Ok(true) => {}
+            Ok(false) => {
+                warn!("{}: another process has taken the disk", self.path().display());
+                self.enter(Phase::Away);
+                self.lose_all();
+            }
+            Err(e) => self.failed(Kind::Write, &e),
+        }
+    }
+
+    fn unlock(&self) {
+        *self.keeper.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     // ---- room
@@ -298,30 +333,51 @@ impl Disk {
     }
 
     fn try_to_read(&self) -> io::Result<()> {
-        let file = self.io.open(Path::new(super::marks::NAME))?;
+        let file = match self.io.open(Path::new(super::marks::NAME)) {
+            Ok(file) => file,
+            // Somebody has emptied the folder: that there is nothing to be read is an answer.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(e),
+        };
         let mut bytes = [0; 8];
         self.io.pread(&file, 0, &mut bytes)?;
         Ok(())
     }
 
     /// What could not be removed is tried again, and not to be found until it is.
-    pub(super) fn remove_later(&self, id: ObjectId) {
+    pub(super) fn remove_later(&self, id: ObjectId, doomed: Option<Doomed>) {
         let mut later = self.keeper.later.lock().unwrap_or_else(PoisonError::into_inner);
-        if later.insert(id) {
-            drop(later);
-            *self.shard(&id).removals.entry(id).or_insert(0) += 1;
+        match later.entry(id) {
+            Entry::Occupied(mut entry) => {
+                // The name can have had only one file since.
+                if doomed.is_some() {
+                    *entry.get_mut() = doomed;
+                }
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(doomed);
+                drop(later);
+                *self.shard(&id).removals.entry(id).or_insert(0) += 1;
+            }
         }
     }
 
     fn remove_what_is_left(self: &Arc<Disk>) {
-        let ids: Vec<_> =
-            self.keeper.later.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().take(PAGE).collect();
+        let later = || self.keeper.later.lock().unwrap_or_else(PoisonError::into_inner);
+        let ids: Vec<_> = later().keys().copied().take(PAGE).collect();
         for id in ids {
-            if !self.health.may_write() || !self.remove_again(id) {
+            if !self.health.may_write() {
                 return;
             }
-            self.keeper.later.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            let Some(doomed) = later().remove(&id) else { continue };
+            let removed = self.remove_again(id);
+            if !removed {
+                self.remove_later(id, doomed);
+            }
             self.ended_removal(id);
+            if !removed {
+                return;
+            }
         }
     }
 
@@ -434,6 +490,7 @@ impl Disk {
             encoder.add(&page, &mut blocks);
             self.io.pwrite_all(temp.file(), at, &blocks)?;
             at += blocks.len() as u64;
+            self.keeper.saved.fetch_add(1, Ordering::Relaxed);
         }
         blocks.clear();
         let header = encoder.finish(clean, &mut blocks);
@@ -487,11 +544,11 @@ impl Disk {
 
     /// Nothing more is written: writes down what there is, if it is this process's to say. Blocks.
     pub fn shut(&self) {
-        let phase = self.phase();
-        self.pool.drain(Instant::now() + DRAIN);
+        let (phase, deadline) = (self.phase(), Instant::now() + DRAIN);
+        self.pool.drain(deadline);
         self.enter(Phase::Closed);
         // What began before is over too, then.
-        let drained = self.pool.drain(Instant::now() + DRAIN);
+        let drained = self.pool.drain(deadline);
         *self.keeper.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.keeper.stopping.notify_all();
         if matches!(phase, Phase::Loading | Phase::Ready) {
@@ -501,7 +558,7 @@ impl Disk {
                 warn!("{}: writing down what there is: {e}", self.path().display());
             }
         }
-        *self.keeper.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.unlock();
     }
 
     pub(super) fn is_stopped(&self) -> bool {

@@ -24,7 +24,9 @@ mod writing;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+use log::warn;
 
 pub use disk::{Disk, Phase, Wanted};
 pub use file::StoredFile;
@@ -41,6 +43,9 @@ use crate::config::model::DiskTier;
 /// Files that all disks together may keep open, at most, and the share of what the process may have.
 const OPEN_MAX: usize = 8192;
 const OPEN_SHARE: usize = 4;
+
+/// A disk that does nothing for so long at the end is not waited for. Longer than it may take to write what waits.
+const STUCK: Duration = keeper::DRAIN.saturating_add(Duration::from_secs(1));
 
 /// All disks.
 pub struct Disks {
@@ -154,13 +159,17 @@ impl Disks {
     /// A URL of that slot is invalidated. The future is done when the disks have that too.
     pub fn mark(&self, slot: u16) -> impl Future<Output = ()> + Send + use<> {
         self.marks.add(slot);
-        let disks: Vec<_> = self.iter().filter(|disk| disk.phase() > Phase::Away).cloned().collect();
-        let marks = self.marks.clone();
+        let disks = self.iter().filter(|disk| disk.phase() > Phase::Away).cloned();
+        let begun: Vec<_> = disks
+            .map(|disk| {
+                let (of_job, marks) = (disk.clone(), self.marks.clone());
+                let write = move || marks.write_one(&of_job.io, slot);
+                (disk.pool.write(writing::WRITE_LIMIT, write), disk)
+            })
+            .collect();
         async move {
-            for disk in disks {
-                let (of_job, marks) = (disk.clone(), marks.clone());
-                let written = disk.pool.write(writing::WRITE_LIMIT, move || marks.write_one(&of_job.io, slot)).await;
-                if let Err(e) = written.map_err(std::io::Error::from).flatten() {
+            for (written, disk) in begun {
+                if let Err(e) = written.await.map_err(std::io::Error::from).flatten() {
                     disk.failed(Kind::Write, &e);
                 }
             }
@@ -178,12 +187,43 @@ impl Disks {
 
     /// Another process takes the disks over. Blocks.
     pub fn hand_over(&self) {
-        self.iter().for_each(|disk| disk.hand_over());
+        self.unless_stuck(|disk| disk.hand_over());
     }
 
     /// The end: what there is is written down. Blocks.
     pub fn shut(&self) {
-        self.iter().for_each(|disk| disk.shut());
+        self.unless_stuck(|disk| disk.shut());
+    }
+
+    /// Does something to all disks at once, and waits for it as long as one of them gets on: a disk that hangs must not
+    /// keep the process from ending.
+    fn unless_stuck(&self, what: impl Fn(&Disk) + Clone + Send + 'static) {
+        let (done, each_done) = std::sync::mpsc::channel();
+        let mut left = 0;
+        for disk in self.iter() {
+            let (what, done, of_thread) = (what.clone(), done.clone(), disk.clone());
+            let thread = std::thread::Builder::new().name("disk-end".to_owned());
+            let spawned = thread.spawn(move || {
+                what(&of_thread);
+                let _ = done.send(());
+            });
+            match spawned {
+                Ok(_) => left += 1,
+                Err(e) => warn!("{}: {e}", disk.path().display()),
+            }
+        }
+        let progress = || self.iter().map(|disk| disk.keeper.progress()).sum::<u64>();
+        let mut before = progress();
+        while left > 0 {
+            match each_done.recv_timeout(STUCK) {
+                Ok(()) => left -= 1,
+                Err(_) if progress() != before => before = progress(),
+                Err(_) => {
+                    warn!("{left} of the disks do not answer: what there is on them is not written down");
+                    return;
+                }
+            }
+        }
     }
 }
 

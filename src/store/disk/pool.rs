@@ -102,17 +102,20 @@ impl Pool {
         within(limit, receiver).await
     }
 
-    /// Does a job that changes something: it is done whether or not anybody still waits for it.
-    pub async fn write<T: Send + 'static>(
+    /// Does a job that changes something: from the call on, whether or not anybody waits for it.
+    pub fn write<T: Send + 'static, J: FnOnce() -> T + Send + 'static>(
         &self,
         limit: Duration,
-        job: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, PoolError> {
+        job: J,
+    ) -> impl Future<Output = Result<T, PoolError>> + Send + use<T, J> {
         let (sender, receiver) = oneshot::channel();
-        self.writes.submit(move || {
+        let submitted = self.writes.submit(move || {
             let _ = sender.send(job());
-        })?;
-        within(limit, receiver).await
+        });
+        async move {
+            submitted?;
+            within(limit, receiver).await
+        }
     }
 
     /// Has a job done that nobody waits for. Never blocks; after an error it will not be done.

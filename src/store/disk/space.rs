@@ -31,11 +31,12 @@ pub struct Space {
 /// The state of a [`Space`].
 pub struct State {
     pub index: Index,
-    /// Units reserved for what is being written.
+    /// Units and objects reserved for what is being written.
     reserved: u64,
+    coming: u64,
     /// Units of files that are being removed.
     leaving: u64,
-    /// Units of files that have been removed, but are still being read.
+    /// Units of files that have been removed, but are still being read, and of those that cannot be removed.
     pinned: u64,
     /// What the index had before the last stop, while a walk has not yet said what there is.
     believed: u64,
@@ -63,10 +64,11 @@ pub enum NoRoom {
     Full,
 }
 
-/// Units that are reserved; given back when this is dropped, unless they are taken.
+/// Units and objects that are reserved; given back when this is dropped, unless they are taken.
 pub struct Reserved {
     space: Arc<Space>,
     units: u64,
+    objects: u64,
 }
 
 /// Units of a file that is being removed, until this is dropped: when it has no name, and nobody reads it any more.
@@ -84,9 +86,19 @@ pub fn units(bytes: u64) -> u64 {
 impl State {
     /// Units in use: files, those being written, those being removed, and what is beside them.
     pub fn used(&self) -> u64 {
-        let objects = self.index.len() as u64;
+        self.used_with(0, 0)
+    }
+
+    /// The same with so many more units and objects.
+    fn used_with(&self, more: u64, objects: u64) -> u64 {
+        let objects = self.objects() + objects;
         let beside = units(objects * BESIDE) + objects.min(FOLDERS) + units(marks::FILE_LEN) + 4;
-        self.index.units().max(self.believed) + self.reserved + self.leaving + self.pinned + beside
+        self.index.units().max(self.believed) + self.reserved + self.leaving + self.pinned + beside + more
+    }
+
+    /// Objects that are there or being written.
+    fn objects(&self) -> u64 {
+        self.index.len() as u64 + self.coming
     }
 
     pub fn limits(&self) -> Limits {
@@ -119,16 +131,20 @@ impl State {
         self.limits.size.min(self.limits.ceiling)
     }
 
-    /// Units beyond the limit once so many more are needed and all that is being removed is gone.
-    fn excess(&self, more: u64) -> u64 {
-        (self.used() - self.leaving + more).saturating_sub(self.limit())
+    /// Units beyond the limit once so much more is needed and all that is being removed is gone.
+    fn excess(&self, more: u64, objects: u64) -> u64 {
+        (self.used_with(more, objects) - self.leaving).saturating_sub(self.limit())
+    }
+
+    fn is_crowded(&self, objects: u64) -> bool {
+        self.objects() + objects > self.limits.objects
     }
 }
 
 impl Space {
     pub fn new(limits: Limits) -> Arc<Space> {
         let state =
-            State { index: Index::new(), reserved: 0, leaving: 0, pinned: 0, believed: 0, complete: false, limits };
+            State { index: Index::new(), reserved: 0, coming: 0, leaving: 0, pinned: 0, believed: 0, complete: false, limits };
         Arc::new(Space { state: Mutex::new(state), freed: Condvar::new() })
     }
 
@@ -137,7 +153,7 @@ impl Space {
     }
 
     /// Reserves room, for `objects` more. `evict` removes what has to go: it is given its name and units, outside the
-    /// lock, and returns when that is done. Blocks; `used`: see [`Index::victim`].
+    /// lock, and returns when that is done; false where it cannot be. Blocks; `used`: see [`Index::victim`].
     ///
     /// # Errors
     /// There is no room, and nothing left that could go.
@@ -146,29 +162,34 @@ impl Space {
         units: u64,
         objects: u64,
         mut used: impl FnMut(ObjectId) -> bool,
-        mut evict: impl FnMut(ObjectId, Doomed),
+        mut evict: impl FnMut(ObjectId, Doomed) -> bool,
     ) -> Result<Reserved, NoRoom> {
         loop {
             let mut state = self.lock();
-            let crowded = |state: &State| state.index.len() as u64 + objects > state.limits.objects;
-            if state.used() + units <= state.limit() && !crowded(&state) {
-                state.reserved += units;
-                return Ok(Reserved { space: self.clone(), units });
+            if state.used_with(units, objects) <= state.limit() && !state.is_crowded(objects) {
+                return Ok(self.reserved(&mut state, units, objects));
             }
             let mut victims = Vec::new();
-            while state.excess(units) > 0 || crowded(&state) {
+            while state.excess(units, objects) > 0 || state.is_crowded(objects) {
                 let Some((id, units)) = state.index.victim(&mut used) else { break };
                 let doomed = self.doom(&mut state, units);
                 victims.push((id, doomed));
             }
             if !victims.is_empty() {
                 drop(state);
-                victims.into_iter().for_each(|(id, doomed)| evict(id, doomed));
+                // All of them: none is in the index any more.
+                if victims.into_iter().fold(false, |failed, (id, doomed)| !evict(id, doomed) || failed) {
+                    // Trying the next, and the next, would take all out of the index and free nothing.
+                    return Err(NoRoom::Busy);
+                }
                 continue;
             }
-            let full = state.limits.ceiling < state.limits.size;
-            if state.excess(units) > 0 || state.leaving == 0 {
-                return Err(if full { NoRoom::Full } else { NoRoom::Busy });
+            let excess = state.excess(units, objects);
+            if excess > 0 && state.limits.ceiling < state.limits.size {
+                return Err(NoRoom::Full);
+            }
+            if excess > 0 || state.is_crowded(objects) || state.leaving == 0 {
+                return Err(NoRoom::Busy);
             }
             // What others are removing will do.
             let (state, waited) =
@@ -184,13 +205,18 @@ impl Space {
     ///
     /// # Errors
     /// There is none.
-    pub fn reserve_free(self: &Arc<Space>, units: u64) -> Result<Reserved, NoRoom> {
+    pub fn reserve_free(self: &Arc<Space>, units: u64, objects: u64) -> Result<Reserved, NoRoom> {
         let mut state = self.lock();
-        if state.used() + units > state.limit() {
+        if state.used_with(units, objects) > state.limit() {
             return Err(NoRoom::Busy);
         }
+        Ok(self.reserved(&mut state, units, objects))
+    }
+
+    fn reserved(self: &Arc<Space>, state: &mut State, units: u64, objects: u64) -> Reserved {
         state.reserved += units;
-        Ok(Reserved { space: self.clone(), units })
+        state.coming += objects;
+        Reserved { space: self.clone(), units, objects }
     }
 
     /// Units that an object had, which go once its file is closed.
@@ -203,8 +229,18 @@ impl Space {
 impl Reserved {
     /// The units are those of an object in the index from now on.
     pub fn take(mut self, state: &mut State) {
-        state.reserved -= self.units;
-        self.units = 0;
+        state.reserved -= std::mem::take(&mut self.units);
+        state.coming -= std::mem::take(&mut self.objects);
+    }
+
+    /// The units are those of a file that cannot be removed.
+    pub fn doom(mut self) -> Doomed {
+        let units = std::mem::take(&mut self.units);
+        let mut state = self.space.lock();
+        state.reserved -= units;
+        state.pinned += units;
+        drop(state);
+        Doomed { space: self.space.clone(), units, pinned: true }
     }
 
     pub fn units(&self) -> u64 {
@@ -224,21 +260,29 @@ impl Reserved {
     /// One reservation for both.
     pub fn join(&mut self, mut other: Reserved) {
         self.units += std::mem::take(&mut other.units);
+        self.objects += std::mem::take(&mut other.objects);
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        if self.units > 0 {
-            self.space.lock().reserved -= self.units;
+        if self.units > 0 || self.objects > 0 {
+            let mut state = self.space.lock();
+            state.reserved -= self.units;
+            state.coming -= self.objects;
+            drop(state);
             self.space.freed.notify_all();
         }
     }
 }
 
 impl Doomed {
-    /// The name is gone, but somebody still reads the file: nobody should wait for its room.
+    /// The name is gone, but somebody still reads the file, or the name cannot be removed now: nobody should wait for
+    /// its room.
     pub fn pin(mut self) -> Doomed {
+        if self.pinned {
+            return self;
+        }
         let mut state = self.space.lock();
         state.leaving -= self.units;
         state.pinned += self.units;
@@ -260,3 +304,7 @@ impl Drop for Doomed {
         self.space.freed.notify_all();
     }
 }
+
+#[cfg(test)]
+#[path = "space_tests.rs"]
+mod tests;

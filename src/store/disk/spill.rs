@@ -17,7 +17,7 @@ use super::health::Kind;
 use super::io::{NowaitRead, Temp};
 use super::space::{Reserved, units};
 use super::stats::Refused;
-use super::writing::{Current, Unwritten, WRITE_LIMIT};
+use super::writing::{Current, PROMPT, SLOW_FOR, Unwritten};
 use crate::store::key::{ObjectId, ObjectKey};
 use crate::store::object::{Body, Head, Object};
 
@@ -70,7 +70,7 @@ impl Spill {
         let job = move || match spill.write(at, &pieces) {
             Ok(()) => done.tell(Ok(())),
             Err(why) => {
-                spill.refused(why);
+                spill.disk.refused(why);
                 done.tell(Err(()));
             }
         };
@@ -107,7 +107,7 @@ impl Spill {
         if needed > target.reserved.units() {
             // A body of unknown length that has come so far may well come as far again.
             let more = (needed - target.reserved.units()) * super::space::UNIT;
-            target.reserved.join(self.disk.reserve(more.max(STEP.min(len)), 1)?);
+            target.reserved.join(self.disk.reserve(more.max(STEP.min(len)), 0)?);
         }
         Ok(())
     }
@@ -118,13 +118,13 @@ impl Spill {
         let job = move || {
             if let Err(why) = spill.finish(&head, len, &current) {
                 let (disk, id) = (spill.disk.clone(), spill.id);
-                disk.unwritten(id, why);
+                disk.unwritten(id, why, false);
             }
         };
-        if let Err(e) = self.disk.pool.write(WRITE_LIMIT, job).await {
+        if let Err(e) = self.disk.promptly(job).await {
             self.disk.refuse(Refused::Busy);
             self.disk.not_done(Kind::Write, e);
-            self.disk.remove(self.id).await;
+            let _ = tokio::time::timeout(PROMPT, self.disk.remove(self.id)).await;
         }
     }
 
@@ -136,7 +136,7 @@ impl Spill {
         let file = temp.file().clone();
         if units(layout.file_len(len)) > reserved.units() {
             let more = units(layout.file_len(len)) - reserved.units();
-            reserved.join(self.disk.reserve(more * super::space::UNIT, 1)?);
+            reserved.join(self.disk.reserve(more * super::space::UNIT, 0)?);
         }
         reserved.shrink(units(layout.file_len(len)));
         let (bytes, state) =
@@ -202,21 +202,8 @@ impl Spill {
     /// The disk takes too little for the fill to wait for it.
     pub fn too_slow(&self) {
         self.disk.refuse(Refused::Busy);
+        self.disk.be_stuck(SLOW_FOR);
         self.disk.failed(Kind::Write, &io::ErrorKind::TimedOut.into());
-    }
-
-    fn refused(&self, why: Unwritten) {
-        match why {
-            Unwritten::Outdated => {}
-            Unwritten::Refused(why) => self.disk.refuse(why),
-            Unwritten::Io(e) => {
-                self.disk.refuse(Refused::Error);
-                if e.raw_os_error() == Some(libc::ENOSPC) {
-                    self.disk.keeper.is_full();
-                }
-                self.disk.failed(Kind::Write, &e);
-            }
-        }
     }
 
     fn table(&self) -> MutexGuard<'_, TableBuilder> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::disk::{Disk, Phase, SHARDS, folder, name};
-use super::file::StoredFile;
+use super::disk::{Disk, PendingWrite, Phase, SHARDS, folder, name};
+use super::file::{Since, StoredFile};
 use super::format::{self, Layout, State, TableBuilder};
 use super::health::Kind;
 use super::io::Temp;
@@ -19,10 +19,10 @@ use crate::store::key::ObjectId;
 use crate::store::object::{Body, Head, Object};
 
 /// How long the end of a response waits for the disk to have it, if the disk is not slow as a rule.
-const PROMPT: Duration = Duration::from_millis(250);
+pub(super) const PROMPT: Duration = Duration::from_millis(250);
 
 /// After a write that took longer, none is waited for during this time.
-const SLOW_FOR: Duration = Duration::from_secs(10);
+pub const SLOW_FOR: Duration = Duration::from_secs(10);
 
 /// How long anything else that changes a file may take until nobody waits for it any more.
 pub const WRITE_LIMIT: Duration = Duration::from_secs(10);
@@ -36,6 +36,9 @@ const REMOVALS_MAX: usize = 64 * 1024;
 /// An object whose head has outgrown its file is written anew if its body is no longer than this, in bytes; else it is
 /// removed.
 const REWRITTEN_MAX: u64 = 8 * 1024 * 1024;
+
+/// By so much the time of a file's change may be behind the clock.
+const CLOCK_TICK_MS: i64 = 1000;
 
 /// Taken by threads of the pool, one for each object of a shard: publishing and removing do not meet.
 pub type FileLocks = [Mutex<()>; SHARDS];
@@ -60,7 +63,7 @@ impl From<io::Error> for Unwritten {
 }
 
 impl Disk {
-    fn file_lock(&self, id: &ObjectId) -> MutexGuard<'_, ()> {
+    pub(super) fn file_lock(&self, id: &ObjectId) -> MutexGuard<'_, ()> {
         self.file_locks[usize::from(id.0[0]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -70,41 +73,55 @@ impl Disk {
     /// future is done when the file is, or when the disk takes too long: then it is still written.
     pub fn store<C: Current>(self: &Arc<Disk>, id: ObjectId, object: Arc<Object>, current: C) -> impl Future<Output = ()> + Send + use<C> {
         let disk = self.clone();
-        let accepted = self.begin_write(id, &object);
-        let prompt = self.millis() >= self.slow_until.load(Ordering::Relaxed);
-        let removal = if accepted { None } else { Some(self.remove(id)) };
+        // What is there is of before, where this is not taken.
+        let removal = if self.begin_write(id, &object) { None } else { Some(self.remove(id)) };
+        let job = removal.is_none().then(|| {
+            let (of_job, kept) = (self.clone(), object.clone());
+            self.promptly(move || {
+                let written = of_job.write_whole(id, &kept, &current);
+                let written = written.and_then(|()| of_job.catch_up(id, &kept, &current));
+                let overtaken = of_job.end_write(id, &kept);
+                if let Err(why) = written {
+                    of_job.unwritten(id, why, overtaken);
+                }
+            })
+        });
         async move {
             if let Some(removal) = removal {
-                // What is there is of before.
-                removal.await;
-                return;
+                // A disk that does not get on is not waited for.
+                let _ = tokio::time::timeout(PROMPT, removal).await;
             }
-            let (of_job, kept) = (disk.clone(), object.clone());
-            let job = move || {
-                let written = of_job.write_whole(id, &kept, &current);
-                of_job.end_write(id, &kept);
-                if let Err(why) = written {
-                    of_job.unwritten(id, why);
+            if let Some(job) = job
+                && let Err(PoolError::Full | PoolError::Gone) = job.await
+            {
+                disk.refuse(Refused::Busy);
+                if !disk.end_write(id, &object) {
+                    let _ = tokio::time::timeout(PROMPT, disk.remove(id)).await;
                 }
-            };
-            if !prompt {
-                if disk.pool.try_write(job).is_err() {
-                    disk.not_queued(id, &object).await;
-                }
-                return;
-            }
-            match disk.pool.write(PROMPT, job).await {
-                Ok(()) => {}
-                Err(PoolError::TimedOut) => disk.be_slow(SLOW_FOR),
-                Err(PoolError::Full | PoolError::Gone) => disk.not_queued(id, &object).await,
             }
         }
     }
 
-    async fn not_queued(self: &Arc<Disk>, id: ObjectId, object: &Arc<Object>) {
-        self.end_write(id, object);
-        self.refuse(Refused::Busy);
-        self.remove(id).await;
+    /// Does a job for whose end a response waits, unless the disk is slow: then it goes on alone.
+    pub(super) fn promptly<J: FnOnce() + Send + 'static>(
+        self: &Arc<Disk>,
+        job: J,
+    ) -> impl Future<Output = Result<(), PoolError>> + Send + use<J> {
+        let prompt = self.millis() >= self.slow_until.load(Ordering::Relaxed);
+        let job = if prompt { Ok(self.pool.write(PROMPT, job)) } else { Err(self.pool.try_write(job)) };
+        let disk = self.clone();
+        async move {
+            match job {
+                Err(queued) => queued,
+                Ok(written) => match written.await {
+                    Err(PoolError::TimedOut) => {
+                        disk.be_slow(SLOW_FOR);
+                        Ok(())
+                    }
+                    written => written,
+                },
+            }
+        }
     }
 
     /// Notes that an object is about to be written; whether there is room for it among those that are.
@@ -119,34 +136,80 @@ impl Disk {
             return false;
         }
         let mut pending = self.shard(&id);
-        let entry = pending.writes.entry(id).or_insert_with(|| (object.clone(), 0));
-        entry.0 = object.clone();
-        entry.1 += 1;
+        let write = pending.writes.entry(id).or_default();
+        if !write.object.as_ref().is_some_and(|other| is_older(&object.head, &other.head)) {
+            write.object = Some(object.clone());
+        }
+        write.jobs += 1;
         drop(pending);
         // What is open is of before.
         self.close(&id);
         true
     }
 
-    fn end_write(&self, id: ObjectId, object: &Arc<Object>) {
+    /// What was about to be written has been, or will not be; whether something has come after it.
+    fn end_write(&self, id: ObjectId, object: &Arc<Object>) -> bool {
         self.pending_bytes.fetch_sub(object.body.len(), Ordering::Relaxed);
         let mut pending = self.shard(&id);
-        if let Some(entry) = pending.writes.get_mut(&id) {
-            entry.1 -= 1;
-            if entry.1 == 0 {
-                pending.writes.remove(&id);
-            }
+        let Some(write) = pending.writes.get_mut(&id) else { return false };
+        let number = object.head.record.id;
+        let overtaken = write.object.as_ref().is_some_and(|latest| latest.head.record.id != number);
+        write.jobs -= 1;
+        if write.jobs == 0 {
+            pending.writes.remove(&id);
         }
+        overtaken
     }
 
-    /// Whether a later response for the same is about to be written.
-    fn is_overtaken(&self, id: &ObjectId, number: u64) -> bool {
-        self.peek(id).is_some_and(|object| object.head.record.id > number)
+    /// Whether a later response for the same is there or about to be, or this one has been removed.
+    fn is_overtaken(&self, id: &ObjectId, head: &Head) -> bool {
+        if self.shard(id).writes.get(id).is_some_and(|write| head.record.id <= write.removed) {
+            return true;
+        }
+        self.peek(id).is_some_and(|object| is_older(head, &object.head))
+    }
+
+    /// The same where what is there may not be open. With its lock held; blocks.
+    fn is_overtaken_by_file(&self, id: ObjectId, head: &Head) -> bool {
+        let state = self.space.lock();
+        if state.is_complete() && state.index.get(id).is_none() {
+            return false;
+        }
+        drop(state);
+        let name = name(&id);
+        let Ok(stat) = self.io.stat_name(&name) else { return false };
+        // What was written before this one was asked for is of before.
+        if stat.modified / 1_000_000 + CLOCK_TICK_MS < head.record.asked.as_millis() {
+            return false;
+        }
+        let Ok(file) = self.io.open(&name) else { return false };
+        let there = self.read_head(id, &file, stat.size).ok().flatten();
+        there.is_some_and(|(there, _)| match there.record.id == head.record.id {
+            // Validated meanwhile.
+            true => head.record.facts.received < there.record.facts.received,
+            false => head.is_older_than(&there),
+        })
+    }
+
+    /// Whether a response may not take its place any more: the file's lock is held.
+    fn is_outdated(&self, id: ObjectId, head: &Head, current: &impl Current) -> bool {
+        !current() || self.is_overtaken(&id, head) || self.phase() == Phase::Closed
+    }
+
+    /// Gives what has been written the head that it has been given meanwhile.
+    fn catch_up(self: &Arc<Disk>, id: ObjectId, written: &Object, current: &impl Current) -> Result<(), Unwritten> {
+        let latest = self.shard(&id).writes.get(&id).and_then(|write| write.object.clone());
+        match latest.map(|latest| latest.head.clone()) {
+            Some(head) if head.record.id == written.head.record.id && !Arc::ptr_eq(&head, &written.head) => {
+                self.freshen_blocking(id, &head, current)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn write_whole(self: &Arc<Disk>, id: ObjectId, object: &Object, current: &impl Current) -> Result<(), Unwritten> {
         let Body::Memory(body) = &object.body else { return Ok(()) };
-        if !current() || self.is_overtaken(&id, object.head.record.id) {
+        if self.is_outdated(id, &object.head, current) {
             return Err(Unwritten::Outdated);
         }
         let layout = Layout::for_head(id, &object.head).ok_or(Unwritten::Refused(Refused::Head))?;
@@ -183,7 +246,7 @@ impl Disk {
         current: &impl Current,
     ) -> Result<Option<Reserved>, Unwritten> {
         let alone = self.file_lock(&id);
-        if !current() || self.is_overtaken(&id, head.record.id) || self.phase() == Phase::Closed {
+        if self.is_outdated(id, head, current) {
             return Err(Unwritten::Outdated);
         }
         let name = name(&id);
@@ -193,18 +256,20 @@ impl Disk {
             Err(e) => return Err(e.into()),
         };
         if let Err(e) = self.io.pwritev_all(&file, 0, parts) {
-            let _ = self.io.unlink(&name);
+            if self.io.unlink(&name).is_err() {
+                self.remove_later(id, Some(reserved.doom()));
+            }
             return Err(e.into());
         }
         drop(file);
-        self.enter_index(id, reserved, None);
+        self.enter_index(id, reserved, Vec::new());
         drop(alone);
-        self.stored(id, current);
+        self.stored(id, head, current);
         Ok(None)
     }
 
-    /// A file has its name: it is in the index from now on. `before`: the open file that had the name.
-    fn enter_index(self: &Arc<Disk>, id: ObjectId, reserved: Reserved, before: Option<Arc<StoredFile>>) {
+    /// A file has its name: it is in the index from now on. `before`: the open files that had the name.
+    fn enter_index(self: &Arc<Disk>, id: ObjectId, reserved: Reserved, before: Vec<Arc<StoredFile>>) {
         let doomed = {
             let mut state = self.space.lock();
             let units = u32::try_from(reserved.units()).unwrap_or(u32::MAX);
@@ -212,14 +277,17 @@ impl Disk {
             state.index.insert(id, units).map(|old| self.space.doom(&mut state, old))
         };
         if let Some(doomed) = doomed {
-            released(before, doomed);
+            released(&before, doomed);
         }
+        // A request may have opened and remembered it meanwhile.
+        self.close(&id);
     }
 
-    fn stored(self: &Arc<Disk>, id: ObjectId, current: &impl Current) {
+    fn stored(self: &Arc<Disk>, id: ObjectId, head: &Head, current: &impl Current) {
         self.stats.stored.fetch_add(1, Ordering::Relaxed);
-        if !current() {
-            // Invalidated between the last look and the file's having its name.
+        let removed = self.shard(&id).writes.get(&id).is_some_and(|write| head.record.id <= write.removed);
+        if removed || !current() {
+            // Between the last look and the file's having its name.
             self.take_out(id);
         }
     }
@@ -234,14 +302,14 @@ impl Disk {
         current: &impl Current,
     ) -> Result<(), Unwritten> {
         let alone = self.file_lock(&id);
-        if !current() || self.is_overtaken(&id, head.record.id) || self.phase() == Phase::Closed {
+        if self.is_outdated(id, head, current) || self.is_overtaken_by_file(id, head) {
             return Err(Unwritten::Outdated);
         }
-        let before = self.open_file(&id);
+        let before = self.open_files(&id);
         self.io.publish(temp, &name(&id))?;
         self.enter_index(id, reserved, before);
         drop(alone);
-        self.stored(id, current);
+        self.stored(id, head, current);
         Ok(())
     }
 
@@ -256,60 +324,78 @@ impl Disk {
             let evict = |id, doomed| self.evict(id, doomed);
             self.space.reserve(units(bytes), objects, |id| self.is_used(id), evict)
         } else {
-            self.space.reserve_free(units(bytes))
+            self.space.reserve_free(units(bytes), objects)
         };
         reserved.map_err(|why| match why {
             NoRoom::Busy => Unwritten::Refused(Refused::NoRoom),
-            NoRoom::Full => {
-                self.refuse(Refused::NoRoom);
-                Unwritten::Io(io::Error::from_raw_os_error(libc::ENOSPC))
-            }
+            NoRoom::Full => Unwritten::Io(io::Error::from_raw_os_error(libc::ENOSPC)),
         })
     }
 
-    /// What was to be written is not: what is there of before must go.
-    pub(super) fn unwritten(self: &Arc<Disk>, id: ObjectId, why: Unwritten) {
+    /// What was to be written is not: what is there of before must go, unless it has been `overtaken` by what is there.
+    pub(super) fn unwritten(self: &Arc<Disk>, id: ObjectId, why: Unwritten, overtaken: bool) {
+        // Whoever outdated it has seen to what is there.
+        let outdated = matches!(why, Unwritten::Outdated);
+        self.refused(why);
+        if !outdated && !overtaken {
+            self.take_out(id);
+        }
+    }
+
+    /// Counts what was not written.
+    pub(super) fn refused(&self, why: Unwritten) {
         match why {
-            // Whoever outdated it has seen to what is there.
-            Unwritten::Outdated => return,
+            Unwritten::Outdated => {}
             Unwritten::Refused(why) => self.refuse(why),
             Unwritten::Io(e) => {
-                self.refuse(Refused::Error);
                 if e.raw_os_error() == Some(libc::ENOSPC) {
+                    self.refuse(Refused::NoRoom);
                     self.keeper.is_full();
+                } else {
+                    self.refuse(Refused::Error);
                 }
                 self.failed(Kind::Write, &e);
             }
         }
-        self.take_out(id);
     }
 
     // ---- giving another head
 
     /// Gives an object another head. From the call on, it has it; the future is done when the file has it too.
     pub fn freshen<C: Current>(self: &Arc<Disk>, id: ObjectId, head: Arc<Head>, current: C) -> impl Future<Output = ()> + Send + use<C> {
-        if let Some(object) = self.peek(&id)
-            && object.head.record.id == head.record.id
-            && let Body::Disk(_) = &object.body
-        {
-            let fresh = Arc::new(Object::new(head.clone(), object.body.clone()).succeeding(&object));
-            self.remember(id, &fresh);
-        }
+        self.freshen_in_memory(id, &head);
+        let job = matches!(self.phase(), Phase::Standby | Phase::Loading | Phase::Ready).then(|| {
+            let of_job = self.clone();
+            self.promptly(move || {
+                if let Err(why) = of_job.freshen_blocking(id, &head, &current) {
+                    // The head that the file has is of before.
+                    of_job.unwritten(id, why, false);
+                }
+            })
+        });
         let disk = self.clone();
         async move {
-            if !matches!(disk.phase(), Phase::Standby | Phase::Loading | Phase::Ready) {
-                return;
-            }
-            let of_job = disk.clone();
-            let job = move || match of_job.freshen_blocking(id, &head, &current) {
-                Ok(()) | Err(Unwritten::Outdated) => {}
-                // The head that the file has is of before.
-                Err(why) => of_job.unwritten(id, why),
-            };
-            if let Err(e @ (PoolError::Full | PoolError::Gone)) = disk.pool.write(PROMPT, job).await {
+            if let Some(job) = job
+                && let Err(e) = job.await
+            {
                 disk.not_done(Kind::Write, e);
                 disk.remove(id).await;
             }
+        }
+    }
+
+    /// Gives another head to an object that is about to be written, or is open.
+    fn freshen_in_memory(&self, id: ObjectId, head: &Arc<Head>) {
+        let fresh =
+            |object: &Object| Arc::new(Object::new(head.clone(), object.body.clone()).succeeding(object));
+        if let Some(PendingWrite { object: Some(object), .. }) = self.shard(&id).writes.get_mut(&id) {
+            if object.head.record.id == head.record.id {
+                *object = fresh(object);
+            }
+            return;
+        }
+        if let Some(object) = self.peek(&id).filter(|object| object.head.record.id == head.record.id) {
+            self.remember(id, &fresh(&object));
         }
     }
 
@@ -329,12 +415,14 @@ impl Disk {
             drop(alone);
             return self.rewrite(id, &file, &state, head, current);
         };
+        // Not those that are opened in the middle of it: they may have the old head.
+        let mut open = self.open_files(&id);
+        open.retain(|open| open.inode() == stat.inode && open.since() == Since::Same);
         for write in &update.writes {
             self.io.pwrite_all(&file, write.offset, &write.bytes)?;
         }
-        if let Some(open) = self.open_file(&id).filter(|open| open.inode() == stat.inode) {
-            open.stamp(&self.io.stat(&file)?);
-        }
+        let stat = self.io.stat(&file)?;
+        open.iter().for_each(|open| open.stamp(&stat));
         Ok(())
     }
 
@@ -375,9 +463,7 @@ impl Disk {
             return Err(Unwritten::Refused(Refused::Error));
         }
         let object = Object::new(head.clone(), Body::Memory(Bytes::from(body)));
-        self.write_whole(id, &object, current)?;
-        self.close(&id);
-        Ok(())
+        self.write_whole(id, &object, current)
     }
 
     // ---- removing
@@ -385,22 +471,33 @@ impl Disk {
     /// Removes an object. From the call on, nobody finds it; the future is done when its file is gone, and says whether
     /// there was one as far as was known.
     pub fn remove(self: &Arc<Disk>, id: ObjectId) -> impl Future<Output = bool> + Send + use<> {
-        let removal = self.begin_removal(id);
+        let unwritten = self.forget_write(id);
+        let removal = self.begin_removal(id).map(|doomed| {
+            let (of_job, was) = (self.clone(), doomed.is_some());
+            (self.pool.write(WRITE_LIMIT, move || of_job.end_removal(id, doomed)), was)
+        });
         let disk = self.clone();
         async move {
-            let Some(doomed) = removal else { return false };
-            let was = doomed.is_some();
-            let of_job = disk.clone();
-            let job = move || of_job.end_removal(id, doomed);
-            if let Err(e @ (PoolError::Full | PoolError::Gone)) = disk.pool.write(WRITE_LIMIT, job).await {
+            let Some((removed, was)) = removal else { return unwritten };
+            if let Err(e @ (PoolError::Full | PoolError::Gone)) = removed.await {
                 disk.not_done(Kind::Remove, e);
-                disk.remove_later(id);
+                disk.remove_later(id, None);
+                disk.ended_removal(id);
             }
-            was
+            was || unwritten
         }
     }
 
-    /// Takes an object out of sight; `None`: it is not there.
+    /// What is about to be written is not to be found, nor to be there when it has been; whether there was something.
+    fn forget_write(&self, id: ObjectId) -> bool {
+        let mut pending = self.shard(&id);
+        let Some(write) = pending.writes.get_mut(&id) else { return false };
+        let Some(object) = write.object.take() else { return false };
+        write.removed = write.removed.max(object.head.record.id);
+        true
+    }
+
+    /// Takes an object that is there out of sight; `None`: it is not there.
     fn begin_removal(self: &Arc<Disk>, id: ObjectId) -> Option<Option<Doomed>> {
         self.close(&id);
         if matches!(self.phase(), Phase::Away | Phase::Closed) {
@@ -421,7 +518,7 @@ impl Disk {
     }
 
     fn end_removal(self: &Arc<Disk>, id: ObjectId, doomed: Option<Doomed>) {
-        self.unlink(id, doomed, Kind::Remove);
+        self.unlink(id, doomed);
         self.ended_removal(id);
     }
 
@@ -442,33 +539,35 @@ impl Disk {
         }
     }
 
-    fn evict(self: &Arc<Disk>, id: ObjectId, doomed: Doomed) {
+    fn evict(self: &Arc<Disk>, id: ObjectId, doomed: Doomed) -> bool {
         self.stats.evictions.fetch_add(1, Ordering::Relaxed);
         self.close(&id);
-        self.unlink(id, Some(doomed), Kind::Remove);
+        self.unlink(id, Some(doomed))
     }
 
-    /// Removes a file, unless the name has been given to another meanwhile.
-    fn unlink(self: &Arc<Disk>, id: ObjectId, doomed: Option<Doomed>, kind: Kind) {
+    /// Removes a file, unless the name has been given to another meanwhile. False where it cannot be removed now.
+    fn unlink(self: &Arc<Disk>, id: ObjectId, doomed: Option<Doomed>) -> bool {
         let alone = self.file_lock(&id);
-        let before = self.open_file(&id);
-        if self.space.lock().index.get(id).is_some() {
-            return;
-        }
-        match self.io.unlink(&name(&id)) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => {
+        let mut before = self.open_files(&id);
+        let replaced = self.space.lock().index.get(id).is_some();
+        match if replaced { Ok(()) } else { self.io.unlink(&name(&id)) } {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                // It takes room all the same, until it can be removed.
+                self.remove_later(id, doomed.map(Doomed::pin));
                 drop(alone);
-                self.failed(kind, &e);
-                self.remove_later(id);
-                return;
+                self.failed(Kind::Remove, &e);
+                return false;
             }
+            _ => {}
         }
         drop(alone);
+        before.retain(|file| !replaced || file.since() == Since::Gone);
         if let Some(doomed) = doomed {
-            released(before, doomed);
+            released(&before, doomed);
         }
+        // A request may have opened and remembered it meanwhile.
+        self.close(&id);
+        true
     }
 
     /// Removes a damaged file, unless it has been replaced meanwhile. Does not wait.
@@ -479,7 +578,7 @@ impl Disk {
             _ => {}
         };
         if self.pool.try_write(job).is_err() {
-            self.remove_later(id);
+            self.remove_later(id, None);
         }
     }
 
@@ -496,9 +595,19 @@ impl Disk {
     }
 }
 
-/// The room of a file without a name is free once it is closed.
-fn released(open: Option<Arc<StoredFile>>, doomed: Doomed) {
-    if let Some(file) = open {
-        file.doom(doomed);
+/// The room of a file without a name is free once all have closed it.
+fn released(open: &[Arc<StoredFile>], doomed: Doomed) {
+    if !open.is_empty() {
+        let doomed = Arc::new(doomed.pin());
+        open.iter().for_each(|file| file.doom(&doomed));
     }
 }
+
+/// Whether another response for the same is the later one.
+fn is_older(head: &Head, other: &Head) -> bool {
+    head.record.id != other.record.id && head.is_older_than(other)
+}
+
+#[cfg(test)]
+#[path = "writing_tests.rs"]
+mod tests;

@@ -76,8 +76,13 @@ pub struct Room {
 
 impl Room {
     fn spill_above(&self) -> u64 {
-        self.memory.clamp(*SPILL_ABOVE.start(), *SPILL_ABOVE.end())
+        spill_above(self.memory)
     }
+}
+
+/// Bytes of a body above which it goes to the disk while it comes, if the memory tier keeps so many of one.
+pub fn spill_above(memory: u64) -> u64 {
+    memory.clamp(*SPILL_ABOVE.start(), *SPILL_ABOVE.end())
 }
 
 /// A fill in progress.
