@@ -8,6 +8,7 @@ mod balancing;
 mod bodies;
 mod collapsing;
 mod demo;
+mod disk;
 mod explain;
 mod filling;
 mod forwarding;

@@ -1,0 +1,1 @@
+//! What a client has had whole is there after `kill -9`.

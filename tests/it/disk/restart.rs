@@ -1,0 +1,1 @@
+//! What a stop and a start leave as it was.
