@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::harness::{Edge, Origin, Reply};
+use super::harness::{Ask, Edge, End, Origin, Reply, Response};
 
 /// The YAML of an edge before this origin with its cache on a disk in `{dir}/cache`: `memory` is a size or `off`.
 fn yaml(origin: &Origin, memory: &str, disk: &str) -> String {
@@ -71,4 +71,26 @@ async fn sized() -> Origin {
 /// The length that a URL of [`sized`] ends in.
 fn length(url: &str) -> usize {
     url.rsplit('/').next().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// Waits until a disk's keeper has found out all that is there.
+async fn settled(edge: &Edge) {
+    edge.wait_log(" objects, ").await;
+}
+
+/// What the store has for a URL; a request that never goes to the origin, so that asking changes nothing.
+async fn stored(edge: &Edge, url: &str) -> Option<Response> {
+    let response = edge.ask(&Ask::get(url).header("Cache-Control", "only-if-cached")).await;
+    if response.status == 504 {
+        return None;
+    }
+    assert!(response.is_hit(), "{url}: {response:?}");
+    Some(response)
+}
+
+/// Panics unless the store has exactly what [`sized`] gives for this URL.
+async fn assert_stored(edge: &Edge, url: &str) {
+    let response = stored(edge, url).await.unwrap_or_else(|| panic!("{url} is not stored"));
+    assert_eq!(response.end, End::Clean, "{url}");
+    assert!(response.body == body_of(url, length(url)), "{url}: other bytes");
 }
