@@ -16,7 +16,7 @@ use super::file::{READ_LIMIT, Since, StoredFile};
 use super::format::{self, BLOCK, Defect, Undecoded};
 use super::health::{Health, Kind, Transition};
 use super::index::Walked;
-use super::io::Io;
+use super::io::{FileKind, Io};
 use super::keeper::Keeper;
 use super::pool::{Pool, PoolError};
 use super::space::{Limits, Space, units};
@@ -356,8 +356,18 @@ impl Disk {
     }
 
     fn open_once(self: &Arc<Disk>, id: ObjectId, began: u64, tiers: Tiers) -> Result<Arc<Object>, Unopened> {
-        let file = Arc::new(self.io.open(&name(&id))?);
+        let file = match self.io.open(&name(&id)) {
+            Ok(file) => Arc::new(file),
+            // What cannot be opened for what it is, like a link, is no error of the disk.
+            Err(e) => match self.io.stat_name(&name(&id)) {
+                Ok(stat) if stat.kind != FileKind::File => return Err(Unopened::Defect(Defect::Magic, stat.inode)),
+                _ => return Err(e.into()),
+            },
+        };
         let stat = self.io.stat(&file)?;
+        if stat.kind != FileKind::File {
+            return Err(Unopened::Defect(Defect::Magic, stat.inode));
+        }
         let mut bytes = vec![0; usize::try_from(stat.size.min(READ_WHOLE)).unwrap_or(0)];
         let read = self.io.pread(&file, 0, &mut bytes)?;
         bytes.truncate(read);
@@ -379,6 +389,8 @@ impl Disk {
         let stored = StoredFile::new(self, file, decoded.state, &stat);
         if stat.size == bytes.len() as u64 {
             stored.check_whole(&bytes).map_err(defect)?;
+        } else if !stored.has_its_table()? {
+            return Err(defect(Defect::Checksum));
         }
         let stored = self.opened(id, stored);
         let mut head = decoded.head;

@@ -272,11 +272,32 @@ impl StoredFile {
             bytes.get(range.start as usize..range.end as usize).ok_or(Defect::Length)
         };
         let all = 0..self.len();
-        match self.check(&all, slice(self.in_file(&all))?, slice(self.table_of(&all))?) {
+        let table = slice(self.table_of(&all))?;
+        if crc32fast::hash(table) != self.state.table_crc {
+            return Err(Defect::Checksum);
+        }
+        match self.check(&all, slice(self.in_file(&all))?, table) {
             Ok(()) => Ok(()),
             Err(Failure::Defect(defect)) => Err(defect),
             Err(_) => Err(Defect::Malformed),
         }
+    }
+
+    /// Whether the table is the one that belongs to the head: its entries are believed from then on. Blocks.
+    pub fn has_its_table(&self) -> io::Result<bool> {
+        let Range { start: mut at, end } = self.table_of(&(0..self.len()));
+        let (mut hasher, mut buffer) = (crc32fast::Hasher::new(), vec![0; BLOCK as usize]);
+        while at < end {
+            // At most a block, which is a usize.
+            let wanted = (end - at).min(BLOCK) as usize;
+            let read = self.disk.io.pread(&self.file, at, &mut buffer[..wanted])?;
+            hasher.update(&buffer[..read]);
+            if read < wanted {
+                return Ok(false);
+            }
+            at += read as u64;
+        }
+        Ok(hasher.finalize() == self.state.table_crc)
     }
 
     fn check(&self, span: &Range<u64>, body: &[u8], table: &[u8]) -> std::result::Result<(), Failure> {

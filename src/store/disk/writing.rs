@@ -11,7 +11,7 @@ use super::disk::{Disk, Phase, SHARDS, folder, name};
 use super::file::StoredFile;
 use super::format::{self, Layout, State, TableBuilder};
 use super::health::Kind;
-use super::io::Temp;
+use super::io::{FileKind, Temp};
 use super::pool::PoolError;
 use super::space::{Doomed, NoRoom, Reserved, units};
 use super::stats::Refused;
@@ -274,6 +274,9 @@ impl Disk {
             Err(e) => return Err(e.into()),
         };
         let stat = self.io.stat(&file)?;
+        if stat.kind != FileKind::File {
+            return Err(Unwritten::Outdated);
+        }
         let Some((old, state)) = self.read_head(id, &file, stat.size)? else { return Err(Unwritten::Outdated) };
         if old.record.id != head.record.id || !current() {
             return Err(Unwritten::Outdated);
