@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -131,8 +132,15 @@ impl Wanted<'_> {
 /// Why a file could not be opened as an object.
 enum Unopened {
     Missing,
-    Defect(Defect, u64),
+    Defect(Defect, Culprit),
     Io(io::Error),
+}
+
+/// The file that has a defect.
+struct Culprit {
+    inode: u64,
+    /// While it is open, its number is not given to another. `None`: it cannot be opened, for what it is.
+    _file: Option<Arc<OwnedFd>>,
 }
 
 impl From<io::Error> for Unopened {
@@ -253,7 +261,9 @@ impl Disk {
         let object = match opened {
             Ok(Ok(object)) => object,
             Ok(Err(why)) => {
-                self.unopened(id, why);
+                if let Unopened::Io(e) = why {
+                    self.failed(Kind::Read, &e);
+                }
                 return None;
             }
             Err(e) => {
@@ -350,6 +360,15 @@ impl Disk {
             match self.open_once(id, began, tiers) {
                 // It may have been in the middle of being given another head.
                 Err(Unopened::Defect(Defect::Checksum, _)) if !tried => tried = true,
+                Err(Unopened::Defect(defect, culprit)) => {
+                    // Before anybody is told: who looks again, or stores anew, finds nothing.
+                    self.remove_damaged(id, culprit.inode, defect);
+                    return Err(Unopened::Defect(defect, culprit));
+                }
+                Err(Unopened::Missing) => {
+                    self.forget_missing(id);
+                    return Err(Unopened::Missing);
+                }
                 opened => return opened,
             }
         }
@@ -360,18 +379,20 @@ impl Disk {
             Ok(file) => Arc::new(file),
             // What cannot be opened for what it is, like a link, is no error of the disk.
             Err(e) => match self.io.stat_name(&name(&id)) {
-                Ok(stat) if stat.kind != FileKind::File => return Err(Unopened::Defect(Defect::Magic, stat.inode)),
+                Ok(stat) if stat.kind != FileKind::File => {
+                    return Err(Unopened::Defect(Defect::Magic, Culprit { inode: stat.inode, _file: None }));
+                }
                 _ => return Err(e.into()),
             },
         };
         let stat = self.io.stat(&file)?;
+        let defect = |defect| Unopened::Defect(defect, Culprit { inode: stat.inode, _file: Some(file.clone()) });
         if stat.kind != FileKind::File {
-            return Err(Unopened::Defect(Defect::Magic, stat.inode));
+            return Err(defect(Defect::Magic));
         }
         let mut bytes = vec![0; usize::try_from(stat.size.min(READ_WHOLE)).unwrap_or(0)];
         let read = self.io.pread(&file, 0, &mut bytes)?;
         bytes.truncate(read);
-        let defect = |defect| Unopened::Defect(defect, stat.inode);
         let decoded = match format::decode(id, &bytes, stat.size) {
             Err(Undecoded::More(len)) => {
                 bytes.resize(len, 0);
@@ -386,7 +407,7 @@ impl Disk {
             Err(Undecoded::Defect(what)) => return Err(defect(what)),
             Err(Undecoded::More(_)) => return Err(defect(Defect::Length)),
         };
-        let stored = StoredFile::new(self, file, decoded.state, &stat);
+        let stored = StoredFile::new(self, file.clone(), decoded.state, &stat);
         if stat.size == bytes.len() as u64 {
             stored.check_whole(&bytes).map_err(defect)?;
         } else if !stored.has_its_table()? {
@@ -423,31 +444,25 @@ impl Disk {
         }
     }
 
-    fn unopened(self: &Arc<Disk>, id: ObjectId, why: Unopened) {
-        match why {
-            Unopened::Missing => {
-                let mut state = self.space.lock();
-                state.index.remove(id);
-            }
-            Unopened::Defect(defect, inode) => {
-                self.stats.defect(defect);
-                warn!("{}: {id} is damaged ({}): removed", self.path().display(), defect.as_str());
-                self.remove_inode(id, inode);
-            }
-            Unopened::Io(e) => self.failed(Kind::Read, &e),
-        }
-    }
-
     /// The file of an object has been removed by somebody else.
     fn vanished(&self, id: &ObjectId, inode: u64) {
         self.open.remove_if(id, |object| matches!(&object.body, Body::Disk(file) if file.inode() == inode));
     }
 
-    /// An open file has turned out to be damaged.
-    pub fn condemn(self: &Arc<Disk>, file: &StoredFile) {
+    /// An open file has turned out to be damaged: nobody finds it any more. Does not wait.
+    pub fn condemn(self: &Arc<Disk>, file: &Arc<StoredFile>, defect: Defect) {
         let (id, inode) = (file.id(), file.inode());
+        self.hide(id);
         self.vanished(&id, inode);
-        self.remove_inode(id, inode);
+        let (disk, held) = (self.clone(), file.clone());
+        let job = move || {
+            disk.remove_damaged(id, inode, defect);
+            disk.ended_removal(id);
+            drop(held);
+        };
+        if self.pool.try_write(job).is_err() {
+            self.ended_removal(id);
+        }
     }
 
     /// A file is closed. One that has been removed is freed by that, which takes its time.

@@ -11,7 +11,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use log::warn;
 use pingora::{Error, ErrorType, Result};
 
 use super::format::{BLOCK, Defect, State, check_block};
@@ -123,6 +122,7 @@ impl StoredFile {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
+        self.look_for_changes();
         if let Some(bytes) = self.read_in_place(&range) {
             return bytes.map_err(|failure| self.failed(failure));
         }
@@ -154,9 +154,7 @@ impl StoredFile {
     /// It cannot be had, or is not what was stored: then the object is gone.
     pub async fn window(self: &Arc<Self>, range: Range<u64>) -> Result<Range<u64>> {
         let window = range.start..range.end.min(range.start.saturating_add(WINDOW));
-        if self.since() == Since::Changed {
-            self.checked.iter().for_each(|word| word.store(0, Ordering::Relaxed));
-        }
+        self.look_for_changes();
         let in_file = self.in_file(&window);
         let checked = self.is_checked(&window);
         if checked && self.disk.io.resident(&self.file, in_file) == Residency::Yes {
@@ -172,6 +170,13 @@ impl StoredFile {
     pub fn in_file(&self, range: &Range<u64>) -> Range<u64> {
         let offset = self.state.layout.body_offset();
         offset + range.start..offset + range.end
+    }
+
+    /// What has been checked before somebody wrote to the file has to be checked again.
+    fn look_for_changes(&self) {
+        if self.since() == Since::Changed {
+            self.checked.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        }
     }
 
     fn is_checked(&self, range: &Range<u64>) -> bool {
@@ -333,9 +338,7 @@ impl StoredFile {
     fn failed(self: &Arc<Self>, failure: Failure) -> Box<Error> {
         let why = match failure {
             Failure::Defect(defect) => {
-                self.disk.stats.defect(defect);
-                warn!("{}: {} is damaged ({}): removed", self.disk.io.path().display(), self.id(), defect.as_str());
-                self.disk.condemn(self);
+                self.disk.condemn(self, defect);
                 format!("a stored object is damaged: {}", defect.as_str())
             }
             Failure::Io(e) => {

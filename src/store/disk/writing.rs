@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use log::warn;
 
 use super::disk::{Disk, Phase, SHARDS, folder, name};
 use super::file::StoredFile;
-use super::format::{self, Layout, State, TableBuilder};
+use super::format::{self, Defect, Layout, State, TableBuilder};
 use super::health::Kind;
 use super::io::{FileKind, Temp};
 use super::pool::PoolError;
@@ -427,15 +428,35 @@ impl Disk {
         }
     }
 
-    /// Removes a damaged file, unless it has been replaced meanwhile. Does not wait.
-    pub(super) fn remove_inode(self: &Arc<Disk>, id: ObjectId, inode: u64) {
-        let disk = self.clone();
-        let job = move || match disk.io.stat_name(&name(&id)) {
-            Ok(stat) if stat.inode == inode => disk.take_out(id),
-            _ => {}
+    /// Nobody finds an object until [`Disk::ended_removal`].
+    pub(super) fn hide(&self, id: ObjectId) {
+        *self.shard(&id).removals.entry(id).or_insert(0) += 1;
+    }
+
+    /// Removes a damaged file, unless it has been replaced meanwhile. Blocks; the caller has it open, so that no other has
+    /// its number.
+    pub(super) fn remove_damaged(self: &Arc<Disk>, id: ObjectId, inode: u64, defect: Defect) {
+        let removal = {
+            // What the name is of, and what the index has, change together.
+            let _alone = self.file_lock(&id);
+            match self.io.stat_name(&name(&id)) {
+                Ok(stat) if stat.inode == inode => self.begin_removal(id),
+                // Somebody else has seen to it.
+                _ => return,
+            }
         };
-        if self.pool.try_write(job).is_err() {
-            self.remove_later(id);
+        self.stats.defect(defect);
+        warn!("{}: {id} is damaged ({}): removed", self.path().display(), defect.as_str());
+        if let Some(doomed) = removal {
+            self.end_removal(id, doomed);
+        }
+    }
+
+    /// There is no file for what the index has, unless there is by now. Blocks.
+    pub(super) fn forget_missing(&self, id: ObjectId) {
+        let _alone = self.file_lock(&id);
+        if self.io.stat_name(&name(&id)).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+            self.space.lock().index.remove(id);
         }
     }
 
