@@ -211,6 +211,11 @@ impl Disk {
         matches!(self.phase(), Phase::Loading | Phase::Ready) && self.health.may_write()
     }
 
+    /// Whether what has come whole may be stored here: of a disk that has been handed over, if it needs no other to go.
+    pub fn accepts(&self) -> bool {
+        matches!(self.phase(), Phase::Loading | Phase::Ready | Phase::Handed) && self.health.may_write()
+    }
+
     /// The largest body that is kept, in bytes.
     pub fn max_object(&self) -> u64 {
         self.max_object.load(Ordering::Relaxed)

@@ -111,7 +111,7 @@ impl Disk {
     /// Notes that an object is about to be written; whether there is room for it among those that are.
     fn begin_write(&self, id: ObjectId, object: &Arc<Object>) -> bool {
         let len = object.body.len();
-        if !self.admits() {
+        if !self.accepts() {
             return false;
         }
         if self.pending_bytes.fetch_add(len, Ordering::Relaxed) + len > PENDING_MAX {
