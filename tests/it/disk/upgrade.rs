@@ -25,6 +25,15 @@ async fn hand_over(old: &Edge) {
     old.wait_log("the new process serves").await;
 }
 
+/// The disk is the new process's, which stores on it.
+async fn taken_over(new: &Edge) {
+    eventually("the disk to be taken over", async || {
+        let log = new.log();
+        log.contains("cache: taken over") || log.contains(" objects, ")
+    })
+    .await;
+}
+
 /// Clients that ask for new URLs, and again for those that they have had.
 struct Load {
     had: Arc<Mutex<Vec<String>>>,
@@ -34,7 +43,7 @@ struct Load {
 }
 
 impl Load {
-    fn start(edge: &Edge, n: usize, sizes: &'static [usize]) -> Load {
+    fn start(edge: &Edge, name: &'static str, n: usize, sizes: &'static [usize]) -> Load {
         let (had, stop, next) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let (count, _) = watch::channel(0);
         let clients = (0..n).map(|_| {
@@ -44,7 +53,7 @@ impl Load {
                 while !stop.load(Ordering::Relaxed) {
                     let n = next.fetch_add(1, Ordering::Relaxed);
                     let again = lock(&had).get(n / 2).cloned().filter(|_| n % 3 == 0);
-                    let url = again.unwrap_or_else(|| format!("/load-{n}/{}", sizes[n % sizes.len()]));
+                    let url = again.unwrap_or_else(|| format!("/{name}-{n}/{}", sizes[n % sizes.len()]));
                     match fetch(address, &url).await {
                         Ok(()) => lock(&had).push(url),
                         Err(why) => failures.push(format!("{url}: {why}")),
@@ -109,7 +118,7 @@ async fn all_that_was_whole_is_there_afterwards() {
         })
         .await;
         let mut old = Edge::start(&(yaml(&origin, memory, "size: 1GiB") + UPGRADE)).await;
-        let before: Vec<_> = (0..40).map(|n| format!("/before-{n}/{}", 100 + n * n * 1000)).collect();
+        let before: Vec<_> = (0..40).map(|n| format!("/first-{n}/{}", 100 + n * n * 1000)).collect();
         for url in &before {
             old.get(url).await;
         }
@@ -119,13 +128,19 @@ async fn all_that_was_whole_is_there_afterwards() {
             tokio::spawn(async move { fetch(address, url).await })
         }).into_iter().collect();
         gate.reached(2).await;
-        let load = Load::start(&old, 4, &[300, 20_000, 600_000, 2_000_000]);
+        const SIZES: &[usize] = &[300, 20_000, 600_000, 2_000_000];
+        let load = Load::start(&old, "before", 4, SIZES);
         load.more(30).await;
         let new = waiting(&old).await;
         load.more(30).await;
-        hand_over(&old).await;
+        // What is fetched while the disk changes hands is not kept.
         let had = load.had();
-        load.more(30).await;
+        hand_over(&old).await;
+        taken_over(&new).await;
+        load.more(20).await;
+        load.finish().await;
+        let load = Load::start(&new, "after", 4, SIZES);
+        load.more(20).await;
         assert!(old.is_running(), "the old process has something to finish");
         for url in before.iter().chain(&had) {
             assert_stored(&new, url).await;
@@ -139,8 +154,8 @@ async fn all_that_was_whole_is_there_afterwards() {
         new.wait_log("looked through").await;
         settled(&new).await;
         load.more(10).await;
-        let all = load.finish().await;
-        for url in before.iter().chain(&all).map(String::as_str).chain(["/held/100000", "/held/4000000"]) {
+        let after = load.finish().await;
+        for url in before.iter().chain(&had).chain(&after).map(String::as_str).chain(["/held/100000", "/held/4000000"]) {
             assert_stored(&new, url).await;
         }
         assert!(!new.log().contains("damaged"), "{}", new.log());
@@ -167,7 +182,7 @@ async fn the_limit_holds_for_both_together() {
         reply.body(rest.to_vec())
     })
     .await;
-    let old = Edge::start(&(yaml(&origin, "off", &format!("size: {LIMIT}")) + UPGRADE)).await;
+    let old = Edge::start(&(yaml(&origin, "off", &format!("size: {LIMIT}B")) + UPGRADE)).await;
     let (stop, path) = (Arc::new(AtomicBool::new(false)), folder(&old));
     let stopped = stop.clone();
     let watcher = std::thread::spawn(move || {
@@ -177,7 +192,7 @@ async fn the_limit_holds_for_both_together() {
         }
         most
     });
-    let load = Load::start(&old, 3, &[20_000, 300_000, 1_200_000]);
+    let load = Load::start(&old, "load", 3, &[20_000, 300_000, 1_200_000]);
     load.more(60).await;
     let client = tokio::spawn({
         let address = old.address();
@@ -186,6 +201,7 @@ async fn the_limit_holds_for_both_together() {
     gate.reached(1).await;
     let new = waiting(&old).await;
     hand_over(&old).await;
+    taken_over(&new).await;
     load.more(60).await;
     gate.open();
     within("what was held", client).await.expect("a client").expect("the whole response");
@@ -201,33 +217,49 @@ async fn the_limit_holds_for_both_together() {
 
 /// What is stored under more than its URL is not removed one by one: its URL is marked, and the successor has to know.
 #[tokio::test]
-async fn an_invalidation_before_the_hand_over_counts_afterwards() {
-    let version = Arc::new(AtomicUsize::new(1));
-    let current = version.clone();
-    let origin = Origin::start(move |r| match r.method.as_str() {
-        "GET" => Reply::ok(format!("version {}", current.load(Ordering::Relaxed))).cache_control("max-age=3600"),
-        _ => Reply::new(204),
-    })
-    .await;
-    let mut text = Edge::yaml_before(&[&origin], "cache: { key: { headers: [X-Part] } }");
-    text.push_str("cache:\n  memory: off\n  disk: { path: \"{dir}/cache\", size: 64MiB }\n");
-    let old = Edge::start(&(text + UPGRADE)).await;
-    let ask = |part: &str| Ask::get("/a").header("X-Part", part);
-    old.ask(&ask("one")).await;
-    old.ask(&ask("two")).await;
-    assert!(old.ask(&ask("one")).await.is_hit());
-    let new = waiting(&old).await;
-    version.store(2, Ordering::Relaxed);
-    assert_eq!(old.ask(&Ask::new("POST", "/a").header("X-Part", "two").body("x")).await.status, 204);
-    hand_over(&old).await;
-    for part in ["one", "two"] {
-        assert_eq!(new.ask(&ask(part)).await.text(), "version 2", "{part}");
+async fn what_the_old_process_invalidates_is_invalid_for_the_new_one() {
+    for during in [false, true] {
+        let (version, gate) = (Arc::new(AtomicUsize::new(1)), Gate::new());
+        let (current, held) = (version.clone(), gate.clone());
+        let origin = Origin::start(move |r| match r.method.as_str() {
+            "GET" => Reply::ok(format!("version {}", current.load(Ordering::Relaxed))).cache_control("max-age=3600"),
+            _ => Reply::new(204).hold(&held),
+        })
+        .await;
+        let mut text = Edge::yaml_before(&[&origin], "cache: { key: { headers: [X-Part] } }");
+        text.push_str("cache:\n  memory: off\n  disk: { path: \"{dir}/cache\", size: 64MiB }\n");
+        let old = Edge::start(&(text + UPGRADE)).await;
+        let ask = |part: &str| Ask::get("/a").header("X-Part", part);
+        for part in ["one", "two"] {
+            old.ask(&ask(part)).await;
+            assert!(old.ask(&ask(part)).await.is_hit());
+        }
+        let mut client = old.connect().await;
+        client.send(Ask::new("POST", "/a").header("X-Part", "two").body("x").bytes()).await;
+        gate.reached(1).await;
+        let new = waiting(&old).await;
+        if !during {
+            gate.open();
+            assert_eq!(client.response("POST").await.status, 204);
+        }
+        hand_over(&old).await;
+        taken_over(&new).await;
+        version.store(2, Ordering::Relaxed);
+        if during {
+            gate.open();
+            assert_eq!(client.response("POST").await.status, 204);
+        }
+        client.finish_sending().await;
+        assert!(old.wait_exit().await.success());
+        settled(&new).await;
+        for part in ["one", "two"] {
+            assert_eq!(new.ask(&ask(part)).await.text(), "version 2", "{part}, during: {during}");
+            assert!(new.ask(&ask(part)).await.is_hit());
+        }
+        let new = new.restart().await;
+        assert!(new.ask(&ask("one")).await.is_hit());
+        assert!(new.ask(&ask("two")).await.is_hit());
     }
-    assert!(old.wait_exit().await.success());
-    settled(&new).await;
-    assert!(new.ask(&ask("one")).await.is_hit());
-    let new = new.restart().await;
-    assert!(new.ask(&ask("one")).await.is_hit());
 }
 
 #[tokio::test]
@@ -257,6 +289,7 @@ async fn a_new_process_that_dies_after_the_hand_over_leaves_all_of_it() {
     old.get("/a/1000").await;
     let new = waiting(&old).await;
     hand_over(&old).await;
+    taken_over(&new).await;
     new.get("/b/2000000").await;
     new.kill().await;
     assert!(old.wait_exit().await.success());
