@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{info, warn};
 use pingora_cache::key::HashBinary;
@@ -17,7 +17,7 @@ use super::file::{READ_LIMIT, Since, StoredFile};
 use super::format::{self, BLOCK, Defect, Undecoded};
 use super::health::{Health, Kind, Transition};
 use super::index::Walked;
-use super::io::{FileKind, Io};
+use super::io::{FileKind, Io, Stat};
 use super::keeper::Keeper;
 use super::pool::{Pool, PoolError};
 use super::space::{Limits, Space, units};
@@ -36,6 +36,9 @@ const QUEUE: usize = 1024;
 
 /// Files of up to so many bytes are read whole when they are opened.
 const READ_WHOLE: u64 = 2 * BLOCK;
+
+/// A file that is too short may be one that is just being written, for so long.
+const NEW: Duration = Duration::from_secs(2);
 
 /// Independent locks for what concerns one object.
 pub const SHARDS: usize = 64;
@@ -266,9 +269,7 @@ impl Disk {
         let object = match opened {
             Ok(Ok(object)) => object,
             Ok(Err(why)) => {
-                if let Unopened::Io(e) = why {
-                    self.failed(Kind::Read, &e);
-                }
+                self.unopened(id, why);
                 return None;
             }
             Err(e) => {
@@ -370,10 +371,6 @@ impl Disk {
                     self.remove_damaged(id, culprit.inode, defect);
                     return Err(Unopened::Defect(defect, culprit));
                 }
-                Err(Unopened::Missing) => {
-                    self.forget_missing(id);
-                    return Err(Unopened::Missing);
-                }
                 opened => return opened,
             }
         }
@@ -409,6 +406,10 @@ impl Disk {
         };
         let decoded = match decoded {
             Ok(decoded) => decoded,
+            // Another process that uses the disk too, until it has handed it over, may be about to write it.
+            Err(Undecoded::Defect(Defect::Length)) if self.phase() < Phase::Ready && is_new(&stat) => {
+                return Err(Unopened::Missing);
+            }
             Err(Undecoded::Defect(what)) => return Err(defect(what)),
             Err(Undecoded::More(_)) => return Err(defect(Defect::Length)),
         };
@@ -446,6 +447,18 @@ impl Disk {
             // Found by its name before it was found by the walk.
             None if matches!(self.phase(), Phase::Loading | Phase::Ready) => _ = state.index.insert(id, units),
             None => {}
+        }
+    }
+
+    fn unopened(self: &Arc<Disk>, id: ObjectId, why: Unopened) {
+        match why {
+            Unopened::Missing => {
+                let mut state = self.space.lock();
+                state.index.remove(id);
+            }
+            // That is removed already.
+            Unopened::Defect(..) => {}
+            Unopened::Io(e) => self.failed(Kind::Read, &e),
         }
     }
 
@@ -549,6 +562,13 @@ impl Disk {
 pub fn name(id: &ObjectId) -> PathBuf {
     let hex = id.to_string();
     PathBuf::from(format!("{}/{hex}", &hex[..2]))
+}
+
+/// Whether a file has been written to in the last seconds.
+fn is_new(stat: &Stat) -> bool {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let age = i128::try_from(now.as_nanos()).unwrap_or(i128::MAX) - i128::from(stat.modified);
+    (0..NEW.as_nanos() as i128).contains(&age)
 }
 
 /// The folder of an object's file.
