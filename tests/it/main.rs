@@ -8,6 +8,7 @@ mod balancing;
 mod bodies;
 mod collapsing;
 mod demo;
+mod disk;
 mod disk_faults;
 mod explain;
 mod filling;

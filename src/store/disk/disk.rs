@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -17,7 +18,7 @@ use super::file::{READ_LIMIT, Since, StoredFile};
 use super::format::{self, BLOCK, Defect, Undecoded};
 use super::health::{Health, Kind, Transition};
 use super::index::Walked;
-use super::io::{Io, Stat};
+use super::io::{FileKind, Io, Stat};
 use super::keeper::Keeper;
 use super::pool::{Pool, PoolError};
 use super::space::{Limits, Space, units};
@@ -151,8 +152,15 @@ impl Wanted<'_> {
 /// Why a file could not be opened as an object.
 enum Unopened {
     Missing,
-    Defect(Defect, u64),
+    Defect(Defect, Culprit),
     Io(io::Error),
+}
+
+/// The file that has a defect.
+struct Culprit {
+    inode: u64,
+    /// While it is open, its number is not given to another. `None`: it cannot be opened, for what it is.
+    _file: Option<Arc<OwnedFd>>,
 }
 
 impl From<io::Error> for Unopened {
@@ -227,6 +235,11 @@ impl Disk {
     /// Whether something new may be stored here.
     pub fn admits(&self) -> bool {
         matches!(self.phase(), Phase::Loading | Phase::Ready) && self.health.may_write()
+    }
+
+    /// Whether what has come whole may be stored here: of a disk that has been handed over, if it needs no other to go.
+    pub fn accepts(&self) -> bool {
+        matches!(self.phase(), Phase::Loading | Phase::Ready | Phase::Handed) && self.health.may_write()
     }
 
     /// The largest body that is kept, in bytes.
@@ -378,18 +391,35 @@ impl Disk {
             match self.open_once(id, began, tiers) {
                 // It may have been in the middle of being given another head.
                 Err(Unopened::Defect(Defect::Checksum, _)) if !tried => tried = true,
+                Err(Unopened::Defect(defect, culprit)) => {
+                    // Before anybody is told: who looks again, or stores anew, finds nothing.
+                    self.remove_damaged(id, culprit.inode, defect);
+                    return Err(Unopened::Defect(defect, culprit));
+                }
                 opened => return opened,
             }
         }
     }
 
     fn open_once(self: &Arc<Disk>, id: ObjectId, began: u64, tiers: Tiers) -> Result<Arc<Object>, Unopened> {
-        let file = Arc::new(self.io.open(&name(&id))?);
+        let file = match self.io.open(&name(&id)) {
+            Ok(file) => Arc::new(file),
+            // What cannot be opened for what it is, like a link, is no error of the disk.
+            Err(e) => match self.io.stat_name(&name(&id)) {
+                Ok(stat) if stat.kind != FileKind::File => {
+                    return Err(Unopened::Defect(Defect::Magic, Culprit { inode: stat.inode, _file: None }));
+                }
+                _ => return Err(e.into()),
+            },
+        };
         let stat = self.io.stat(&file)?;
+        let defect = |defect| Unopened::Defect(defect, Culprit { inode: stat.inode, _file: Some(file.clone()) });
+        if stat.kind != FileKind::File {
+            return Err(defect(Defect::Magic));
+        }
         let mut bytes = vec![0; usize::try_from(stat.size.min(READ_WHOLE)).unwrap_or(0)];
         let read = self.io.pread(&file, 0, &mut bytes)?;
         bytes.truncate(read);
-        let defect = |defect| Unopened::Defect(defect, stat.inode);
         let decoded = match format::decode(id, &bytes, stat.size) {
             Err(Undecoded::More(len)) => {
                 bytes.resize(len, 0);
@@ -408,9 +438,11 @@ impl Disk {
             Err(Undecoded::Defect(what)) => return Err(defect(what)),
             Err(Undecoded::More(_)) => return Err(defect(Defect::Length)),
         };
-        let stored = StoredFile::new(self, file, decoded.state, &stat);
+        let stored = StoredFile::new(self, file.clone(), decoded.state, &stat);
         if stat.size == bytes.len() as u64 {
             stored.check_whole(&bytes).map_err(defect)?;
+        } else if !stored.has_its_table()? {
+            return Err(defect(Defect::Checksum));
         }
         let stored = self.opened(id, stored);
         let mut head = decoded.head;
@@ -457,11 +489,8 @@ impl Disk {
     fn unopened(self: &Arc<Disk>, id: ObjectId, why: Unopened) {
         match why {
             Unopened::Missing => self.correct(id, None),
-            Unopened::Defect(defect, inode) => {
-                self.stats.defect(defect);
-                warn!("{}: {id} is damaged ({}): removed", self.path().display(), defect.as_str());
-                self.remove_inode(id, inode);
-            }
+            // That is removed already.
+            Unopened::Defect(..) => {}
             Unopened::Io(e) => self.failed(Kind::Read, &e),
         }
     }
@@ -471,11 +500,20 @@ impl Disk {
         self.open.remove_if(id, |object| matches!(&object.body, Body::Disk(file) if file.inode() == inode));
     }
 
-    /// An open file has turned out to be damaged.
-    pub fn condemn(self: &Arc<Disk>, file: &StoredFile) {
+    /// An open file has turned out to be damaged: nobody finds it any more. Does not wait.
+    pub fn condemn(self: &Arc<Disk>, file: &Arc<StoredFile>, defect: Defect) {
         let (id, inode) = (file.id(), file.inode());
+        self.hide(id);
         self.vanished(&id, inode);
-        self.remove_inode(id, inode);
+        let (disk, held) = (self.clone(), file.clone());
+        let job = move || {
+            disk.remove_damaged(id, inode, defect);
+            disk.ended_removal(id);
+            drop(held);
+        };
+        if self.pool.try_write(job).is_err() {
+            self.ended_removal(id);
+        }
     }
 
     /// A file is closed. One that has been removed is freed by that, which takes its time.

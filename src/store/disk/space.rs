@@ -40,6 +40,8 @@ pub struct State {
     pinned: u64,
     /// What the index had before the last stop, while a walk has not yet said what there is.
     believed: u64,
+    /// Units that the process which handed the disk over may have taken since, or may still take.
+    elsewhere: u64,
     /// All that is on the disk is in the index.
     complete: bool,
     limits: Limits,
@@ -93,7 +95,7 @@ impl State {
     fn used_with(&self, more: u64, objects: u64) -> u64 {
         let objects = self.objects() + objects;
         let beside = units(objects * BESIDE) + objects.min(FOLDERS) + units(marks::FILE_LEN) + 4;
-        self.index.units().max(self.believed) + self.reserved + self.leaving + self.pinned + beside + more
+        self.index.units().max(self.believed) + self.reserved + self.leaving + self.pinned + self.elsewhere + beside + more
     }
 
     /// Objects that are there or being written.
@@ -118,13 +120,27 @@ impl State {
     pub fn set_complete(&mut self, complete: bool) {
         self.complete = complete;
         if complete {
-            self.believed = 0;
+            (self.believed, self.elsewhere) = (0, 0);
         }
     }
 
     /// Units that were in use before the last stop.
     pub fn believe(&mut self, units: u64) {
         self.believed = units;
+    }
+
+    /// Another process has the disk now: this one takes no more than so many units beyond what it has reserved. Returns
+    /// what it has in use by then, at most.
+    pub fn hand_over(&mut self, spare: u64) -> u64 {
+        let used = self.used();
+        let spare = spare.min(self.limit().saturating_sub(used));
+        self.limits.size = self.limits.size.min(used + spare);
+        self.index.units() + self.reserved + self.leaving + self.pinned + spare
+    }
+
+    /// What is in the index is of a process that may have so many units in use.
+    pub fn take_over(&mut self, units: u64) {
+        self.elsewhere = units.saturating_sub(self.index.units());
     }
 
     fn limit(&self) -> u64 {
@@ -144,7 +160,7 @@ impl State {
 impl Space {
     pub fn new(limits: Limits) -> Arc<Space> {
         let state =
-            State { index: Index::new(), reserved: 0, coming: 0, leaving: 0, pinned: 0, believed: 0, complete: false, limits };
+            State { index: Index::new(), reserved: 0, coming: 0, leaving: 0, pinned: 0, believed: 0, elsewhere: 0, complete: false, limits };
         Arc::new(Space { state: Mutex::new(state), freed: Condvar::new() })
     }
 
