@@ -74,3 +74,7 @@ impl Marks {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "marks_tests.rs"]
+mod tests;
