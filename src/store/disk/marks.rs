@@ -81,3 +81,7 @@ impl Marks {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "marks_tests.rs"]
+mod tests;

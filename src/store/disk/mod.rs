@@ -19,6 +19,8 @@ mod snapshot;
 mod space;
 mod spill;
 mod stats;
+#[cfg(test)]
+pub mod testing;
 mod walk;
 mod writing;
 
@@ -262,3 +264,6 @@ fn nanos_since_epoch() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

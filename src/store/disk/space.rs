@@ -98,6 +98,12 @@ impl State {
         self.index.units().max(self.believed) + self.reserved + self.leaving + self.pinned + self.elsewhere + beside + more
     }
 
+    /// The units in use without what is beside the files.
+    #[cfg(test)]
+    pub fn of_files(&self) -> u64 {
+        self.index.units() + self.reserved + self.leaving + self.pinned
+    }
+
     /// Objects that are there or being written.
     fn objects(&self) -> u64 {
         self.index.len() as u64 + self.coming
