@@ -460,7 +460,7 @@ impl Disk {
     /// Learns of what another process has invalidated.
     fn take_marks_over(&self, marks: &Marks) {
         if let Some(counts) = Marks::read(&self.io) {
-            marks.take_marks_over(&counts);
+            marks.catch_up(&counts);
         }
     }
 
