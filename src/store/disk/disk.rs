@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -13,10 +14,10 @@ use quick_cache::UnitWeighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 
 use super::file::{READ_LIMIT, Since, StoredFile};
-use super::format::{self, BLOCK, Defect, Undecoded};
+use super::format::{self, BLOCK, Decoded, Defect, Undecoded};
 use super::health::{Health, Kind, Transition};
 use super::index::Walked;
-use super::io::Io;
+use super::io::{Io, Stat};
 use super::keeper::Keeper;
 use super::pool::{Pool, PoolError};
 use super::space::{Limits, Space, units};
@@ -96,6 +97,9 @@ pub enum Phase {
 }
 
 impl Phase {
+    pub const ALL: [Phase; 6] =
+        [Phase::Away, Phase::Standby, Phase::Loading, Phase::Ready, Phase::Handed, Phase::Closed];
+
     /// A stable word, for the admin API.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -128,8 +132,17 @@ impl Wanted<'_> {
     }
 }
 
+/// A file whose head has been read.
+pub(super) struct Opened {
+    file: Arc<OwnedFd>,
+    pub(super) stat: Stat,
+    /// As much as has been read, from its beginning.
+    bytes: Vec<u8>,
+    pub(super) decoded: Decoded,
+}
+
 /// Why a file could not be opened as an object.
-enum Unopened {
+pub(super) enum Unopened {
     Missing,
     Defect(Defect, u64),
     Io(io::Error),
@@ -356,12 +369,25 @@ impl Disk {
     }
 
     fn open_once(self: &Arc<Disk>, id: ObjectId, began: u64, tiers: Tiers) -> Result<Arc<Object>, Unopened> {
+        let Opened { file, stat, bytes, decoded } = self.open_head(id, READ_WHOLE)?;
+        let stored = StoredFile::new(self, file, decoded.state, &stat);
+        if stat.size == bytes.len() as u64 {
+            stored.check_whole(&bytes).map_err(|defect| Unopened::Defect(defect, stat.inode))?;
+        }
+        let stored = self.opened(id, stored);
+        let mut head = decoded.head;
+        (head.record.began, head.record.tiers) = (began, tiers);
+        self.correct(id, stat.size);
+        Ok(Arc::new(Object::new(Arc::new(head), Body::Disk(stored))))
+    }
+
+    /// Opens an object's file and reads its head, with at least `first` bytes if there are that many. Blocks.
+    pub(super) fn open_head(&self, id: ObjectId, first: u64) -> Result<Opened, Unopened> {
         let file = Arc::new(self.io.open(&name(&id))?);
         let stat = self.io.stat(&file)?;
-        let mut bytes = vec![0; usize::try_from(stat.size.min(READ_WHOLE)).unwrap_or(0)];
+        let mut bytes = vec![0; usize::try_from(stat.size.min(first)).unwrap_or(0)];
         let read = self.io.pread(&file, 0, &mut bytes)?;
         bytes.truncate(read);
-        let defect = |defect| Unopened::Defect(defect, stat.inode);
         let decoded = match format::decode(id, &bytes, stat.size) {
             Err(Undecoded::More(len)) => {
                 bytes.resize(len, 0);
@@ -371,20 +397,11 @@ impl Disk {
             }
             decoded => decoded,
         };
-        let decoded = match decoded {
-            Ok(decoded) => decoded,
-            Err(Undecoded::Defect(what)) => return Err(defect(what)),
-            Err(Undecoded::More(_)) => return Err(defect(Defect::Length)),
-        };
-        let stored = StoredFile::new(self, file, decoded.state, &stat);
-        if stat.size == bytes.len() as u64 {
-            stored.check_whole(&bytes).map_err(defect)?;
+        match decoded {
+            Ok(decoded) => Ok(Opened { file, stat, bytes, decoded }),
+            Err(Undecoded::Defect(what)) => Err(Unopened::Defect(what, stat.inode)),
+            Err(Undecoded::More(_)) => Err(Unopened::Defect(Defect::Length, stat.inode)),
         }
-        let stored = self.opened(id, stored);
-        let mut head = decoded.head;
-        (head.record.began, head.record.tiers) = (began, tiers);
-        self.correct(id, stat.size);
-        Ok(Arc::new(Object::new(Arc::new(head), Body::Disk(stored))))
     }
 
     /// Notes that a file is open.
@@ -504,6 +521,10 @@ impl Disk {
             bytes: state.used() * super::space::UNIT,
             capacity: settings.size,
             max_object: settings.max_object,
+            max_objects: settings.max_objects,
+            min_free: settings.min_free,
+            evictions: self.stats.evictions.load(Ordering::Relaxed),
+            spilling: self.stats.spilling.load(Ordering::Relaxed),
             index_memory: state.index.memory() as u64,
             open_files: self.open.len() as u64,
             complete: state.is_complete(),
