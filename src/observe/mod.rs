@@ -4,4 +4,6 @@ pub mod access_log;
 pub mod metrics;
 
 pub use access_log::{AccessLog, Record};
-pub use metrics::{Failure, Finished, InFlight, Metrics, NO_SITE, OriginMetrics, Samples, SiteMetrics, table};
+pub use metrics::{
+    Distribution, Failure, Finished, InFlight, Metrics, NO_SITE, OriginMetrics, Samples, SiteMetrics, table,
+};
