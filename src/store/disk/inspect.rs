@@ -25,8 +25,8 @@ pub struct Seen {
 #[derive(Default)]
 pub struct Variants {
     pub seen: Vec<Seen>,
-    /// More that have not been looked at.
-    pub more: usize,
+    /// More that are there and have not been looked at.
+    pub more: Vec<ObjectId>,
 }
 
 impl Disk {
@@ -73,7 +73,7 @@ impl Disk {
         let mut variants = Variants::default();
         for id in self.names_like(&primary)? {
             if variants.seen.len() == max {
-                variants.more += 1;
+                variants.more.push(id);
             } else {
                 variants.seen.extend(self.inspect(id)?);
             }
