@@ -8,6 +8,7 @@ mod balancing;
 mod bodies;
 mod collapsing;
 mod demo;
+mod disk_admin;
 mod explain;
 mod filling;
 mod forwarding;
