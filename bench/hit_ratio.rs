@@ -10,8 +10,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use foreland::config::model;
-use foreland::http_cache::{Policy, RequestDirectives, RequestFacts, Timestamp, storability};
-use foreland::store::{Head, MemoryTier, Object, ObjectKey, Record};
+use foreland::http_cache::{Policy, RequestDirectives, RequestFacts, Tiers, Timestamp, storability};
+use foreland::store::{Body, Head, MemoryTier, Object, ObjectId, ObjectKey, Record};
 use pingora::http::ResponseHeader;
 use pingora_cache::CacheMeta;
 
@@ -241,7 +241,7 @@ impl Objects {
             }
             Sizes::One => 16 << 10,
         };
-        Objects((0..Self::COUNT).map(|_| Arc::new(Object::new(head.clone(), bytes.slice(..size())))).collect())
+        Objects((0..Self::COUNT).map(|_| Arc::new(Object::new(head.clone(), Body::Memory(bytes.slice(..size()))))).collect())
     }
 
     fn of(&self, key: u32) -> &Arc<Object> {
@@ -261,15 +261,16 @@ fn head() -> Head {
     let stored = storability(&request, response.status, &response.headers, &Policy::default(), at).expect("storable");
     let key = Bytes::from_static(b"www.example.com/images/0123456789");
     let mut meta = CacheMeta::new(now, now, 0, 0, response);
-    meta.extensions_mut().insert(Record { facts: stored.facts, key, id: 0, began: 0, asked: at, url: None });
+    let tiers = Tiers::default();
+    meta.extensions_mut().insert(Record { facts: stored.facts, key, id: 0, began: 0, asked: at, url: None, tiers });
     Head::of(&meta).expect("a record of this program's own")
 }
 
 /// The name of a key: any hash will do.
-fn name(key: u32) -> ObjectKey {
+fn name(key: u32) -> ObjectId {
     let half = mixed(u64::from(key) ^ (1 << 40)).to_le_bytes();
     let other = mixed(u64::from(key) ^ (1 << 41)).to_le_bytes();
-    ObjectKey::primary(std::array::from_fn(|i| if i < 8 { half[i] } else { other[i - 8] }))
+    ObjectKey::primary(std::array::from_fn(|i| if i < 8 { half[i] } else { other[i - 8] })).id()
 }
 
 /// Ranks from 0 to `KEYS`, the lower the more frequent.

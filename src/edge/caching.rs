@@ -115,6 +115,9 @@ pub fn on_hit(
     ctx.cache.ttl = Some(facts.ttl(now));
     let whole = handler.as_any().downcast_ref::<Whole>();
     ctx.cache.tier = whole.map_or("memory", |whole| whole.object().body.tier());
+    if let Some(whole) = whole {
+        whole.object().hit();
+    }
     ctx.cache.collapsed = handler.as_any().is::<Followed>();
     if ctx.cache.collapsed {
         if ctx.cache.fallback.is_none() {

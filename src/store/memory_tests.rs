@@ -1,41 +1,15 @@
-use std::sync::Arc;
-use std::time::SystemTime;
-
-use bytes::Bytes;
-use pingora::http::ResponseHeader;
-use pingora_cache::CacheMeta;
-
 use super::*;
-use crate::http_cache::{Policy, RequestDirectives, RequestFacts, Timestamp, storability};
-use crate::store::{Head, Record};
+use crate::store::{Head, ObjectKey};
+use crate::store::testing;
 
 fn object(body: usize, fields: usize) -> Arc<Object> {
-    let mut response = ResponseHeader::build(200, None).unwrap();
-    response.insert_header("Cache-Control", "max-age=60").unwrap();
-    for i in 0..fields {
-        response.insert_header(format!("x-field-{i}"), "v".repeat(100)).unwrap();
-    }
-    let now = Timestamp::from(SystemTime::now());
-    let request = RequestFacts::new(&http::Method::GET, &response.headers, &RequestDirectives::default(), now);
-    let stored = storability(&request, response.status, &response.headers, &Policy::default(), now).unwrap();
-    let mut meta = CacheMeta::new(SystemTime::now(), SystemTime::now(), 0, 0, response);
-    meta.extensions_mut().insert(Record {
-        facts: stored.facts,
-        key: Bytes::from_static(b"key"),
-        id: 0,
-        began: 0,
-        asked: stored.facts.received,
-        url: None,
-    });
-    Arc::new(Object::new(Arc::new(Head::of(&meta).unwrap()), Bytes::from(vec![b'x'; body])))
+    let fields: Vec<_> = (0..fields).map(|i| (format!("x-field-{i}"), "v".repeat(100))).collect();
+    let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    testing::object(Head::of(&testing::meta(&fields, 0, 0)).unwrap(), vec![b'x'; body])
 }
 
-fn key(n: u64) -> ObjectKey {
-    let mut primary = [0; 16];
-    // Spread as SHA-256 would.
-    primary[..8].copy_from_slice(&n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
-    primary[8..].copy_from_slice(&n.wrapping_mul(0xC2B2_AE3D_27D4_EB4F).to_be_bytes());
-    ObjectKey::primary(primary)
+fn key(n: u64) -> ObjectId {
+    testing::key(n).id()
 }
 
 fn tier(size: u64, max_object: u64) -> MemoryTier {
@@ -88,7 +62,8 @@ fn a_scan_does_not_throw_out_what_is_asked_for() {
 #[test]
 fn variants_live_side_by_side() {
     let tier = tier(1 << 20, 1 << 20);
-    let (first, second) = (key(1), ObjectKey { variance: Some([9; 16]), ..key(1) });
+    let (first, second) = (testing::key(1), ObjectKey { variance: Some([9; 16]), ..testing::key(1) });
+    let (first, second) = (first.id(), second.id());
     tier.insert(first, object(1, 0));
     tier.insert(second, object(2, 0));
     assert_eq!((tier.get(&first).unwrap().body.len(), tier.get(&second).unwrap().body.len()), (1, 2));

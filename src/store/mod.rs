@@ -12,6 +12,8 @@ mod sketch;
 mod storage;
 #[expect(clippy::module_inception, reason = "the store itself")]
 mod store;
+#[cfg(test)]
+mod testing;
 mod uncacheable;
 
 pub use disk::{

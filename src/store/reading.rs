@@ -108,7 +108,8 @@ impl Whole {
         &self.object
     }
 
-    /// The next piece of a part of an object's body, which is taken off `range`; `None` at its end.
+    /// The next piece of a part of an object's body, which is taken off `range`; `None` at its end. Whoever stops waiting
+    /// for it loses nothing.
     ///
     /// # Errors
     /// The disk cannot be read, or what it gives is not what was stored.
@@ -117,12 +118,13 @@ impl Whole {
             return Ok(None);
         }
         let piece = range.start..range.end.min(range.start + PIECE);
-        range.start = piece.end;
-        match &object.body {
+        let bytes = match &object.body {
             // Within the body, whose length is a usize.
-            Body::Memory(bytes) => Ok(Some(bytes.slice(piece.start as usize..piece.end as usize))),
-            Body::Disk(file) => file.read(piece).await.map(Some),
-        }
+            Body::Memory(bytes) => bytes.slice(piece.start as usize..piece.end as usize),
+            Body::Disk(file) => file.read(piece.clone()).await?,
+        };
+        range.start = piece.end;
+        Ok(Some(bytes))
     }
 }
 

@@ -67,9 +67,10 @@ struct Bucket([AtomicU32; WAYS]);
 
 impl Sketch {
     /// Counts go no further than this.
+    #[cfg(test)]
     pub const MAX: u32 = TOTAL_MASK;
 
-    /// Counts a request, and says how many there have been within the window, this one included: 1 to [`Sketch::MAX`].
+    /// Counts a request, and says how many there have been within the window, this one included: 1 to [`TOTAL_MASK`].
     ///
     /// The count is 1 where the request before this is longer ago than the window (and 3 to 6 % of it, or half a second
     /// if that is more), so that 2 is exact. Above, time is cut into blocks as long as the window, and what counts are

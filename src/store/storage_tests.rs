@@ -1,41 +1,24 @@
-use std::time::SystemTime;
-
-use pingora::http::ResponseHeader;
 use pingora_cache::trace::Span;
 
 use super::*;
-use crate::http_cache::{Policy, RequestDirectives, RequestFacts, Timestamp, storability};
-use crate::store::Record;
+use crate::config::model;
+use crate::store::{Disks, testing};
 
 const KEY: [u8; 16] = [3; 16];
 
 fn store() -> &'static Store {
-    Store::leak(model::MemoryTier { size: 1 << 20, max_object: 1 << 16 })
+    Store::leak(model::MemoryTier { size: 1 << 20, max_object: 1 << 16 }, Disks::none())
 }
 
 fn key() -> CacheKey {
     let mut key = CacheKey::new(Vec::new(), "");
     key.set_primary_bin_override(KEY);
+    key.extensions.insert(Looked { text: testing::TEXT, tiers: Tiers::default() });
     key
 }
 
 fn meta(tag: &str, id: u64, began: u64) -> CacheMeta {
-    let mut response = ResponseHeader::build(200, None).unwrap();
-    response.insert_header("Cache-Control", "max-age=60").unwrap();
-    response.insert_header("ETag", tag).unwrap();
-    let now = Timestamp::from(SystemTime::now());
-    let request = RequestFacts::new(&http::Method::GET, &response.headers, &RequestDirectives::default(), now);
-    let stored = storability(&request, response.status, &response.headers, &Policy::default(), now).unwrap();
-    let mut meta = CacheMeta::new(SystemTime::now(), SystemTime::now(), 0, 0, response);
-    meta.extensions_mut().insert(Record {
-        facts: stored.facts,
-        key: Bytes::new(),
-        id,
-        began,
-        asked: stored.facts.received,
-        url: None,
-    });
-    meta
+    testing::meta(&[("etag", tag)], id, began)
 }
 
 async fn fill(store: &'static Store, began: u64, tag: &str) -> Box<dyn HandleMiss + Send + Sync> {
@@ -43,9 +26,8 @@ async fn fill(store: &'static Store, began: u64, tag: &str) -> Box<dyn HandleMis
 }
 
 fn stored(store: &Store) -> Option<(String, u64)> {
-    let object = store.memory.peek(&ObjectKey::primary(KEY))?;
-    let tag = object.head.response.headers["etag"].to_str().unwrap().to_owned();
-    Some((tag, object.head.record.id))
+    let object = store.memory().peek(&ObjectKey::primary(KEY).id())?;
+    Some((testing::tag(&object.head).to_owned(), object.head.record.id))
 }
 
 #[tokio::test]
@@ -69,13 +51,13 @@ async fn what_was_asked_for_before_an_invalidation_is_neither_stored_nor_found()
     let before = store.sequence(&KEY);
     let writer = fill(store, before, "old").await;
     assert!(store.lookup(&key(), &span.handle()).await.unwrap().is_some());
-    store.invalidate(KEY, &KEY);
+    store.invalidate(KEY, &KEY).await;
     assert!(store.lookup(&key(), &span.handle()).await.unwrap().is_none());
     writer.finish().await.ok().unwrap();
     assert_eq!(stored(store), None);
     fill(store, store.sequence(&KEY), "new").await.finish().await.ok().unwrap();
     assert_eq!(stored(store).map(|(tag, _)| tag), Some("new".to_owned()));
-    store.invalidate(KEY, &KEY);
+    store.invalidate(KEY, &KEY).await;
     assert_eq!(stored(store), None);
 }
 

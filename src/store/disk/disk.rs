@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{info, warn};
 use pingora_cache::key::HashBinary;
@@ -36,6 +36,9 @@ const QUEUE: usize = 1024;
 
 /// Files of up to so many bytes are read whole when they are opened.
 const READ_WHOLE: u64 = 2 * BLOCK;
+
+/// A file that is too short may be one that is just being written, for so long.
+const NEW: Duration = Duration::from_secs(2);
 
 /// Independent locks for what concerns one object.
 pub const SHARDS: usize = 64;
@@ -399,6 +402,10 @@ impl Disk {
         };
         match decoded {
             Ok(decoded) => Ok(Opened { file, stat, bytes, decoded }),
+            // Another process that uses the disk too, until it has handed it over, may be about to write it.
+            Err(Undecoded::Defect(Defect::Length)) if self.phase() < Phase::Ready && is_new(&stat) => {
+                Err(Unopened::Missing)
+            }
             Err(Undecoded::Defect(what)) => Err(Unopened::Defect(what, stat.inode)),
             Err(Undecoded::More(_)) => Err(Unopened::Defect(Defect::Length, stat.inode)),
         }
@@ -538,6 +545,13 @@ impl Disk {
 pub fn name(id: &ObjectId) -> PathBuf {
     let hex = id.to_string();
     PathBuf::from(format!("{}/{hex}", &hex[..2]))
+}
+
+/// Whether a file has been written to in the last seconds.
+fn is_new(stat: &Stat) -> bool {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let age = i128::try_from(now.as_nanos()).unwrap_or(i128::MAX) - i128::from(stat.modified);
+    (0..NEW.as_nanos() as i128).contains(&age)
 }
 
 /// The folder of an object's file.

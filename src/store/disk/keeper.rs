@@ -41,6 +41,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 const LOCK: &str = "lock";
 /// What there is.
 const INDEX: &str = "index";
+/// What there was when that was last read: after a process that was killed, the order is still of use.
+const OLD_INDEX: &str = "index.old";
 /// The units that were in use a second ago at most: 8 bytes, little-endian.
 const STATE: &str = "state";
 
@@ -178,6 +180,7 @@ impl Disk {
         match self.io.reopen() {
             Ok(true) => {
                 warn!("{}: the folder is another one than before: what was stored is lost", self.path().display());
+                self.enter(Phase::Away);
                 self.lose_all();
                 self.come_back(marks);
             }
@@ -326,15 +329,16 @@ impl Disk {
 
     /// Finds out what there is: by what the last process wrote down, and where that may not be all, by looking.
     fn load(self: &Arc<Disk>, anew: bool) {
-        let clean = match self.recall(None) {
+        let clean = match self.recall(INDEX, None) {
             Ok(clean) => clean && !anew,
             Err(e) => {
                 debug!("{}: no usable index: {e}", self.path().display());
+                let _ = self.recall(OLD_INDEX, None);
                 false
             }
         };
         // From now on it says less than there is.
-        let _ = self.io.unlink(Path::new(INDEX));
+        let _ = self.io.rename(Path::new(INDEX), Path::new(OLD_INDEX));
         if !clean && !walk::walk(self) {
             return;
         }
@@ -361,7 +365,7 @@ impl Disk {
                     self.enter(Phase::Loading);
                     return self.load(true);
                 }
-                Ok(false) if self.recall(Some(since)).is_ok() => break,
+                Ok(false) if self.recall(INDEX, Some(since)).is_ok() => break,
                 _ => {}
             }
             if !self.keeper.wait(WAITING_TICK) {
@@ -381,7 +385,7 @@ impl Disk {
                 self.squeeze();
             }
         }
-        let _ = self.io.unlink(Path::new(INDEX));
+        let _ = self.io.rename(Path::new(INDEX), Path::new(OLD_INDEX));
         if walk::walk(self) {
             walk::clear_temporary(self);
             self.ready();
@@ -389,8 +393,8 @@ impl Disk {
     }
 
     /// Takes in what has been written down, if it is of after `since`; whether it is all there is.
-    fn recall(&self, since: Option<u64>) -> io::Result<bool> {
-        let file = self.io.open(Path::new(INDEX))?;
+    fn recall(&self, name: &str, since: Option<u64>) -> io::Result<bool> {
+        let file = self.io.open(Path::new(name))?;
         let len = self.io.stat(&file)?.size;
         let mut header = [0; snapshot::HEADER_LEN];
         let read = self.io.pread(&file, 0, &mut header)?;

@@ -107,6 +107,7 @@ impl Encoder {
     }
 
     /// How many entries have been added.
+    #[cfg(test)]
     pub fn entries(&self) -> u64 {
         self.entries
     }
@@ -270,6 +271,7 @@ impl Header {
 
 impl Defect {
     /// One word for it, for a metric's label.
+    #[cfg(test)]
     pub fn name(self) -> &'static str {
         match self {
             Defect::Magic => "magic",

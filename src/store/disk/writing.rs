@@ -157,12 +157,71 @@ impl Disk {
         let table = table.finish();
         let (head, _) =
             format::encode(layout, &object.head, len, table.crc()).ok_or(Unwritten::Refused(Refused::Head))?;
-        let temp = self.io.create(&folder(&id))?;
         let table = table.encode();
         let mut parts = [IoSlice::new(&head), IoSlice::new(body), IoSlice::new(&table)];
+        let reserved = match self.write_new(id, &object.head, reserved, &mut parts, current)? {
+            None => return Ok(()),
+            Some(reserved) => reserved,
+        };
+        // There is one already: that is replaced at once, by one that is whole.
+        let mut parts = [IoSlice::new(&head), IoSlice::new(body), IoSlice::new(&table)];
+        let temp = self.io.create(&folder(&id))?;
         self.io.pwritev_all(temp.file(), 0, &mut parts)?;
         self.publish(temp, id, &object.head, reserved, current)?;
         Ok(())
+    }
+
+    /// Writes a file where there is none of its name. Gives the room back that was reserved if there is one.
+    ///
+    /// A process that is killed in the middle of it leaves a file that is too short, which is a defect like another.
+    fn write_new(
+        self: &Arc<Disk>,
+        id: ObjectId,
+        head: &Head,
+        reserved: Reserved,
+        parts: &mut [IoSlice<'_>],
+        current: &impl Current,
+    ) -> Result<Option<Reserved>, Unwritten> {
+        let alone = self.file_lock(&id);
+        if !current() || self.is_overtaken(&id, head.record.id) || self.phase() == Phase::Closed {
+            return Err(Unwritten::Outdated);
+        }
+        let name = name(&id);
+        let file = match self.io.create_named(&name) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(Some(reserved)),
+            Err(e) => return Err(e.into()),
+        };
+        if let Err(e) = self.io.pwritev_all(&file, 0, parts) {
+            let _ = self.io.unlink(&name);
+            return Err(e.into());
+        }
+        drop(file);
+        self.enter_index(id, reserved, None);
+        drop(alone);
+        self.stored(id, current);
+        Ok(None)
+    }
+
+    /// A file has its name: it is in the index from now on. `before`: the open file that had the name.
+    fn enter_index(self: &Arc<Disk>, id: ObjectId, reserved: Reserved, before: Option<Arc<StoredFile>>) {
+        let doomed = {
+            let mut state = self.space.lock();
+            let units = u32::try_from(reserved.units()).unwrap_or(u32::MAX);
+            reserved.take(&mut state);
+            state.index.insert(id, units).map(|old| self.space.doom(&mut state, old))
+        };
+        if let Some(doomed) = doomed {
+            released(before, doomed);
+        }
+    }
+
+    fn stored(self: &Arc<Disk>, id: ObjectId, current: &impl Current) {
+        self.stats.stored.fetch_add(1, Ordering::Relaxed);
+        if !current() {
+            // Invalidated between the last look and the file's having its name.
+            self.take_out(id);
+        }
     }
 
     /// Gives a file that is whole its name.
@@ -180,21 +239,9 @@ impl Disk {
         }
         let before = self.open_file(&id);
         self.io.publish(temp, &name(&id))?;
-        let doomed = {
-            let mut state = self.space.lock();
-            let units = u32::try_from(reserved.units()).unwrap_or(u32::MAX);
-            reserved.take(&mut state);
-            state.index.insert(id, units).map(|old| self.space.doom(&mut state, old))
-        };
-        if let Some(doomed) = doomed {
-            released(before, doomed);
-        }
+        self.enter_index(id, reserved, before);
         drop(alone);
-        self.stats.stored.fetch_add(1, Ordering::Relaxed);
-        if !current() {
-            // Invalidated between the last look and the file's having its name.
-            self.take_out(id);
-        }
+        self.stored(id, current);
         Ok(())
     }
 

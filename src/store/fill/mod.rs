@@ -50,13 +50,13 @@ const COPY_BELOW: usize = 16 * 1024;
 const SPILL_ABOVE: std::ops::RangeInclusive<u64> = 256 * 1024..=1024 * 1024;
 
 /// Bytes that are on the disk already and stay in memory all the same, for readers that are close behind.
-const CLOSE_BEHIND: u64 = 256 * 1024;
+const CLOSE_BEHIND: u64 = 128 * 1024;
 
 /// Bytes that may wait to be written to the disk before the writer has to wait too.
-const BACKLOG: u64 = 768 * 1024;
+const BACKLOG: u64 = 384 * 1024;
 
 /// A write of this many bytes at once, at most.
-const WRITE_AT_ONCE: u64 = 512 * 1024;
+const WRITE_AT_ONCE: u64 = 256 * 1024;
 
 /// A disk that takes less than [`LEAST_PACE`] bytes in this time is not waited for: the response goes on unstored.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -11,10 +11,10 @@ use super::{Fill, Phase, Position, State, fail};
 
 /// How much the writer's own reader is given at once. Both run in one task, taking turns, and the writer takes several
 /// chunks a turn: a reader that took one would fall ever further behind.
-const AT_ONCE: usize = 512 * 1024;
+pub(super) const AT_ONCE: usize = 512 * 1024;
 
 /// How much is read from the file at once, by a reader that is behind what memory holds.
-const FILE_AT_ONCE: u64 = 256 * 1024;
+const FILE_AT_ONCE: u64 = 128 * 1024;
 
 /// One who follows a fill.
 pub struct Reader {
@@ -74,9 +74,7 @@ impl Fill {
         {
             let to = in_memory.unwrap_or(u64::MAX).min(spilling.flushed).min(end);
             let len = (to - position.offset).min(FILE_AT_ONCE);
-            let found = Found::File(spilling.spill.clone(), position.offset, len);
-            position.offset += len;
-            return Some(Ok(found));
+            return Some(Ok(Found::File(spilling.spill.clone(), position.offset, len)));
         }
         let at_once = if joined.is_some() { AT_ONCE } else { 0 };
         let mut len = 0;
@@ -128,17 +126,20 @@ impl Fill {
         }
     }
 
-    /// Places a reader at an offset, if it has read nothing yet.
+    /// Places a reader at an offset.
     fn place(&self, id: u64, offset: u64) {
         let mut state = self.lock();
         if let Some(position) = state.readers.iter_mut().find(|r| r.reader == id) {
             position.offset = offset;
         }
+        if state.oversize {
+            self.let_go(&mut state);
+        }
     }
 }
 
 impl Reader {
-    /// The next bytes; `None` at the end of a whole body.
+    /// The next bytes; `None` at the end of a whole body. Whoever stops waiting for them loses none.
     ///
     /// # Errors
     /// The writer has failed, or this reader was dropped for being too slow: what it has had is not the whole body.
@@ -149,7 +150,12 @@ impl Reader {
             let changed = fill.changed.notified();
             match fill.look(*id, own.then_some(&mut *joined)) {
                 Some(Ok(Found::Bytes(bytes))) => return Ok(Some(bytes)),
-                Some(Ok(Found::File(spill, offset, len))) => return spill.read(offset, len).await.map(Some),
+                Some(Ok(Found::File(spill, offset, len))) => {
+                    let bytes = spill.read(offset, len).await?;
+                    // Only now: this future may have been dropped before.
+                    fill.place(*id, offset + len);
+                    return Ok(Some(bytes));
+                }
                 Some(Ok(Found::End)) => return Ok(None),
                 Some(Err(e)) => return Err(e),
                 None => changed.await,

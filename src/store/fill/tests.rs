@@ -1,30 +1,19 @@
-use std::time::SystemTime;
-
 use futures_util::FutureExt;
-use pingora::http::ResponseHeader;
-use pingora_cache::CacheMeta;
 
 use super::*;
-use crate::http_cache::{Policy, RequestDirectives, RequestFacts, Timestamp, storability};
-use crate::store::Record;
+use crate::store::testing;
+
+/// Room in memory alone.
+fn room(memory: u64, held: &Arc<AtomicU64>, held_max: u64) -> Room {
+    Room { memory, disk: None, held: held.clone(), held_max }
+}
+
+fn fill_in(id: u64, expected: Option<u64>, room: Room) -> Arc<Fill> {
+    Arc::new(Fill::new(id, testing::key(1), Arc::new(testing::head("1", id)), expected, room))
+}
 
 fn fill(expected: Option<u64>, max: u64) -> Arc<Fill> {
-    let mut response = ResponseHeader::build(200, None).unwrap();
-    response.insert_header("Cache-Control", "max-age=60").unwrap();
-    let now = Timestamp::from(SystemTime::now());
-    let request = RequestFacts::new(&http::Method::GET, &response.headers, &RequestDirectives::default(), now);
-    let stored = storability(&request, response.status, &response.headers, &Policy::default(), now).unwrap();
-    let mut meta = CacheMeta::new(SystemTime::now(), SystemTime::now(), 0, 0, response);
-    meta.extensions_mut().insert(Record {
-        facts: stored.facts,
-        key: Bytes::new(),
-        id: 0,
-        began: 0,
-        asked: stored.facts.received,
-        url: None,
-    });
-    let key = ObjectKey::primary([1; 16]);
-    Arc::new(Fill::new(1, key, Arc::new(Head::of(&meta).unwrap()), expected, max, (Arc::default(), u64::MAX)))
+    fill_in(1, expected, room(max, &Arc::default(), u64::MAX))
 }
 
 fn bytes(len: usize) -> Bytes {
@@ -89,8 +78,7 @@ fn a_length_that_is_not_kept_is_an_error() {
 #[tokio::test]
 async fn what_outgrows_the_tier_goes_through_a_window() {
     let held = Arc::new(AtomicU64::new(0));
-    let base = fill(None, 10);
-    let fill = Arc::new(Fill::new(2, base.key, base.head.clone(), None, 100_000, (held.clone(), u64::MAX)));
+    let fill = fill_in(2, None, room(100_000, &held, u64::MAX));
     let (mut fast, slow) = (fill.follow(1).unwrap(), fill.follow(2).unwrap());
     assert_eq!(fill.write(bytes(64 * 1024)).unwrap(), Written::Kept);
     assert_eq!(fill.write(bytes(64 * 1024)).unwrap(), Written::Outgrown);
@@ -122,7 +110,7 @@ async fn the_writers_own_reader_gets_several_chunks_at_once() {
         fill.write(bytes(64 * 1024)).unwrap();
     }
     fill.end(true);
-    for len in [AT_ONCE, 2 * 64 * 1024] {
+    for len in [reader::AT_ONCE, 2 * 64 * 1024] {
         assert_eq!(own.read().await.unwrap().unwrap().len(), len);
     }
     assert!(own.read().await.unwrap().is_none());
@@ -216,13 +204,7 @@ async fn what_was_rightly_held_is_still_to_be_had_when_the_response_outgrows_the
 #[test]
 fn together_they_hold_no_more_than_they_may() {
     let held = Arc::new(AtomicU64::new(0));
-    let base = fill(None, 10);
-    let fills: Vec<_> = (0..100)
-        .map(|id| {
-            let limits = (held.clone(), 1024 * 1024);
-            Arc::new(Fill::new(id, base.key, base.head.clone(), None, 1024 * 1024, limits))
-        })
-        .collect();
+    let fills: Vec<_> = (0..100).map(|id| fill_in(id, None, room(1024 * 1024, &held, 1024 * 1024))).collect();
     let readers: Vec<_> = fills.iter().map(|fill| fill.follow_own(1).unwrap()).collect();
     let mut kept = 0;
     for _ in 0..4 {

@@ -4,7 +4,9 @@ use std::mem;
 
 use crc32fast::Hasher;
 
-use super::{BLOCK, Defect, State};
+use super::BLOCK;
+#[cfg(test)]
+use super::{Defect, State};
 
 /// Bytes of an entry.
 const ENTRY: usize = 4;
@@ -26,6 +28,7 @@ pub struct Table(Box<[u32]>);
 
 impl Table {
     /// Reads the table of a file in this state from all of its bytes.
+    #[cfg(test)]
     pub fn decode(state: &State, bytes: &[u8]) -> Result<Table, Defect> {
         if bytes.len() as u64 != length(state.body_len) {
             return Err(Defect::Length);
@@ -50,11 +53,13 @@ impl Table {
     }
 
     /// One entry a block.
+    #[cfg(test)]
     pub fn entries(&self) -> &[u32] {
         &self.0
     }
 
     /// Whether this is the body's block of this number.
+    #[cfg(test)]
     pub fn check(&self, index: usize, block: &[u8]) -> bool {
         self.0.get(index).is_some_and(|entry| check_block(*entry, block))
     }
@@ -90,6 +95,7 @@ impl TableBuilder {
     }
 
     /// Bytes of the body so far.
+    #[cfg(test)]
     pub fn body_len(&self) -> u64 {
         self.whole.len() as u64 * BLOCK + self.filled as u64
     }

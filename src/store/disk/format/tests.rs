@@ -6,9 +6,10 @@ use pingora::http::ResponseHeader;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::table::Table;
 use super::*;
-use crate::http_cache::{Facts, Timestamp};
-use crate::store::{Object, Record, UrlMark, meta_of};
+use crate::http_cache::{Facts, Tiers, Timestamp};
+use crate::store::{Body, Object, Record, UrlMark, meta_of};
 
 const ID: ObjectId = ObjectId([7; 16]);
 
@@ -44,7 +45,7 @@ fn record(key: &'static str) -> Record {
         ..Facts::default()
     };
     let asked = Timestamp::from_millis(1_700_000_000_100);
-    Record { facts, key: Bytes::from_static(key.as_bytes()), id: 3, began: 5, asked, url: None }
+    Record { facts, key: Bytes::from_static(key.as_bytes()), id: 3, began: 5, asked, url: None, tiers: Tiers::default() }
 }
 
 /// An ordinary one.
@@ -124,7 +125,7 @@ fn assert_same(one: &Head, other: &Head) {
     assert_eq!(one.response.version, other.response.version);
     assert_eq!(fields_of(one), fields_of(other));
     assert_eq!((one.variance, one.provenance), (other.variance, other.provenance));
-    let of = |Record { facts, key, id, asked, url, began: _ }: &Record| (*facts, key.clone(), *id, *asked, *url);
+    let of = |Record { facts, key, id, asked, url, began: _, tiers: _ }: &Record| (*facts, key.clone(), *id, *asked, *url);
     assert_eq!(of(&one.record), of(&other.record));
 }
 
@@ -189,6 +190,7 @@ fn heads() -> impl Strategy<Value = Head> {
             began,
             asked: Timestamp::from_millis(asked),
             url,
+            tiers: Tiers::default(),
         },
     );
     let seconds = prop_oneof![any::<i64>(), -3..3_i64, 1_600_000_000..2_000_000_000_i64];
@@ -218,7 +220,7 @@ proptest! {
         // And is written as it was.
         let (again, _) = encode(state.layout, &back, state.body_len, state.table_crc).unwrap();
         prop_assert_eq!(&again[..], &bytes[..again.len()]);
-        let weight = |head: Head| Object::new(head.into(), Bytes::new()).weight();
+        let weight = |head: Head| Object::new(head.into(), Body::Memory(Bytes::new())).weight();
         prop_assert_eq!(weight(back), weight(head));
     }
 
@@ -461,7 +463,7 @@ fn a_head_that_does_not_fit_is_not_written() {
 fn a_length_that_was_not_known_fits() {
     let head = ordinary("a");
     let layout = Layout::for_head(ID, &head).unwrap();
-    assert!(encode(layout, &head.with_length(usize::MAX), 0, 0).is_some());
+    assert!(encode(layout, &head.with_length(u64::MAX), 0, 0).is_some());
 }
 
 #[test]
