@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Map, Value, json};
 
-use super::{lookup, reload};
 use super::state::{Life, Shared};
+use super::{lookup, reload};
 use crate::admin::{Control, Readiness, ReloadReport, Unanswered};
 use crate::config;
 use crate::store::{Cause, Defect, Disk, Kind, Load, MemoryTier, Refused, Usage};

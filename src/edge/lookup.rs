@@ -12,9 +12,9 @@ use pingora::http::RequestHeader;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
+use super::forward;
 use super::hit::{self, Variant};
 use super::state::Shared;
-use super::forward;
 use crate::admin::Unanswered;
 use crate::http_cache::Timestamp;
 use crate::observe::rfc3339;
@@ -161,8 +161,7 @@ impl Found {
     fn look(store: &Store, key: &Key, text: &KeyText) -> Found {
         let (key, text) = (ObjectKey::primary(key.hash), text.as_bytes());
         let primary = key.id();
-        let mut found =
-            Found { primary, key, entries: BTreeMap::new(), more: Vec::new(), unread: Vec::new() };
+        let mut found = Found { primary, key, entries: BTreeMap::new(), more: Vec::new(), unread: Vec::new() };
         for (disk, variants) in on_disks(store, primary) {
             let variants = match variants {
                 Ok(variants) => variants,
@@ -191,8 +190,7 @@ impl Found {
     }
 
     fn show(&self, store: &Store, request: &HeaderMap, answer: &mut Value) {
-        let all: BTreeSet<_> =
-            self.entries.keys().chain(&self.more).map(|id| (*id != self.primary, *id)).collect();
+        let all: BTreeSet<_> = self.entries.keys().chain(&self.more).map(|id| (*id != self.primary, *id)).collect();
         let shown = all.iter().take(SHOWN).filter_map(|(_, id)| Some((*id, self.entries.get(id)?)));
         let selected = self.selected(store, request);
         let now = Timestamp::from(SystemTime::now());
@@ -237,11 +235,8 @@ fn on_disks(store: &Store, primary: ObjectId) -> Vec<(Arc<Disk>, Result<Variants
         return Vec::new();
     }
     let runtime = Handle::current();
-    let asked: Vec<_> = store
-        .disks()
-        .iter()
-        .map(|disk| (disk.clone(), runtime.spawn(on_disk(disk.clone(), primary))))
-        .collect();
+    let asked: Vec<_> =
+        store.disks().iter().map(|disk| (disk.clone(), runtime.spawn(on_disk(disk.clone(), primary)))).collect();
     let answered = asked.into_iter().map(|(disk, answer)| {
         let answer = runtime.block_on(answer);
         (disk, answer.unwrap_or_else(|e| Err(e.to_string())))

@@ -174,7 +174,7 @@ async fn each_variant_is_found_wherever_it_lies() {
         tier(&edge, 1).await["phase"] == "ready" && tier(&edge, 2).await["phase"] == "ready"
     })
     .await;
-    // So many that both disks have some: one alone is as likely as eight heads.
+    // So many that both disks have some, as a rule.
     let langs = ["de", "en", "fr", "it", "es", "pt", "nl", "pl"];
     for lang in langs {
         assert_eq!(edge.ask(&Ask::get("/lang").header("X-Lang", lang)).await.text(), lang);
@@ -285,8 +285,11 @@ impl Faulty {
     async fn start(yaml: &str) -> Faulty {
         // The port is this one's for as long as it is held, so no two have the same file.
         let port = Port::reserve();
-        let file = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("faults-admin-{}-{}", std::process::id(), port.address().port()));
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
+            "faults-admin-{}-{}",
+            std::process::id(),
+            port.address().port()
+        ));
         std::fs::write(&file, "").expect("a file of faults");
         let path = file.to_str().expect("text").to_owned();
         let edge = Edge::builder(yaml).env("FORELAND_DISK_FAULTS", &path).start().await;

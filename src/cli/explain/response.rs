@@ -198,7 +198,9 @@ fn again(asked: &Asked<'_>, answer: &Answer, stored: &Stored, headers: &HeaderMa
     let hit = |detail: &'static str| written(CacheStatus::hit(ttl, detail));
     let (word, why, cache_status) = match reuse {
         Reuse::Fresh => ("fresh", "It is fresh (RFC 9111 §4.2).", hit(tier(asked, headers))),
-        Reuse::Stale => ("stale", "The request's `max-stale` takes it as it is (RFC 9111 §5.2.1.2).", hit(tier(asked, headers))),
+        Reuse::Stale => {
+            ("stale", "The request's `max-stale` takes it as it is (RFC 9111 §5.2.1.2).", hit(tier(asked, headers)))
+        }
         Reuse::StaleWhileRevalidate => (
             "stale-while-revalidate",
             "It is stale, and served while it is refreshed in the background (RFC 5861 §3).",
