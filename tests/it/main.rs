@@ -9,6 +9,7 @@ mod bodies;
 mod collapsing;
 mod demo;
 mod disk;
+mod disk_admin;
 mod disk_faults;
 mod explain;
 mod filling;

@@ -15,7 +15,7 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use smallvec::SmallVec;
 
 use super::file::{READ_LIMIT, Since, StoredFile};
-use super::format::{self, BLOCK, Defect, Undecoded};
+use super::format::{self, BLOCK, Decoded, Defect, Undecoded};
 use super::health::{Health, Kind, Transition};
 use super::index::Walked;
 use super::io::{FileKind, Io, Stat};
@@ -117,6 +117,9 @@ pub enum Phase {
 }
 
 impl Phase {
+    pub const ALL: [Phase; 6] =
+        [Phase::Away, Phase::Standby, Phase::Loading, Phase::Ready, Phase::Handed, Phase::Closed];
+
     /// A stable word, for the admin API.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -149,8 +152,17 @@ impl Wanted<'_> {
     }
 }
 
+/// A file whose head has been read.
+pub(super) struct Opened {
+    file: Arc<OwnedFd>,
+    pub(super) stat: Stat,
+    /// As much as has been read, from its beginning.
+    bytes: Vec<u8>,
+    pub(super) decoded: Decoded,
+}
+
 /// Why a file could not be opened as an object.
-enum Unopened {
+pub(super) enum Unopened {
     Missing,
     Defect(Defect, Culprit),
     Io(io::Error),
@@ -402,6 +414,23 @@ impl Disk {
     }
 
     fn open_once(self: &Arc<Disk>, id: ObjectId, began: u64, tiers: Tiers) -> Result<Arc<Object>, Unopened> {
+        let Opened { file, stat, bytes, decoded } = self.open_head(id, READ_WHOLE)?;
+        let defect = |defect| Unopened::Defect(defect, Culprit { inode: stat.inode, _file: Some(file.clone()) });
+        let stored = StoredFile::new(self, file.clone(), decoded.state, &stat);
+        if stat.size == bytes.len() as u64 {
+            stored.check_whole(&bytes).map_err(defect)?;
+        } else if !stored.has_its_table()? {
+            return Err(defect(Defect::Checksum));
+        }
+        let stored = self.opened(id, stored);
+        let mut head = decoded.head;
+        (head.record.began, head.record.tiers) = (began, tiers);
+        self.correct(id, Some(stat.size));
+        Ok(Arc::new(Object::new(Arc::new(head), Body::Disk(stored))))
+    }
+
+    /// Opens an object's file and reads its head, with at least `first` bytes if there are that many. Blocks.
+    pub(super) fn open_head(&self, id: ObjectId, first: u64) -> Result<Opened, Unopened> {
         let file = match self.io.open(&name(&id)) {
             Ok(file) => Arc::new(file),
             // What cannot be opened for what it is, like a link, is no error of the disk.
@@ -417,7 +446,7 @@ impl Disk {
         if stat.kind != FileKind::File {
             return Err(defect(Defect::Magic));
         }
-        let mut bytes = vec![0; usize::try_from(stat.size.min(READ_WHOLE)).unwrap_or(0)];
+        let mut bytes = vec![0; usize::try_from(stat.size.min(first)).unwrap_or(0)];
         let read = self.io.pread(&file, 0, &mut bytes)?;
         bytes.truncate(read);
         let decoded = match format::decode(id, &bytes, stat.size) {
@@ -429,26 +458,15 @@ impl Disk {
             }
             decoded => decoded,
         };
-        let decoded = match decoded {
-            Ok(decoded) => decoded,
+        match decoded {
+            Ok(decoded) => Ok(Opened { file: file.clone(), stat, bytes, decoded }),
             // Another process that uses the disk too, until it has handed it over, may be about to write it.
             Err(Undecoded::Defect(Defect::Length)) if self.phase() < Phase::Ready && is_new(&stat) => {
-                return Err(Unopened::Missing);
+                Err(Unopened::Missing)
             }
-            Err(Undecoded::Defect(what)) => return Err(defect(what)),
-            Err(Undecoded::More(_)) => return Err(defect(Defect::Length)),
-        };
-        let stored = StoredFile::new(self, file.clone(), decoded.state, &stat);
-        if stat.size == bytes.len() as u64 {
-            stored.check_whole(&bytes).map_err(defect)?;
-        } else if !stored.has_its_table()? {
-            return Err(defect(Defect::Checksum));
+            Err(Undecoded::Defect(what)) => Err(defect(what)),
+            Err(Undecoded::More(_)) => Err(defect(Defect::Length)),
         }
-        let stored = self.opened(id, stored);
-        let mut head = decoded.head;
-        (head.record.began, head.record.tiers) = (began, tiers);
-        self.correct(id, Some(stat.size));
-        Ok(Arc::new(Object::new(Arc::new(head), Body::Disk(stored))))
     }
 
     /// Notes that a file is open.
@@ -596,6 +614,10 @@ impl Disk {
             bytes: state.used() * super::space::UNIT,
             capacity: settings.size,
             max_object: settings.max_object,
+            max_objects: settings.max_objects,
+            min_free: settings.min_free,
+            evictions: self.stats.evictions.load(Ordering::Relaxed),
+            spilling: self.stats.spilling.load(Ordering::Relaxed),
             index_memory: state.index.memory() as u64,
             open_files: self.open.len() as u64,
             complete: state.is_complete(),
