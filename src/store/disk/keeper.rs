@@ -207,9 +207,7 @@ impl Disk {
 
     fn lose_all(&self) {
         self.close_all();
-        let mut state = self.space.lock();
-        state.set_complete(false);
-        state.index = super::index::Index::new();
+        self.space.lock().forget();
     }
 
     /// A folder that is ours to use, if nobody else has it.
@@ -277,8 +275,8 @@ impl Disk {
         let min_free = self.settings.lock().unwrap_or_else(PoisonError::into_inner).min_free;
         let (free, min_free) = (room.free / UNIT, min_free.div_ceil(UNIT));
         let mut state = self.space.lock();
-        let used = state.used();
-        state.limits_mut().ceiling = (used + free).saturating_sub(min_free);
+        let ours = state.on_disk();
+        state.limits_mut().ceiling = (ours + free).saturating_sub(min_free);
     }
 
     /// The file system says that it is full: it may be something else than bytes that it lacks, and less will do.
@@ -398,6 +396,9 @@ impl Disk {
         if !clean && !walk::walk(self) {
             return;
         }
+        if clean {
+            walk::note_folders(self);
+        }
         walk::clear_temporary(self);
         self.ready();
     }
@@ -469,7 +470,8 @@ impl Disk {
             decoder.block(&block[..read], &mut entries).map_err(defect)?;
             for page in entries.chunks(PAGE) {
                 let mut state = self.space.lock();
-                page.iter().for_each(|entry| state.index.restore(*entry));
+                page.iter().for_each(|entry| state.add_folder(entry.id.0[0]));
+                state.learn(|index| page.iter().for_each(|entry| index.restore(*entry)));
             }
         }
         Ok(clean)
