@@ -6,6 +6,7 @@
 
 mod bind;
 mod guard;
+mod query;
 mod reply;
 mod routes;
 mod serve;
@@ -39,8 +40,14 @@ pub trait Control: Send + Sync + 'static {
     /// Where there is no such origin, or it has no such server.
     fn set_drained(&self, origin: &str, server: &str, drained: bool) -> Result<(), String>;
 
-    /// The sizes of the cache's tiers.
+    /// The cache's tiers: sizes, health, what has become of what came.
     fn cache(&self) -> Value;
+
+    /// What is stored for a GET of a URL with these header fields (`Name: value`).
+    ///
+    /// # Errors
+    /// The question cannot be answered.
+    fn lookup(&self, url: &str, fields: &[String]) -> Result<Value, Unanswered>;
 
     /// The text exposition.
     fn render_metrics(&self) -> Vec<u8>;
@@ -54,6 +61,15 @@ pub enum Readiness {
     Ready,
     /// Not any more: finishing what it has.
     Draining,
+}
+
+/// Why a URL cannot be looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// It is no request that the edge would take.
+    Bad(String),
+    /// No site serves it.
+    NoSite(String),
 }
 
 /// What a reload that succeeded came to.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, RawQuery, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -14,7 +14,8 @@ use http::{HeaderValue, Method, StatusCode};
 use serde_json::json;
 
 use super::guard::{Guard, Refusal};
-use super::{Control, Readiness, reply};
+use super::query::Lookup;
+use super::{Control, Readiness, Unanswered, reply};
 use crate::observe::metrics::CONTENT_TYPE as EXPOSITION;
 
 /// More than any request here needs, in bytes.
@@ -22,6 +23,9 @@ const BODY_LIMIT: usize = 1 << 20;
 
 /// From the end of a request's header section to the end of its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The only one with parameters.
+const CACHE: &str = "/v1/cache";
 
 type Edge = State<Arc<dyn Control>>;
 
@@ -36,7 +40,7 @@ pub fn router(control: Arc<dyn Control>, guard: Guard) -> Router {
         .route("/v1/origins", get(origins))
         .route("/v1/origins/{origin}/servers/{server}/drain", post(drain))
         .route("/v1/origins/{origin}/servers/{server}/undrain", post(undrain))
-        .route("/v1/cache", get(cache))
+        .route(CACHE, get(cache))
         // The guard is around these too: what exists here is not for everybody to find out.
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
@@ -107,8 +111,20 @@ async fn set_drained(State(edge): Edge, Path((origin, server)): Path<(String, St
     .await
 }
 
-async fn cache(State(edge): Edge) -> Response {
-    blocking(move || reply::json(StatusCode::OK, &edge.cache())).await
+async fn cache(State(edge): Edge, RawQuery(query): RawQuery) -> Response {
+    let Some(query) = query else {
+        return blocking(move || reply::json(StatusCode::OK, &edge.cache())).await;
+    };
+    let Lookup { url, fields } = match Lookup::parse(&query) {
+        Ok(lookup) => lookup,
+        Err(error) => return reply::error(StatusCode::BAD_REQUEST, &error),
+    };
+    blocking(move || match edge.lookup(&url, &fields) {
+        Ok(found) => reply::json(StatusCode::OK, &found),
+        Err(Unanswered::Bad(error)) => reply::error(StatusCode::BAD_REQUEST, &error),
+        Err(Unanswered::NoSite(error)) => reply::error(StatusCode::NOT_FOUND, &error),
+    })
+    .await
 }
 
 async fn not_found() -> Response {
@@ -149,7 +165,8 @@ async fn guarded_by(State(guard): State<Guard>, request: Request, next: Next) ->
 /// Takes in the whole request before anybody looks at it, so that no handler has to think of its size and pace.
 async fn within_limits(request: Request, next: Next) -> Response {
     // A parameter that nobody reads would be an answer to another question than the one that was asked.
-    if request.uri().path().starts_with("/v1/") && request.uri().query().is_some() {
+    let path = request.uri().path();
+    if path.starts_with("/v1/") && path != CACHE && request.uri().query().is_some() {
         return reply::error(StatusCode::BAD_REQUEST, "query parameters are not known here");
     }
     let (head, body) = request.into_parts();

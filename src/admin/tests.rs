@@ -63,6 +63,14 @@ impl Control for Fake {
         json!({ "memory": { "objects": 3 } })
     }
 
+    fn lookup(&self, url: &str, fields: &[String]) -> Result<Value, Unanswered> {
+        match url {
+            "http://nobody/" => Err(Unanswered::NoSite("no site".to_owned())),
+            "nonsense" => Err(Unanswered::Bad("no URL".to_owned())),
+            url => Ok(json!({ "url": url, "fields": fields })),
+        }
+    }
+
     fn render_metrics(&self) -> Vec<u8> {
         self.metrics.lock().unwrap().clone()
     }
@@ -180,6 +188,28 @@ fn every_route_answers() {
 }
 
 #[test]
+fn a_url_is_looked_up_and_nothing_else_is_asked() {
+    let admin = Running::start(Fake::new(), None);
+    let answer = admin.get("/v1/cache?url=http%3A%2F%2Fa%2F%3Fb%3D1%26c&header=X-A:%20b&header=X-C:d");
+    assert_eq!(answer.json(), json!({ "url": "http://a/?b=1&c", "fields": ["X-A: b", "X-C:d"] }));
+    assert_eq!(admin.get("/v1/cache?url=http://nobody/").status, 404);
+    assert_eq!(admin.get("/v1/cache?url=nonsense").status, 400);
+    for (query, word) in [
+        ("", "url"),
+        ("header=a:b", "url"),
+        ("url=http://a/&url=http://b/", "url"),
+        ("url=http://a/?b=1&c=2", "\"c\""),
+        ("url=%zz", "percent"),
+        ("url=%ff", "UTF-8"),
+    ] {
+        let answer = admin.get(&format!("/v1/cache?{query}"));
+        assert_eq!(answer.status, 400, "{query}");
+        assert!(answer.error().contains(word), "{query}: {}", answer.error());
+    }
+    assert_eq!(admin.ask("POST", "/v1/cache?url=http://a/", "").status, 405);
+}
+
+#[test]
 fn a_reload_says_what_came_of_it() {
     let fake = Fake::new();
     let admin = Running::start(Arc::clone(&fake), None);
@@ -224,7 +254,9 @@ fn what_cannot_be_asked_is_refused_in_json() {
         assert!(answer.error().starts_with(method));
         assert!(answer.head.contains(&format!("\r\nallow: {allowed}\r\n")), "{}", answer.head);
     }
-    assert_eq!(admin.get("/v1/cache?url=http://a/").status, 400);
+    for target in ["/v1/config?url=http://a/", "/v1/origins?", "/v1/cache/?url=http://a/"] {
+        assert_eq!(admin.get(target).status, 400, "{target}");
+    }
     assert_eq!(admin.get("/metrics?format=x").status, 200, "scrapers may be configured to send parameters");
 }
 

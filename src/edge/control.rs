@@ -1,13 +1,15 @@
 //! What the admin API can ask of the edge.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::reload;
 use super::state::{Life, Shared};
-use crate::admin::{Control, Readiness, ReloadReport};
+use super::{lookup, reload};
+use crate::admin::{Control, Readiness, ReloadReport, Unanswered};
 use crate::config;
+use crate::store::{Cause, Defect, Disk, Kind, Load, MemoryTier, Refused, Usage};
 
 /// The edge, as the admin API sees it.
 pub struct EdgeControl {
@@ -47,21 +49,67 @@ impl Control for EdgeControl {
     }
 
     fn cache(&self) -> Value {
-        let (store, usage) = (self.shared.store, self.shared.store.memory().usage());
-        json!({
-            "tiers": [{
-                "tier": "memory",
-                "objects": usage.objects,
-                "bytes": usage.bytes,
-                "capacity": usage.capacity,
-                "max_object": store.memory().max_object(),
-                "evictions": usage.evictions,
-            }],
-            "fills": { "running": store.fills_running(), "bytes": store.fill_bytes() },
-        })
+        let store = self.shared.store;
+        let disks: Vec<_> = store.disks().iter().map(|disk| (disk, disk.usage())).collect();
+        let to_disk: u64 = disks.iter().map(|(_, usage)| usage.spilling).sum();
+        let disks = disks.iter().map(|(disk, usage)| of_disk(disk, usage));
+        let tiers: Vec<_> = std::iter::once(of_memory(store.memory())).chain(disks).collect();
+        let (running, bytes) = (store.fills_running(), store.fill_bytes());
+        json!({ "tiers": tiers, "fills": { "running": running, "bytes": bytes, "to_disk": to_disk } })
+    }
+
+    fn lookup(&self, url: &str, fields: &[String]) -> Result<Value, Unanswered> {
+        lookup::lookup(&self.shared, url, fields)
     }
 
     fn render_metrics(&self) -> Vec<u8> {
         self.shared.metrics.render()
     }
+}
+
+fn of_memory(memory: &MemoryTier) -> Value {
+    let usage = memory.usage();
+    json!({
+        "tier": "memory",
+        "objects": usage.objects,
+        "bytes": usage.bytes,
+        "capacity": usage.capacity,
+        "max_object": memory.max_object(),
+        "evictions": usage.evictions,
+    })
+}
+
+fn of_disk(disk: &Disk, usage: &Usage) -> Value {
+    let stats = &disk.stats;
+    let state = |suspended: Option<Cause>| suspended.map_or("ok", Cause::as_str);
+    let load = |Load { queued, running }| json!({ "queued": queued, "running": running });
+    let errors = |kind: Kind| counts(Cause::ALL.map(|cause| (cause.as_str(), disk.health.errors(kind, cause))));
+    json!({
+        "tier": "disk",
+        "path": usage.path.to_string_lossy(),
+        "phase": usage.phase.as_str(),
+        "objects": usage.objects,
+        "bytes": usage.bytes,
+        "capacity": usage.capacity,
+        "max_object": usage.max_object,
+        "max_objects": usage.max_objects,
+        "min_free": usage.min_free,
+        "evictions": usage.evictions,
+        "stored": stats.stored.load(Ordering::Relaxed),
+        "opened": stats.opened.load(Ordering::Relaxed),
+        "index_memory": usage.index_memory,
+        "open_files": usage.open_files,
+        "complete": usage.complete,
+        "fills": usage.spilling,
+        "reading": state(usage.reading),
+        "writing": state(usage.writing),
+        "queues": { "reads": load(disk.pool.reads()), "writes": load(disk.pool.writes()) },
+        "errors": Value::Object(Kind::ALL.map(|kind| (kind.as_str().to_owned(), errors(kind))).into_iter().collect()),
+        "defects": counts(Defect::ALL.map(|defect| (defect.as_str(), stats.defects(defect)))),
+        "refused": counts(Refused::ALL.map(|why| (why.as_str(), stats.refused(why)))),
+    })
+}
+
+fn counts<const N: usize>(counts: [(&str, u64); N]) -> Value {
+    Value::Object(counts.map(|(word, count)| (word.to_owned(), count.into())).into_iter().collect::<Map<_, _>>())
 }

@@ -48,6 +48,7 @@ pub fn finish(shared: &Shared, session: &mut Session, e: Option<&Error>, ctx: &m
     let sent = ctx.reply.body_bytes.unwrap_or(session.body_bytes_sent() as u64);
     let outcome = if ctx.reply.status == 0 { Outcome::Local } else { ctx.cache.outcome };
     let cache = outcome.as_str();
+    let tier = Some(ctx.cache.tier).filter(|tier| !tier.is_empty() && served_from_store(outcome));
     let metrics = match &ctx.request {
         Some(request) => request.snapshot.site_metrics(request.site),
         None => shared.no_site(),
@@ -55,6 +56,7 @@ pub fn finish(shared: &Shared, session: &mut Session, e: Option<&Error>, ctx: &m
     metrics.record(&Finished {
         status: ctx.reply.status,
         cache,
+        tier,
         bytes_sent: sent,
         bytes_received: ctx.request_bytes,
         duration,
@@ -90,7 +92,7 @@ pub fn finish(shared: &Shared, session: &mut Session, e: Option<&Error>, ctx: &m
         first_byte: ctx.reply.first_byte,
         cache,
         cache_status: Some(&line),
-        tier: Some(ctx.cache.tier).filter(|tier| !tier.is_empty() && served_from_store(outcome)),
+        tier,
         site: request.map(|r| &*r.site().name),
         route: request.and_then(Request::route_name),
         origin: asked.map(|r| r.snapshot.config.origins[r.policy().origin].name.as_str()),

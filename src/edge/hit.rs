@@ -20,7 +20,7 @@ use super::respond::{Answer, respond};
 use super::state::Shared;
 use super::{caching, link, trace};
 use crate::http_cache::{self, Outcome, Reuse, Tiers};
-use crate::store::{Body, Object, ObjectKey, StoredFile, Whole};
+use crate::store::{Body, Head, Object, ObjectKey, StoredFile, Whole};
 
 /// Bytes of a body on the disk up to which they are read and sent with the head, rather than sent by the kernel.
 const COPIED: u64 = 16 * 1024;
@@ -83,36 +83,36 @@ pub async fn only_if_cached(session: &mut Session, ctx: &mut Context) -> Result<
 }
 
 /// The variant that a request selects.
-enum Variant {
+pub(super) enum Variant {
     /// The one that was looked at.
     This,
     /// Another one, by its hash.
     Other(Option<HashBinary>),
 }
 
-fn variant(first: &Object, request: &HeaderMap) -> Variant {
-    if first.head.variance.is_none() && !first.head.response.headers.contains_key(VARY) {
+pub(super) fn variant(first: &Head, request: &HeaderMap) -> Variant {
+    if first.variance.is_none() && !first.response.headers.contains_key(VARY) {
         return Variant::This;
     }
-    match caching::variance_of(&first.head.response.headers, request) {
-        wanted if wanted == first.head.variance => Variant::This,
+    match caching::variance_of(&first.response.headers, request) {
+        wanted if wanted == first.variance => Variant::This,
         wanted => Variant::Other(wanted),
     }
 }
 
 /// Whether a further variant is of the same family as the first: one that is older belongs to a Vary that is no longer
 /// in force.
-fn belongs(variant: &Object, wanted: Option<HashBinary>, first: &Object) -> bool {
-    variant.head.variance == wanted && variant.head.provenance >= first.head.provenance
+pub(super) fn belongs(variant: &Head, wanted: Option<HashBinary>, first: &Head) -> bool {
+    variant.variance == wanted && variant.provenance >= first.provenance
 }
 
 /// The variant of the object that the request selects, from memory.
 fn in_memory(shared: &Shared, key: ObjectKey, request: &HeaderMap) -> Option<Arc<Object>> {
     let memory = shared.store.memory();
     let first = memory.get(&key.id())?;
-    let Variant::Other(wanted) = variant(&first, request) else { return Some(first) };
+    let Variant::Other(wanted) = variant(&first.head, request) else { return Some(first) };
     let other = memory.get(&ObjectKey { variance: wanted, ..key }.id())?;
-    belongs(&other, wanted, &first).then_some(other)
+    belongs(&other.head, wanted, &first.head).then_some(other)
 }
 
 /// The same, from whatever tier has it.
@@ -124,9 +124,9 @@ async fn anywhere(
     request: &HeaderMap,
 ) -> Option<Arc<Object>> {
     let first = shared.store.find(key, text, tiers).await?;
-    let Variant::Other(wanted) = variant(&first, request) else { return Some(first) };
+    let Variant::Other(wanted) = variant(&first.head, request) else { return Some(first) };
     let other = shared.store.find(ObjectKey { variance: wanted, ..key }, text, tiers).await?;
-    belongs(&other, wanted, &first).then_some(other)
+    belongs(&other.head, wanted, &first.head).then_some(other)
 }
 
 /// Whether the first bytes of what is to be sent can be had. What turns out to be damaged after the head has left ends

@@ -27,6 +27,7 @@ mod invalidate;
 mod linger;
 mod link;
 mod listener;
+mod lookup;
 mod notify;
 mod parts;
 mod post;

@@ -1,10 +1,11 @@
 //! Figures that are only looked at when somebody asks: the store's, the servers', the connections'.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::state::Shared;
-use crate::observe::{Samples, table};
-use crate::store::Rejection;
+use crate::observe::{Distribution, Samples, table};
+use crate::store::{Cause, Defect, Disk, Disks, Kind, Phase, READ_BUCKETS, Refused, Rejection, Usage};
 
 /// Makes each scrape look.
 pub fn register(shared: &Arc<Shared>) {
@@ -23,6 +24,7 @@ fn sample(shared: &Weak<Shared>, out: &mut Samples) {
     for why in Rejection::ALL {
         out.set(&table::CACHE_REJECTIONS, &["memory", why.as_str()], shared.store.rejected(why) as f64);
     }
+    sample_disks(shared.store.disks(), out);
     out.set(&table::CACHE_FILLS, &[], shared.store.fills_running() as f64);
     out.set(&table::CACHE_FILL_BYTES, &[], shared.store.fill_bytes() as f64);
     out.set(&table::CACHE_WAITS, &[], shared.collapse.waits() as f64);
@@ -39,4 +41,62 @@ fn sample(shared: &Weak<Shared>, out: &mut Samples) {
     if let Some(log) = &*shared.access_log.load() {
         log.sample(out);
     }
+}
+
+/// The figures of the disk tier, if there is one: of all disks together, and of each.
+fn sample_disks(disks: &Disks, out: &mut Samples) {
+    if disks.is_empty() {
+        return;
+    }
+    let usages: Vec<_> = disks.iter().map(|disk| disk.usage()).collect();
+    let sum = |figure: fn(&Usage) -> u64| usages.iter().map(figure).sum::<u64>() as f64;
+    out.set(&table::CACHE_OBJECTS, &["disk"], sum(|usage| usage.objects));
+    out.set(&table::CACHE_BYTES, &["disk"], sum(|usage| usage.bytes));
+    out.set(&table::CACHE_CAPACITY, &["disk"], sum(|usage| usage.capacity));
+    out.set(&table::CACHE_EVICTIONS, &["disk"], sum(|usage| usage.evictions));
+    for why in Refused::ALL {
+        let refused: u64 = disks.iter().map(|disk| disk.stats.refused(why)).sum();
+        out.set(&table::CACHE_REJECTIONS, &["disk", why.as_str()], refused as f64);
+    }
+    disks.iter().zip(&usages).for_each(|(disk, usage)| sample_disk(disk, usage, out));
+}
+
+fn sample_disk(disk: &Disk, usage: &Usage, out: &mut Samples) {
+    let stats = &disk.stats;
+    let path = usage.path.to_string_lossy();
+    let path = &*path;
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+    for phase in Phase::ALL {
+        out.set(&table::DISK_PHASE, &[path, phase.as_str()], f64::from(phase == usage.phase));
+    }
+    out.set(&table::DISK_OBJECTS, &[path], usage.objects as f64);
+    out.set(&table::DISK_BYTES, &[path], usage.bytes as f64);
+    out.set(&table::DISK_CAPACITY, &[path], usage.capacity as f64);
+    out.set(&table::DISK_INDEX_BYTES, &[path], usage.index_memory as f64);
+    out.set(&table::DISK_INDEX_COMPLETE, &[path], f64::from(usage.complete));
+    out.set(&table::DISK_OPEN_FILES, &[path], usage.open_files as f64);
+    out.set(&table::DISK_FILLS, &[path], usage.spilling as f64);
+    out.set(&table::DISK_STORED, &[path], count(&stats.stored));
+    out.set(&table::DISK_OPENED, &[path], count(&stats.opened));
+    out.set(&table::DISK_EVICTIONS, &[path], usage.evictions as f64);
+    for why in Refused::ALL {
+        out.set(&table::DISK_REFUSED, &[path, why.as_str()], stats.refused(why) as f64);
+    }
+    for kind in Kind::ALL {
+        for cause in Cause::ALL {
+            let errors = disk.health.errors(kind, cause);
+            out.set(&table::DISK_ERRORS, &[path, kind.as_str(), cause.as_str()], errors as f64);
+        }
+    }
+    for defect in Defect::ALL {
+        out.set(&table::DISK_DEFECTS, &[path, defect.as_str()], stats.defects(defect) as f64);
+    }
+    let (reads, writes) = (disk.pool.reads(), disk.pool.writes());
+    for (direction, suspended, load) in [("read", usage.reading, reads), ("write", usage.writing, writes)] {
+        out.set(&table::DISK_SUSPENDED, &[path, direction], f64::from(suspended.is_some()));
+        out.set(&table::DISK_QUEUED, &[path, direction], load.queued as f64);
+        out.set(&table::DISK_RUNNING, &[path, direction], load.running as f64);
+    }
+    let (buckets, micros) = stats.reads();
+    out.durations(&table::DISK_READ, &[path], Distribution::new(&READ_BUCKETS, &buckets, micros));
 }

@@ -3,5 +3,7 @@
 pub mod access_log;
 pub mod metrics;
 
-pub use access_log::{AccessLog, Record};
-pub use metrics::{Failure, Finished, InFlight, Metrics, NO_SITE, OriginMetrics, Samples, SiteMetrics, table};
+pub use access_log::{AccessLog, Record, rfc3339};
+pub use metrics::{
+    Distribution, Failure, Finished, InFlight, Metrics, NO_SITE, OriginMetrics, Samples, SiteMetrics, table,
+};

@@ -188,9 +188,17 @@ enum Kind {
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
-        [Kind::Zone, Kind::Host, Kind::Path, Kind::Query, Kind::Header, Kind::Cookie, Kind::Value]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
+        let all = [
+            Kind::Zone,
+            Kind::Host,
+            Kind::Scheme,
+            Kind::Path,
+            Kind::Query,
+            Kind::Header,
+            Kind::Cookie,
+            Kind::Value,
+        ];
+        all.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -333,6 +341,16 @@ mod tests {
             Some((path, query)) => (path, Some(query)),
             None => (target, None),
         };
+        of(path, query, lines, false, policy)
+    }
+
+    fn of(
+        path: &str,
+        query: Option<&str>,
+        lines: &[(&'static str, &str)],
+        trusted: bool,
+        policy: &KeyPolicy,
+    ) -> KeyText {
         let mut text = KeyText::new();
         let headers = headers(lines);
         key(
@@ -343,7 +361,7 @@ mod tests {
                 query,
                 headers: &headers,
                 rewritten: &[],
-                trusted: false,
+                trusted,
                 policy,
             },
             &mut text,
@@ -479,6 +497,14 @@ mod tests {
     }
 
     #[test]
+    fn what_a_trusted_proxy_says_is_described() {
+        let lines = [("x-forwarded-proto", "https"), ("x-forwarded-host", "shop.example")];
+        let text = of("/a", None, &lines, true, &KeyPolicy::default());
+        let expected = r#"site=shop host=example.com path=/a scheme=https x-forwarded-host="shop.example""#;
+        assert_eq!(describe(text.as_bytes()), expected);
+    }
+
+    #[test]
     fn what_is_no_key_is_described_without_harm() {
         for text in [&b""[..], b"\x02", b"\x01z", b"\x01z\x05ab", b"\x01?\x00", b"\x01z\xff\xff\xff\xff\xff\xff\x01"] {
             assert!(describe(text).starts_with("unreadable key"), "{text:?}");
@@ -489,8 +515,9 @@ mod tests {
     proptest! {
         /// A text reads back as the parts that made it: so no two sequences of parts share one.
         #[test]
-        fn the_framing_is_injective(parts in proptest::collection::vec((0usize..7, proptest::collection::vec(any::<u8>(), 0..300)), 0..8)) {
-            let kinds = [Kind::Zone, Kind::Host, Kind::Path, Kind::Query, Kind::Header, Kind::Cookie, Kind::Value];
+        fn the_framing_is_injective(parts in proptest::collection::vec((0usize..8, proptest::collection::vec(any::<u8>(), 0..300)), 0..8)) {
+            let kinds =
+                [Kind::Zone, Kind::Host, Kind::Scheme, Kind::Path, Kind::Query, Kind::Header, Kind::Cookie, Kind::Value];
             let mut text = KeyText::new();
             text.0.push(VERSION);
             for (kind, value) in &parts {

@@ -16,7 +16,10 @@ mod store;
 mod testing;
 mod uncacheable;
 
-pub use disk::{Begin, Cause, Defect, Disk, Disks, Kind, Phase, READ_BUCKETS, Refused, StoredFile, Usage};
+pub use disk::{
+    Begin, Cause, Defect, Disk, Disks, Kind, Load, Phase, PoolError, READ_BUCKETS, Refused, Seen, StoredFile, Usage,
+    Variants,
+};
 pub use failures::Failures;
 pub use fill::{Fill, MAX_LAG, Written};
 pub use key::{ObjectId, ObjectKey};

@@ -454,14 +454,15 @@ impl Store {
         if self.peek(&key).is_some_and(|other| object.head.is_older_than(&other.head)) {
             return None;
         }
-        let disk = self.room(&key, tiers).disk.filter(|(_, max)| len <= *max);
+        let of_key = if tiers.disk { self.disks.of(&key.id()) } else { None };
+        let disk = of_key.filter(|disk| disk.accepts() && len <= disk.max_object());
         if tiers.memory && self.memory.takes(len) {
             self.keep(key, object.clone());
         } else if disk.is_some() {
             // What was there before is not to answer any more.
             self.memory.remove(&key.id());
         }
-        if let Some((disk, _)) = disk {
+        if let Some(disk) = disk {
             let current = self.currency(key, &object.head);
             return Some(Settled::Stored(disk.store(key.id(), object, current)));
         }

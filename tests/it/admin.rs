@@ -205,7 +205,7 @@ async fn methods_and_paths_that_are_not_there_are_refused() {
     assert_eq!(edge.admin_get("/v1/reload").await.status, 405);
     assert_eq!(edge.admin_post("/v1/config", "").await.status, 405);
     assert_eq!(edge.admin_get("/v1/nothing").await.status, 404);
-    assert_eq!(edge.admin_get("/v1/cache?url=x").await.status, 400, "a parameter is not ignored");
+    assert_eq!(edge.admin_get("/v1/config?url=x").await.status, 400, "a parameter is not ignored");
     // Nor is the control API reachable where clients are served.
     assert_eq!(edge.get("/v1/config").await.text(), "x");
 }

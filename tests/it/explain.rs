@@ -443,6 +443,26 @@ async fn what_becomes_of_a_response() {
             assert!(said.says(line), "{args}\n{line}\n{}", said.out);
         }
     }
+    // What is too large for memory may be for the disk.
+    let memory = "cache: { memory: { size: 1MiB, max_object: 1KiB } }";
+    let disk = "cache: { memory: { size: 1MiB, max_object: 1KiB }, disk: { path: /disk, size: 1MiB, max_object: 3KiB } }";
+    let with_disk = YAML.replace(memory, disk);
+    let of = |length: u32| format!("--response 'Content-Length: {length}' http://example.com/page");
+    for (length, line) in [
+        (1000, "Cache-Status: Foreland; hit; ttl=3600; detail=memory"),
+        (2000, "Cache-Status: Foreland; hit; ttl=3600; detail=disk"),
+        (
+            4000,
+            "response 200, not stored (too-large): Its content of 4000 bytes is larger than `max_object` of the disk \
+             /disk, 3072 bytes.",
+        ),
+    ] {
+        let said = explain("response", &with_disk, &of(length)).await;
+        assert!(said.says(line), "{length}\n{line}\n{}{}", said.out, said.err);
+    }
+    let memory_alone = with_disk.replace("ttl: 1h,", "ttl: 1h, tiers: [memory],");
+    let said = explain("response", &memory_alone, &of(2000)).await;
+    assert!(said.out.contains("larger than `cache.memory.max_object`, 1024 bytes"), "{}{}", said.out, said.err);
     // What a clock has a part in.
     let json = explain(
         "response",

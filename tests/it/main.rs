@@ -8,6 +8,8 @@ mod balancing;
 mod bodies;
 mod collapsing;
 mod demo;
+mod disk;
+mod disk_admin;
 mod disk_faults;
 mod explain;
 mod filling;

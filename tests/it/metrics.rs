@@ -27,7 +27,8 @@ fn requests(metrics: &Metrics, labels: &[(&str, &str)]) -> f64 {
 #[tokio::test]
 async fn what_is_exposed_is_what_is_documented() {
     let origin = Origin::start(|_| Reply::ok("x").cache_control("max-age=60")).await;
-    let edge = Edge::before(&origin, "").await;
+    let disk = "cache: { disk: { path: \"{dir}/disk\", size: 16MiB } }\n";
+    let edge = Edge::start(&(Edge::yaml_before(&[&origin], "") + disk)).await;
     assert_eq!(edge.get("/a").await.status, 200);
     // Some appear with the first request, which is counted when it is over.
     edge.wait_metrics("a request", |m| requests(m, &[]) == 1.0).await;

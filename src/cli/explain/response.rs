@@ -13,6 +13,7 @@ use crate::http_cache::{
     Timestamp, Variance,
 };
 use crate::site;
+use crate::store::{Disks, ObjectKey};
 
 /// The request, as its origin would see it.
 pub struct Asked<'a> {
@@ -88,13 +89,8 @@ fn storable(asked: &Asked<'_>, answer: &Answer, headers: &HeaderMap, now: Timest
     let facts = RequestFacts::new(&Method::GET, &asked.request.headers, &asked.directives, now);
     let stored = http_cache::storability(&facts, answer.status, headers, policy, now)
         .map_err(|rule| verdict(rule.as_str(), rule.explain()))?;
-    match too_large(asked.config, headers) {
-        Some(length) => {
-            let largest = asked.config.memory.max_object;
-            let why =
-                format!("Its content of {length} bytes is larger than `cache.memory.max_object`, {largest} bytes.");
-            Err(Verdict { word: "too-large", why })
-        }
+    match too_large(asked, headers) {
+        Some(why) => Err(Verdict { word: "too-large", why }),
         None => Ok(stored),
     }
 }
@@ -105,7 +101,7 @@ fn posted(asked: &Asked<'_>, answer: &Answer, headers: &HeaderMap, now: Timestam
     let says_so = request.method == Method::POST
         && answer.status == StatusCode::OK
         && http_cache::describes_target(asked.host, target, headers);
-    if !says_so || too_large(asked.config, headers).is_some() {
+    if !says_so || too_large(asked, headers).is_some() {
         return None;
     }
     let (policy, ..) = site::key_of_get(asked.site, asked.host, target, &request.headers, asked.trusted)?;
@@ -115,9 +111,28 @@ fn posted(asked: &Asked<'_>, answer: &Answer, headers: &HeaderMap, now: Timestam
     http_cache::storability(&facts, answer.status, headers, policy, now).ok()
 }
 
-/// The length of content that is too much for the store.
-fn too_large(config: &Config, headers: &HeaderMap) -> Option<u64> {
-    http_cache::content_length(headers).filter(|length| *length > config.memory.max_object)
+/// Why none of the tiers takes content of this length, if that is so.
+fn too_large(asked: &Asked<'_>, headers: &HeaderMap) -> Option<String> {
+    let length = http_cache::content_length(headers)?;
+    let config = asked.config;
+    let (policy, key, _) =
+        site::key_of_get(asked.site, asked.host, target(asked), &asked.request.headers, asked.trusted)?;
+    let memory = policy.tiers.memory.then(|| (config.memory.max_object, "`cache.memory.max_object`".to_owned()));
+    let disk = policy.tiers.disk.then(|| Disks::settings_of(&config.disks, &ObjectKey::primary(key.hash).id()));
+    let disk = disk.flatten().map(|disk| {
+        let which = format!("`max_object` of the disk {}", disk.path.display());
+        (disk.max_object, which)
+    });
+    let (largest, which) = memory.into_iter().chain(disk).max_by_key(|(largest, _)| *largest)?;
+    (length > largest).then(|| format!("Its content of {length} bytes is larger than {which}, {largest} bytes."))
+}
+
+/// The tier that answers the same request once more.
+fn tier(asked: &Asked<'_>, headers: &HeaderMap) -> &'static str {
+    let largest = asked.config.memory.max_object;
+    let tiers = asked.policy.cache.as_ref().map(|policy| policy.tiers).unwrap_or_default();
+    let fits = http_cache::content_length(headers).map_or(largest > 0, |length| length <= largest);
+    if tiers.memory && fits { "memory" } else { "disk" }
 }
 
 fn target<'a>(asked: &Asked<'a>) -> &'a str {
@@ -182,8 +197,10 @@ fn again(asked: &Asked<'_>, answer: &Answer, stored: &Stored, headers: &HeaderMa
     let ttl = facts.ttl(now);
     let hit = |detail: &'static str| written(CacheStatus::hit(ttl, detail));
     let (word, why, cache_status) = match reuse {
-        Reuse::Fresh => ("fresh", "It is fresh (RFC 9111 §4.2).", hit("memory")),
-        Reuse::Stale => ("stale", "The request's `max-stale` takes it as it is (RFC 9111 §5.2.1.2).", hit("memory")),
+        Reuse::Fresh => ("fresh", "It is fresh (RFC 9111 §4.2).", hit(tier(asked, headers))),
+        Reuse::Stale => {
+            ("stale", "The request's `max-stale` takes it as it is (RFC 9111 §5.2.1.2).", hit(tier(asked, headers)))
+        }
         Reuse::StaleWhileRevalidate => (
             "stale-while-revalidate",
             "It is stale, and served while it is refreshed in the background (RFC 5861 §3).",

@@ -22,6 +22,7 @@ use crate::config::model;
 use crate::observe::metrics::{Samples, table};
 use buffers::Buffers;
 pub use record::Record;
+pub use stamp::rfc3339;
 use sink::{LogFile, Sink, Stdout};
 use writer::Writer;
 

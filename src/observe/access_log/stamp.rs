@@ -10,6 +10,13 @@ const LAST_SECOND: u64 = 253_402_300_799;
 const MONTHS: [&[u8; 3]; 12] =
     [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
 
+/// `2026-01-31T23:59:59.999Z` (RFC 3339). A time before 1970 counts as 1970.
+pub fn rfc3339(time: SystemTime) -> String {
+    let mut text = Vec::with_capacity(24);
+    Stamp::new().rfc3339(&mut text, time);
+    text.into_iter().map(char::from).collect()
+}
+
 /// The second that was written last, in both formats.
 #[derive(Debug)]
 pub struct Stamp {

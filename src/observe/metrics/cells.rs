@@ -94,11 +94,13 @@ impl Durations {
     }
 }
 
-/// What some [`Durations`] held at one moment.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// Durations by size as they were counted at one moment.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Distribution {
-    /// For each of [`BUCKETS_MICROS`]: how many took at most that long.
-    pub cumulative: [u64; BUCKETS_MICROS.len()],
+    /// Upper bounds of the buckets, in microseconds.
+    pub bounds: &'static [u64],
+    /// For each bound: how many took at most that long.
+    pub cumulative: Vec<u64>,
     pub count: u64,
     pub seconds: f64,
 }
@@ -106,19 +108,28 @@ pub struct Distribution {
 impl Distribution {
     /// Adds up the durations that `figure` picks from each shard.
     pub fn of<T: Default>(shards: &Sharded<T>, figure: impl Fn(&T) -> &Durations) -> Distribution {
-        let mut distribution = Distribution::default();
-        for bucket in 0..BUCKETS_MICROS.len() {
-            distribution.count += shards.sum(|shard| figure(shard).buckets[bucket].value());
-            distribution.cumulative[bucket] = distribution.count;
-        }
-        distribution.count += shards.sum(|shard| figure(shard).buckets[BUCKETS_MICROS.len()].value());
-        distribution.seconds = shards.sum(|shard| figure(shard).micros.value()) as f64 / 1e6;
-        distribution
+        let count = |bucket: usize| shards.sum(|shard| figure(shard).buckets[bucket].value());
+        let counts: [u64; BUCKETS_MICROS.len() + 1] = std::array::from_fn(count);
+        Distribution::new(&BUCKETS_MICROS, &counts, shards.sum(|shard| figure(shard).micros.value()))
     }
 
-    /// Adds what another one counted.
+    /// From the count of each bucket, of which there is one more than there are bounds: for what took longer than all.
+    /// Both, and the sum of all durations, are in microseconds.
+    pub fn new(bounds: &'static [u64], counts: &[u64], micros: u64) -> Distribution {
+        let mut count = 0;
+        let mut up_to = |bucket: &u64| {
+            count += bucket;
+            count
+        };
+        let mut cumulative: Vec<_> = counts.iter().map(&mut up_to).collect();
+        cumulative.truncate(bounds.len());
+        Distribution { bounds, cumulative, count, seconds: micros as f64 / 1e6 }
+    }
+
+    /// Adds what another one counted, which has the same bounds.
     pub fn merge(&mut self, other: &Distribution) {
-        for (mine, theirs) in self.cumulative.iter_mut().zip(other.cumulative) {
+        debug_assert_eq!(self.bounds, other.bounds, "the bounds of one metric");
+        for (mine, theirs) in self.cumulative.iter_mut().zip(&other.cumulative) {
             *mine += theirs;
         }
         self.count += other.count;

@@ -22,14 +22,20 @@ pub fn reference() -> String {
          - `site`: the site's `name`, else its first host; `-` where no site matched. After 1,000 sites in the life of\n\
          \x20 a process, further ones count as `other`; the same holds for `origin`.\n\
          - `status`: `1xx`, `2xx`, `3xx`, `4xx`, `5xx`, or `none`.\n\
-         - `tier`: `memory` or `disk`.\n\
+         - `tier`: `memory` or `disk`; the latter stands for all disks together.\n\
+         - `disk`: the path of a disk of the disk tier, as configured. Its metrics are there where it is.\n\
+         - `direction`: `read` or `write`.\n\
          - `server`: the address of a server, as resolved.\n",
     );
     let words: Vec<String> = CACHE_WORDS.iter().map(|word| format!("`{word}`")).collect();
     // Writing to a String cannot fail.
     let _ = writeln!(page, "- `cache`: {}.", words.join(", "));
     let bounds: Vec<String> = BUCKETS_MICROS.iter().map(|bound| (*bound as f64 / 1e6).to_string()).collect();
-    let _ = writeln!(page, "- `le`, the histograms' bounds in seconds: {}.", bounds.join(", "));
+    let _ = writeln!(
+        page,
+        "- `le`, the histograms' bounds in seconds: {}. Those of `foreland_disk_read_seconds` are its own.",
+        bounds.join(", ")
+    );
     page.push_str(
         "\nA series of `foreland_requests_total` or `foreland_origin_requests_total` appears with its first request.\n",
     );

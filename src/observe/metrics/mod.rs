@@ -19,12 +19,12 @@ use prometheus::core::{Collector, Desc};
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Registry, TEXT_FORMAT, TextEncoder, proto};
 
-pub use cells::{BUCKETS_MICROS, Counter, Sharded};
+pub use cells::{BUCKETS_MICROS, Counter, Distribution, Sharded};
 pub(crate) use cells::{shard_count, thread_number};
 pub use docs::reference;
 pub use origin::{Failure, OriginMetrics};
 pub use samples::{Sample, Samples};
-pub use site::{CACHE_WORDS, Finished, InFlight, SiteMetrics};
+pub use site::{CACHE_WORDS, Finished, InFlight, SiteMetrics, TIERS};
 
 /// Names of sites, and of origins, that get series of their own in the life of a process. Names stay after a reload
 /// that drops them, so that their counters do not run backwards: without a bound, a generated configuration that

@@ -1,10 +1,11 @@
 //! What a scrape gathers: values by metric and labels, turned into the exposition's own types.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use prometheus::proto;
 
-use super::cells::{BUCKETS_MICROS, Distribution};
+use super::cells::Distribution;
 use super::table::{self, Def, Kind};
 
 /// Where the figures of one scrape are put.
@@ -48,12 +49,17 @@ impl Samples {
     }
 
     /// The value of one series of a histogram.
-    pub(super) fn durations(&mut self, def: &'static Def, labels: &[&str], value: Distribution) {
+    ///
+    /// Told twice, both count.
+    pub fn durations(&mut self, def: &'static Def, labels: &[&str], value: Distribution) {
         debug_assert_eq!(def.kind, Kind::Histogram, "{} is no histogram", def.name);
         if let Some(series) = self.series(def, labels) {
-            match series.entry(owned(labels)).or_insert_with(|| Value::Durations(Distribution::default())) {
-                Value::Durations(sum) => sum.merge(&value),
-                other => *other = Value::Durations(value),
+            match series.entry(owned(labels)) {
+                Entry::Occupied(mut there) => match there.get_mut() {
+                    Value::Durations(sum) => sum.merge(&value),
+                    other => *other = Value::Durations(value),
+                },
+                Entry::Vacant(place) => _ = place.insert(Value::Durations(value)),
             }
         }
     }
@@ -112,10 +118,10 @@ fn metric(def: &Def, labels: Vec<String>, value: &Value) -> proto::Metric {
 }
 
 fn histogram(distribution: &Distribution) -> proto::Histogram {
-    let buckets = BUCKETS_MICROS.iter().zip(distribution.cumulative).map(|(bound, count)| {
+    let buckets = distribution.bounds.iter().zip(&distribution.cumulative).map(|(bound, count)| {
         let mut bucket = proto::Bucket::default();
         bucket.set_upper_bound(*bound as f64 / 1e6);
-        bucket.set_cumulative_count(count);
+        bucket.set_cumulative_count(*count);
         bucket
     });
     let mut histogram = proto::Histogram::default();

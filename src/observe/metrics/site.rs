@@ -30,6 +30,9 @@ pub const CACHE_WORDS: [&str; 10] = [
     "other",
 ];
 
+/// Where an answer from the cache may come from, as the label `tier` says it.
+pub const TIERS: [&str; 2] = ["memory", "disk"];
+
 /// What a request came to, told once when it is over.
 #[derive(Clone, Copy, Debug)]
 pub struct Finished {
@@ -37,6 +40,8 @@ pub struct Finished {
     pub status: u16,
     /// One of [`CACHE_WORDS`].
     pub cache: &'static str,
+    /// One of [`TIERS`]; `None` where the answer did not come from the cache.
+    pub tier: Option<&'static str>,
     /// Bytes of the response's body that were sent.
     pub bytes_sent: u64,
     /// Bytes of the request's body that were received.
@@ -57,6 +62,8 @@ pub struct SiteMetrics {
 #[derive(Debug, Default)]
 struct Cells {
     requests: [[Counter; CACHE_WORDS.len()]; STATUS_CLASSES.len()],
+    hits: [Counter; TIERS.len()],
+    hit_bytes: [Counter; TIERS.len()],
     in_flight: Counter,
     response_bytes: Counter,
     request_bytes: Counter,
@@ -84,6 +91,10 @@ impl SiteMetrics {
     pub fn record(&self, finished: &Finished) {
         let cells = self.cells.mine();
         cells.requests[status_class(finished.status)][cache_index(finished.cache)].add(1);
+        if let Some(tier) = finished.tier.and_then(|tier| TIERS.iter().position(|known| *known == tier)) {
+            cells.hits[tier].add(1);
+            cells.hit_bytes[tier].add(finished.bytes_sent);
+        }
         if finished.bytes_sent > 0 {
             cells.response_bytes.add(finished.bytes_sent);
         }
@@ -106,6 +117,11 @@ impl SiteMetrics {
                     out.set(&table::REQUESTS, &[site, status, cache], requests as f64);
                 }
             }
+        }
+        for (index, tier) in TIERS.iter().enumerate() {
+            out.set(&table::CACHE_HITS, &[site, tier], self.cells.sum(|cells| cells.hits[index].value()) as f64);
+            let bytes = self.cells.sum(|cells| cells.hit_bytes[index].value());
+            out.set(&table::CACHE_HIT_BYTES, &[site, tier], bytes as f64);
         }
         let in_flight = self.cells.sum(|cells| cells.in_flight.value()).cast_signed();
         // The shards are not read at one instant, so a request that moved between threads may seem to be missing.

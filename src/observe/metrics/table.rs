@@ -7,7 +7,7 @@ pub enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
-    /// Counts observations by size; see [`BUCKETS_MICROS`](super::cells::BUCKETS_MICROS).
+    /// Counts observations by size.
     Histogram,
 }
 
@@ -61,6 +61,10 @@ table! {
     FIRST_BYTE: Histogram "foreland_time_to_first_byte_seconds" in "seconds" by ["site"]
         "Time from a request's header section to the first byte of its answer.";
 
+    CACHE_HITS: Counter "foreland_cache_hits_total" in "requests" by ["site", "tier"]
+        "Requests answered from the cache, by where the response was: fresh, stale, or confirmed by the origin.";
+    CACHE_HIT_BYTES: Counter "foreland_cache_hit_bytes_total" in "bytes" by ["site", "tier"]
+        "Bytes of response bodies sent from the cache.";
     CACHE_OBJECTS: Gauge "foreland_cache_objects" in "objects" by ["tier"]
         "Objects in the cache.";
     CACHE_BYTES: Gauge "foreland_cache_bytes" in "bytes" by ["tier"]
@@ -70,7 +74,8 @@ table! {
     CACHE_EVICTIONS: Counter "foreland_cache_evictions_total" in "objects" by ["tier"]
         "Objects removed to make room for others.";
     CACHE_REJECTIONS: Counter "foreland_cache_admissions_rejected_total" in "objects" by ["tier", "reason"]
-        "Objects that might have been stored and were not admitted, by reason.";
+        "Objects that might have been stored and were not admitted, by reason: too-large, fills or seldom for all tiers \
+         (as tier=\"memory\"), no-room, busy, error or head for the disks.";
     CACHE_FILL_BYTES: Gauge "foreland_cache_fill_bytes" in "bytes" by []
         "Bytes that objects being written hold in memory, beside what the tiers hold.";
     CACHE_FILLS: Gauge "foreland_cache_fills_in_progress" in "fills" by []
@@ -81,6 +86,47 @@ table! {
         "Stale objects that are being refreshed in the background now.";
     BACKGROUND_SKIPPED: Counter "foreland_cache_background_fetches_skipped_total" in "fetches" by []
         "Refreshes in the background that were not begun because as many ran as may (cache.background_fetches).";
+
+    DISK_PHASE: Gauge "foreland_disk_phase" in "boolean" by ["disk", "phase"]
+        "1 for the phase that a disk is in: away (its folder is not to be had), standby (another process still has it), \
+         loading (what is on it is being found out), ready, handed-over or closed; 0 for the others.";
+    DISK_OBJECTS: Gauge "foreland_disk_objects" in "objects" by ["disk"]
+        "Objects on a disk, as far as is known.";
+    DISK_BYTES: Gauge "foreland_disk_bytes" in "bytes" by ["disk"]
+        "Bytes in use on a disk: files, what is reserved for those being written, and metadata.";
+    DISK_CAPACITY: Gauge "foreland_disk_capacity_bytes" in "bytes" by ["disk"]
+        "Bytes that may be in use on a disk.";
+    DISK_INDEX_BYTES: Gauge "foreland_disk_index_bytes" in "bytes" by ["disk"]
+        "Bytes of memory that a disk's index takes.";
+    DISK_INDEX_COMPLETE: Gauge "foreland_disk_index_complete" in "boolean" by ["disk"]
+        "1 where all that is on a disk is known, else 0.";
+    DISK_OPEN_FILES: Gauge "foreland_disk_open_files" in "files" by ["disk"]
+        "Files that are kept open because they are asked for again and again.";
+    DISK_FILLS: Gauge "foreland_disk_fills_in_progress" in "fills" by ["disk"]
+        "Objects that are being written to a disk now while they come; small ones are written at once when they are whole.";
+    DISK_STORED: Counter "foreland_disk_objects_stored_total" in "objects" by ["disk"]
+        "Objects written to a disk.";
+    DISK_OPENED: Counter "foreland_disk_objects_opened_total" in "objects" by ["disk"]
+        "Objects that were asked for and whose file had to be opened.";
+    DISK_EVICTIONS: Counter "foreland_disk_evictions_total" in "objects" by ["disk"]
+        "Objects removed from a disk to make room for others.";
+    DISK_REFUSED: Counter "foreland_disk_writes_refused_total" in "objects" by ["disk", "reason"]
+        "Objects that were not written, by reason: no-room (all is in use, or the file system is full), busy (the disk \
+         does not keep up), error, head (its fields are too large).";
+    DISK_ERRORS: Counter "foreland_disk_errors_total" in "errors" by ["disk", "kind", "cause"]
+        "Errors of a disk, by what was asked of it (read, write, remove) and why it failed (full, read_only, permission, \
+         missing, files, io, slow).";
+    DISK_DEFECTS: Counter "foreland_disk_defects_total" in "files" by ["disk", "cause"]
+        "Files that were not what had been written, and were removed: magic, version, length, checksum, wrong-key, \
+         malformed.";
+    DISK_SUSPENDED: Gauge "foreland_disk_suspended" in "boolean" by ["disk", "direction"]
+        "1 where a disk is not read from (read) or not written to (write) because of errors, else 0.";
+    DISK_QUEUED: Gauge "foreland_disk_jobs_queued" in "jobs" by ["disk", "direction"]
+        "Reads or writes that wait for one of a disk's threads.";
+    DISK_RUNNING: Gauge "foreland_disk_jobs_running" in "jobs" by ["disk", "direction"]
+        "Reads or writes that a disk's threads are doing.";
+    DISK_READ: Histogram "foreland_disk_read_seconds" in "seconds" by ["disk"]
+        "Time of reads that a disk's threads did, from when they were asked for; reads from the page cache are none.";
 
     ORIGIN_REQUESTS: Counter "foreland_origin_requests_total" in "requests" by ["origin", "status"]
         "Requests that an origin answered, by status class.";

@@ -16,6 +16,7 @@ fn finished(status: u16, cache: &'static str) -> Finished {
     Finished {
         status,
         cache,
+        tier: (cache == "hit").then_some("memory"),
         bytes_sent: 1000,
         bytes_received: 10,
         duration: Duration::from_micros(300),
@@ -36,6 +37,9 @@ fn a_request_is_counted_by_site_class_and_cache() {
     has(&metrics, r#"foreland_requests_total{site="cdn",status="5xx",cache="miss"} 1"#);
     has(&metrics, r#"foreland_requests_total{site="cdn",status="none",cache="local"} 1"#);
     has(&metrics, r#"foreland_requests_total{site="cdn",status="2xx",cache="other"} 1"#);
+    has(&metrics, r#"foreland_cache_hits_total{site="cdn",tier="memory"} 2"#);
+    has(&metrics, r#"foreland_cache_hit_bytes_total{site="cdn",tier="memory"} 2000"#);
+    has(&metrics, r#"foreland_cache_hits_total{site="cdn",tier="disk"} 0"#);
     has(&metrics, r#"foreland_response_bytes_total{site="cdn"} 5000"#);
     has(&metrics, r#"foreland_request_bytes_total{site="cdn"} 50"#);
     has(&metrics, r#"foreland_request_duration_seconds_bucket{site="cdn",le="0.00025"} 0"#);
@@ -179,7 +183,11 @@ fn the_exposition_is_the_table() {
         for def in table::ALL.iter().filter(|def| def.kind != table::Kind::Histogram) {
             out.set(def, &vec!["x"; def.labels.len()], 1.0);
         }
+        out.durations(&table::DISK_READ, &["x"], Distribution::new(&[1_000], &[1, 2], 9_000));
     });
+    has(&metrics, r#"foreland_disk_read_seconds_bucket{disk="x",le="0.001"} 1"#);
+    has(&metrics, r#"foreland_disk_read_seconds_bucket{disk="x",le="+Inf"} 3"#);
+    has(&metrics, r#"foreland_disk_read_seconds_sum{disk="x"} 0.009"#);
     let text = text(&metrics);
     let declared = table::ALL.iter().copied().chain(table::PROCESS);
     let declared: BTreeSet<_> = declared.map(|def| format!("# TYPE {} {}", def.name, def.kind.word())).collect();

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -14,10 +15,10 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use smallvec::SmallVec;
 
 use super::file::{READ_LIMIT, Since, StoredFile};
-use super::format::{self, BLOCK, Defect, Undecoded};
+use super::format::{self, BLOCK, Decoded, Defect, Undecoded};
 use super::health::{Health, Kind, Transition};
 use super::index::Walked;
-use super::io::{Io, Stat};
+use super::io::{FileKind, Io, Stat};
 use super::keeper::Keeper;
 use super::pool::{Pool, PoolError};
 use super::space::{Limits, Space, units};
@@ -116,6 +117,9 @@ pub enum Phase {
 }
 
 impl Phase {
+    pub const ALL: [Phase; 6] =
+        [Phase::Away, Phase::Standby, Phase::Loading, Phase::Ready, Phase::Handed, Phase::Closed];
+
     /// A stable word, for the admin API.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -148,11 +152,27 @@ impl Wanted<'_> {
     }
 }
 
+/// A file whose head has been read.
+pub(super) struct Opened {
+    file: Arc<OwnedFd>,
+    pub(super) stat: Stat,
+    /// As much as has been read, from its beginning.
+    bytes: Vec<u8>,
+    pub(super) decoded: Decoded,
+}
+
 /// Why a file could not be opened as an object.
-enum Unopened {
+pub(super) enum Unopened {
     Missing,
-    Defect(Defect, u64),
+    Defect(Defect, Culprit),
     Io(io::Error),
+}
+
+/// The file that has a defect.
+struct Culprit {
+    inode: u64,
+    /// While it is open, its number is not given to another. `None`: it cannot be opened, for what it is.
+    _file: Option<Arc<OwnedFd>>,
 }
 
 impl From<io::Error> for Unopened {
@@ -227,6 +247,11 @@ impl Disk {
     /// Whether something new may be stored here.
     pub fn admits(&self) -> bool {
         matches!(self.phase(), Phase::Loading | Phase::Ready) && self.health.may_write()
+    }
+
+    /// Whether what has come whole may be stored here: of a disk that has been handed over, if it needs no other to go.
+    pub fn accepts(&self) -> bool {
+        matches!(self.phase(), Phase::Loading | Phase::Ready | Phase::Handed) && self.health.may_write()
     }
 
     /// The largest body that is kept, in bytes.
@@ -378,18 +403,52 @@ impl Disk {
             match self.open_once(id, began, tiers) {
                 // It may have been in the middle of being given another head.
                 Err(Unopened::Defect(Defect::Checksum, _)) if !tried => tried = true,
+                Err(Unopened::Defect(defect, culprit)) => {
+                    // Before anybody is told: who looks again, or stores anew, finds nothing.
+                    self.remove_damaged(id, culprit.inode, defect);
+                    return Err(Unopened::Defect(defect, culprit));
+                }
                 opened => return opened,
             }
         }
     }
 
     fn open_once(self: &Arc<Disk>, id: ObjectId, began: u64, tiers: Tiers) -> Result<Arc<Object>, Unopened> {
-        let file = Arc::new(self.io.open(&name(&id))?);
+        let Opened { file, stat, bytes, decoded } = self.open_head(id, READ_WHOLE)?;
+        let defect = |defect| Unopened::Defect(defect, Culprit { inode: stat.inode, _file: Some(file.clone()) });
+        let stored = StoredFile::new(self, file.clone(), decoded.state, &stat);
+        if stat.size == bytes.len() as u64 {
+            stored.check_whole(&bytes).map_err(defect)?;
+        } else if !stored.has_its_table()? {
+            return Err(defect(Defect::Checksum));
+        }
+        let stored = self.opened(id, stored);
+        let mut head = decoded.head;
+        (head.record.began, head.record.tiers) = (began, tiers);
+        self.correct(id, Some(stat.size));
+        Ok(Arc::new(Object::new(Arc::new(head), Body::Disk(stored))))
+    }
+
+    /// Opens an object's file and reads its head, with at least `first` bytes if there are that many. Blocks.
+    pub(super) fn open_head(&self, id: ObjectId, first: u64) -> Result<Opened, Unopened> {
+        let file = match self.io.open(&name(&id)) {
+            Ok(file) => Arc::new(file),
+            // What cannot be opened for what it is, like a link, is no error of the disk.
+            Err(e) => match self.io.stat_name(&name(&id)) {
+                Ok(stat) if stat.kind != FileKind::File => {
+                    return Err(Unopened::Defect(Defect::Magic, Culprit { inode: stat.inode, _file: None }));
+                }
+                _ => return Err(e.into()),
+            },
+        };
         let stat = self.io.stat(&file)?;
-        let mut bytes = vec![0; usize::try_from(stat.size.min(READ_WHOLE)).unwrap_or(0)];
+        let defect = |defect| Unopened::Defect(defect, Culprit { inode: stat.inode, _file: Some(file.clone()) });
+        if stat.kind != FileKind::File {
+            return Err(defect(Defect::Magic));
+        }
+        let mut bytes = vec![0; usize::try_from(stat.size.min(first)).unwrap_or(0)];
         let read = self.io.pread(&file, 0, &mut bytes)?;
         bytes.truncate(read);
-        let defect = |defect| Unopened::Defect(defect, stat.inode);
         let decoded = match format::decode(id, &bytes, stat.size) {
             Err(Undecoded::More(len)) => {
                 bytes.resize(len, 0);
@@ -399,24 +458,15 @@ impl Disk {
             }
             decoded => decoded,
         };
-        let decoded = match decoded {
-            Ok(decoded) => decoded,
+        match decoded {
+            Ok(decoded) => Ok(Opened { file: file.clone(), stat, bytes, decoded }),
             // Another process that uses the disk too, until it has handed it over, may be about to write it.
             Err(Undecoded::Defect(Defect::Length)) if self.phase() < Phase::Ready && is_new(&stat) => {
-                return Err(Unopened::Missing);
+                Err(Unopened::Missing)
             }
-            Err(Undecoded::Defect(what)) => return Err(defect(what)),
-            Err(Undecoded::More(_)) => return Err(defect(Defect::Length)),
-        };
-        let stored = StoredFile::new(self, file, decoded.state, &stat);
-        if stat.size == bytes.len() as u64 {
-            stored.check_whole(&bytes).map_err(defect)?;
+            Err(Undecoded::Defect(what)) => Err(defect(what)),
+            Err(Undecoded::More(_)) => Err(defect(Defect::Length)),
         }
-        let stored = self.opened(id, stored);
-        let mut head = decoded.head;
-        (head.record.began, head.record.tiers) = (began, tiers);
-        self.correct(id, Some(stat.size));
-        Ok(Arc::new(Object::new(Arc::new(head), Body::Disk(stored))))
     }
 
     /// Notes that a file is open.
@@ -460,11 +510,8 @@ impl Disk {
     fn unopened(self: &Arc<Disk>, id: ObjectId, why: Unopened) {
         match why {
             Unopened::Missing => self.correct(id, None),
-            Unopened::Defect(defect, inode) => {
-                self.stats.defect(defect);
-                warn!("{}: {id} is damaged ({}): removed", self.path().display(), defect.as_str());
-                self.remove_inode(id, inode);
-            }
+            // That is removed already.
+            Unopened::Defect(..) => {}
             Unopened::Io(e) => self.failed(Kind::Read, &e),
         }
     }
@@ -474,11 +521,20 @@ impl Disk {
         self.open.remove_if(id, |object| matches!(&object.body, Body::Disk(file) if file.inode() == inode));
     }
 
-    /// An open file has turned out to be damaged.
-    pub fn condemn(self: &Arc<Disk>, file: &StoredFile) {
+    /// An open file has turned out to be damaged: nobody finds it any more. Does not wait.
+    pub fn condemn(self: &Arc<Disk>, file: &Arc<StoredFile>, defect: Defect) {
         let (id, inode) = (file.id(), file.inode());
+        self.hide(id);
         self.vanished(&id, inode);
-        self.remove_inode(id, inode);
+        let (disk, held) = (self.clone(), file.clone());
+        let job = move || {
+            disk.remove_damaged(id, inode, defect);
+            disk.ended_removal(id);
+            drop(held);
+        };
+        if self.pool.try_write(job).is_err() {
+            self.ended_removal(id);
+        }
     }
 
     /// A file is closed. One that has been removed is freed by that, which takes its time.
@@ -561,6 +617,10 @@ impl Disk {
             bytes: state.used() * super::space::UNIT,
             capacity: settings.size,
             max_object: settings.max_object,
+            max_objects: settings.max_objects,
+            min_free: settings.min_free,
+            evictions: self.stats.evictions.load(Ordering::Relaxed),
+            spilling: self.stats.spilling.load(Ordering::Relaxed),
             index_memory: state.index.memory() as u64,
             open_files: self.open.len() as u64,
             complete: state.is_complete(),

@@ -11,7 +11,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use log::warn;
 use pingora::{Error, ErrorType, Result};
 
 use super::format::{BLOCK, Defect, State, check_block};
@@ -123,6 +122,7 @@ impl StoredFile {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
+        self.look_for_changes();
         if let Some(bytes) = self.read_in_place(&range) {
             return bytes.map_err(|failure| self.failed(failure));
         }
@@ -154,9 +154,7 @@ impl StoredFile {
     /// It cannot be had, or is not what was stored: then the object is gone.
     pub async fn window(self: &Arc<Self>, range: Range<u64>) -> Result<Range<u64>> {
         let window = range.start..range.end.min(range.start.saturating_add(WINDOW));
-        if self.since() == Since::Changed {
-            self.checked.iter().for_each(|word| word.store(0, Ordering::Relaxed));
-        }
+        self.look_for_changes();
         let in_file = self.in_file(&window);
         let checked = self.is_checked(&window);
         if checked && self.disk.io.resident(&self.file, in_file) == Residency::Yes {
@@ -172,6 +170,13 @@ impl StoredFile {
     pub fn in_file(&self, range: &Range<u64>) -> Range<u64> {
         let offset = self.state.layout.body_offset();
         offset + range.start..offset + range.end
+    }
+
+    /// What has been checked before somebody wrote to the file has to be checked again.
+    fn look_for_changes(&self) {
+        if self.since() == Since::Changed {
+            self.checked.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        }
     }
 
     fn is_checked(&self, range: &Range<u64>) -> bool {
@@ -272,11 +277,32 @@ impl StoredFile {
             bytes.get(range.start as usize..range.end as usize).ok_or(Defect::Length)
         };
         let all = 0..self.len();
-        match self.check(&all, slice(self.in_file(&all))?, slice(self.table_of(&all))?) {
+        let table = slice(self.table_of(&all))?;
+        if crc32fast::hash(table) != self.state.table_crc {
+            return Err(Defect::Checksum);
+        }
+        match self.check(&all, slice(self.in_file(&all))?, table) {
             Ok(()) => Ok(()),
             Err(Failure::Defect(defect)) => Err(defect),
             Err(_) => Err(Defect::Malformed),
         }
+    }
+
+    /// Whether the table is the one that belongs to the head: its entries are believed from then on. Blocks.
+    pub fn has_its_table(&self) -> io::Result<bool> {
+        let Range { start: mut at, end } = self.table_of(&(0..self.len()));
+        let (mut hasher, mut buffer) = (crc32fast::Hasher::new(), vec![0; BLOCK as usize]);
+        while at < end {
+            // At most a block, which is a usize.
+            let wanted = (end - at).min(BLOCK) as usize;
+            let read = self.disk.io.pread(&self.file, at, &mut buffer[..wanted])?;
+            hasher.update(&buffer[..read]);
+            if read < wanted {
+                return Ok(false);
+            }
+            at += read as u64;
+        }
+        Ok(hasher.finalize() == self.state.table_crc)
     }
 
     fn check(&self, span: &Range<u64>, body: &[u8], table: &[u8]) -> std::result::Result<(), Failure> {
@@ -312,9 +338,7 @@ impl StoredFile {
     fn failed(self: &Arc<Self>, failure: Failure) -> Box<Error> {
         let why = match failure {
             Failure::Defect(defect) => {
-                self.disk.stats.defect(defect);
-                warn!("{}: {} is damaged ({}): removed", self.disk.io.path().display(), self.id(), defect.as_str());
-                self.disk.condemn(self);
+                self.disk.condemn(self, defect);
                 format!("a stored object is damaged: {}", defect.as_str())
             }
             Failure::Io(e) => {

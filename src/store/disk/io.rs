@@ -124,7 +124,8 @@ impl Io {
     }
 
     fn open_for(&self, name: &Path, access: OFlags) -> io::Result<OwnedFd> {
-        let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        // Opening a pipe that somebody has put there would wait for its other end.
+        let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let open = |root: &Root, flags| rustix::fs::openat(&root.dir, name, flags, Mode::empty());
         self.with(Op::Open, |root| match open(root, flags | OFlags::NOATIME) {
             // Only the file's owner may leave the time of access alone.
@@ -192,7 +193,14 @@ impl Io {
             }
         }
         if let Some(from) = &temp.name {
-            making(&root, name.parent(), || rustix::fs::renameat(&temp.root.dir, from, &root.dir, name))?;
+            let rename = || making(&root, name.parent(), || rustix::fs::renameat(&temp.root.dir, from, &root.dir, name));
+            match rename() {
+                Err(Errno::ISDIR) => {
+                    self.remove_folder(&root, name)?;
+                    rename()?;
+                }
+                renamed => renamed?,
+            }
         }
         temp.name = None;
         Ok(temp.file.clone())
@@ -268,9 +276,26 @@ impl Io {
         Ok(retry_on_intr(|| rustix::fs::fdatasync(&file))?)
     }
 
-    /// Removes a file. `ENOENT` where there is none.
+    /// Removes a file, or whatever else somebody has put in its place. `ENOENT` where there is none.
     pub fn unlink(&self, name: &Path) -> io::Result<()> {
-        self.with(Op::Unlink, |root| rustix::fs::unlinkat(&root.dir, name, AtFlags::empty()))
+        self.before(Op::Unlink)?;
+        let root = self.root()?;
+        match retry_on_intr(|| rustix::fs::unlinkat(&root.dir, name, AtFlags::empty())) {
+            Err(Errno::ISDIR) => self.remove_folder(&root, name),
+            other => Ok(other?),
+        }
+    }
+
+    /// Removes a folder that stands where a file belongs. One that is not empty is nothing of ours: it is put among the
+    /// temporary files, for somebody to look at.
+    fn remove_folder(&self, root: &Root, name: &Path) -> io::Result<()> {
+        match retry_on_intr(|| rustix::fs::unlinkat(&root.dir, name, AtFlags::REMOVEDIR)) {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                self.under_new_name(root, |aside| rustix::fs::renameat(&root.dir, name, &root.dir, aside))?;
+                Ok(())
+            }
+            other => Ok(other?),
+        }
     }
 
     /// Removes a folder that is empty.

@@ -35,6 +35,9 @@ const SNAPSHOT_EVERY: Duration = Duration::from_secs(600);
 /// Entries of the index that are handed out or taken in under one lock.
 const PAGE: usize = 1024;
 
+/// The share of a disk that a process which hands it over may still take for what it is about to store.
+const SPARE_SHARE: u64 = 64;
+
 /// How long what is being written may take at the end.
 pub(super) const DRAIN: Duration = Duration::from_secs(5);
 
@@ -109,7 +112,6 @@ impl Disk {
             self.failed(Kind::Write, &e);
             return Ok(None);
         }
-        self.measure();
         match (self.lock(), begin) {
             (Ok(true), _) => self.enter(Phase::Loading),
             (Ok(false), Begin::Upgrade) => self.enter(Phase::Standby),
@@ -122,7 +124,7 @@ impl Disk {
             }
         }
         if self.phase() == Phase::Loading {
-            self.recall_state();
+            self.believe_state();
         }
         Ok(Marks::read(&self.io))
     }
@@ -138,7 +140,7 @@ impl Disk {
         let since = created();
         match self.phase() {
             Phase::Loading => self.load(false),
-            Phase::Standby => self.stand_by(since),
+            Phase::Standby => self.stand_by(since, marks),
             _ => {}
         }
         let (mut saved, mut looked) = (Instant::now(), Instant::now());
@@ -270,7 +272,7 @@ impl Disk {
     // ---- room
 
     /// Looks how much the file system has room for.
-    fn measure(&self) {
+    pub(super) fn measure(&self) {
         let Ok(room) = self.io.free_space() else { return };
         let min_free = self.settings.lock().unwrap_or_else(PoisonError::into_inner).min_free;
         let (free, min_free) = (room.free / UNIT, min_free.div_ceil(UNIT));
@@ -297,7 +299,7 @@ impl Disk {
         drop(self.reserve(0, 0));
     }
 
-    fn probe(self: &Arc<Disk>) {
+    pub(super) fn probe(self: &Arc<Disk>) {
         if self.phase() == Phase::Away {
             return;
         }
@@ -413,12 +415,13 @@ impl Disk {
     }
 
     /// Waits for the process that has the disk to hand it over; then, for it to be gone.
-    fn stand_by(self: &Arc<Disk>, since: u64) {
+    fn stand_by(self: &Arc<Disk>, since: u64, marks: &Marks) {
         loop {
             match self.lock() {
                 // It has gone, whatever it has written down.
                 Ok(true) => {
-                    self.recall_state();
+                    self.believe_state();
+                    self.take_marks_over(marks);
                     self.enter(Phase::Loading);
                     return self.load(true);
                 }
@@ -429,7 +432,10 @@ impl Disk {
                 return;
             }
         }
-        self.recall_state();
+        if let Some(units) = self.recall_state() {
+            self.space.lock().take_over(units);
+        }
+        self.take_marks_over(marks);
         self.enter(Phase::Loading);
         info!("{}: taken over", self.path().display());
         // What it still had to write comes to its end with it.
@@ -442,10 +448,19 @@ impl Disk {
                 self.squeeze();
             }
         }
+        // As for what it has invalidated.
+        self.take_marks_over(marks);
         let _ = self.io.rename(Path::new(INDEX), Path::new(OLD_INDEX));
         if walk::walk(self) {
             walk::clear_temporary(self);
             self.ready();
+        }
+    }
+
+    /// Learns of what another process has invalidated.
+    fn take_marks_over(&self, marks: &Marks) {
+        if let Some(counts) = Marks::read(&self.io) {
+            marks.catch_up(&counts);
         }
     }
 
@@ -504,6 +519,10 @@ impl Disk {
 
     fn save_state(&self) {
         let units = self.space.lock().index.units();
+        self.write_state(units);
+    }
+
+    fn write_state(&self, units: u64) {
         if self.keeper.written.swap(units, Ordering::Relaxed) == units {
             return;
         }
@@ -521,11 +540,16 @@ impl Disk {
         }
     }
 
-    fn recall_state(&self) {
+    fn recall_state(&self) -> Option<u64> {
         let mut units = [0; 8];
-        let Ok(file) = self.io.open(Path::new(STATE)) else { return };
-        if let Ok(8) = self.io.pread(&file, 0, &mut units) {
-            self.space.lock().believe(u64::from_le_bytes(units));
+        let file = self.io.open(Path::new(STATE)).ok()?;
+        let read = self.io.pread(&file, 0, &mut units).ok()?;
+        (read == units.len()).then(|| u64::from_le_bytes(units))
+    }
+
+    fn believe_state(&self) {
+        if let Some(units) = self.recall_state() {
+            self.space.lock().believe(units);
         }
     }
 
@@ -538,7 +562,12 @@ impl Disk {
         }
         self.enter(Phase::Handed);
         self.credit_hits();
-        self.save_state();
+        let units = {
+            let mut state = self.space.lock();
+            let spare = state.limits().size / SPARE_SHARE;
+            state.hand_over(spare)
+        };
+        self.write_state(units);
         if let Err(e) = self.save(false) {
             warn!("{}: writing down what there is: {e}", self.path().display());
         }

@@ -55,6 +55,13 @@ impl Marks {
         }
     }
 
+    /// Takes in what another process has counted meanwhile, as a disk's file has it.
+    pub fn catch_up(&self, counts: &[u64]) {
+        for (own, other) in self.counts.iter().zip(counts) {
+            own.fetch_max(*other, Ordering::AcqRel);
+        }
+    }
+
     /// Writes a disk's file anew. Blocks.
     pub fn write(&self, io: &Io) -> std::io::Result<()> {
         let bytes: Vec<u8> =
@@ -74,3 +81,7 @@ impl Marks {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "marks_tests.rs"]
+mod tests;

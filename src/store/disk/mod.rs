@@ -10,6 +10,7 @@ mod file;
 mod format;
 mod health;
 mod index;
+mod inspect;
 mod io;
 mod keeper;
 mod marks;
@@ -19,6 +20,8 @@ mod snapshot;
 mod space;
 mod spill;
 mod stats;
+#[cfg(test)]
+pub mod testing;
 mod walk;
 mod writing;
 
@@ -32,8 +35,10 @@ pub use disk::{Disk, Phase, Wanted};
 pub use file::StoredFile;
 pub use format::Defect;
 pub use health::{Cause, Kind};
+pub use inspect::{Seen, Variants};
 pub use keeper::Begin;
 pub use marks::Marks;
+pub use pool::{Load, PoolError};
 pub use spill::Spill;
 pub use stats::{READ_BUCKETS, Refused};
 
@@ -72,6 +77,13 @@ pub struct Usage {
     pub bytes: u64,
     pub capacity: u64,
     pub max_object: u64,
+    /// `None`: no limit.
+    pub max_objects: Option<u64>,
+    /// Bytes that are left free on the file system.
+    pub min_free: u64,
+    pub evictions: u64,
+    /// Bodies that are on their way to the disk while they come.
+    pub spilling: u64,
     /// Bytes that the index takes in memory.
     pub index_memory: u64,
     pub open_files: u64,
@@ -111,6 +123,8 @@ impl Disks {
             {
                 disk.failed(Kind::Write, &e);
             }
+            // All that is to be there from the beginning is, and what was there before is believed to be.
+            disk.measure();
             disk.keep(&marks).map_err(|e| format!("{}: {e}", disk.path().display()))?;
         }
         Ok(Disks { disks, marks })
@@ -135,6 +149,12 @@ impl Disks {
                 best.map(|place| &place.disk)
             }
         }
+    }
+
+    /// The same by the settings alone: of the disk that an object would belong to.
+    pub fn settings_of<'a>(settings: &'a [DiskTier], id: &ObjectId) -> Option<&'a DiskTier> {
+        let score = |settings: &DiskTier| score(seed(settings), settings.size as f64, id);
+        settings.iter().max_by(|a, b| score(a).total_cmp(&score(b)))
     }
 
     /// An object was of use.
@@ -229,13 +249,17 @@ impl Disks {
 
 impl Place {
     fn score(&self, id: &ObjectId) -> f64 {
-        let low = u64::from_le_bytes(std::array::from_fn(|i| id.0[8 + i]));
-        let high = u64::from_le_bytes(std::array::from_fn(|i| id.0[i]));
-        let hash = mixed(mixed(low ^ self.seed) ^ high);
-        // 53 bits: a number above 0 and below 1.
-        let fraction = ((hash >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-        -self.size / fraction.ln()
+        score(self.seed, self.size, id)
     }
+}
+
+fn score(seed: u64, size: f64, id: &ObjectId) -> f64 {
+    let low = u64::from_le_bytes(std::array::from_fn(|i| id.0[8 + i]));
+    let high = u64::from_le_bytes(std::array::from_fn(|i| id.0[i]));
+    let hash = mixed(mixed(low ^ seed) ^ high);
+    // 53 bits: a number above 0 and below 1.
+    let fraction = ((hash >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+    -size / fraction.ln()
 }
 
 /// The finaliser of SplitMix64: each bit of the result depends on all.
@@ -262,3 +286,6 @@ fn nanos_since_epoch() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

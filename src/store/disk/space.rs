@@ -40,14 +40,17 @@ pub struct State {
     coming: u64,
     /// Of those units, the ones that have been written already.
     written: u64,
-    /// Units of files that are being removed.
+    /// Units of files that are being removed, and how many they are.
     leaving: u64,
+    going: u64,
     /// Units of files that have been removed, but are still being read, and of those that cannot be removed.
     pinned: u64,
     /// Units that were there before the last stop and that the walk has yet to come upon.
     believed: u64,
     /// A bit for each folder of objects that there is, or may be.
     folders: [u64; 4],
+    /// Units that the process which handed the disk over may have taken since, or may still take.
+    elsewhere: u64,
     /// All that is on the disk is in the index.
     complete: bool,
     limits: Limits,
@@ -107,12 +110,12 @@ impl State {
     fn fixed_with(&self, more: u64, objects: u64) -> u64 {
         let folders: u64 = self.folders.iter().map(|bits| u64::from(bits.count_ones())).sum();
         let beside = units(objects * BESIDE) + folders + units(marks::FILE_LEN) + FEW;
-        self.believed + self.reserved + self.pinned + beside + more
+        self.believed + self.elsewhere + self.reserved + self.pinned + beside + more
     }
 
-    /// The units in use that are on the file system: what is reserved has yet to be written.
+    /// The units in use that are on the file system, at least: what is reserved has yet to be written.
     pub fn on_disk(&self) -> u64 {
-        self.used() - (self.reserved - self.written)
+        self.used() - (self.reserved - self.written) - self.elsewhere
     }
 
     /// There is a folder for objects whose names begin so.
@@ -130,13 +133,21 @@ impl State {
         self.limits.size < SMALL
     }
 
-    /// Adds objects to the index that were there before; some of what is believed is known by that.
+    /// Adds objects to the index that were there before: some of what is believed is known by that. What was not even
+    /// believed counted for somebody else's when the file system was asked for its room.
     pub fn learn<T>(&mut self, add: impl FnOnce(&mut Index) -> T) -> T {
         let before = self.index.units();
         let result = add(&mut self.index);
         let more = self.index.units().saturating_sub(before);
+        self.limits.ceiling = self.limits.ceiling.saturating_add(more.saturating_sub(self.believed));
         self.believed = self.believed.saturating_sub(more);
         result
+    }
+
+    /// The units in use without what is beside the files.
+    #[cfg(test)]
+    pub fn of_files(&self) -> u64 {
+        self.index.units() + self.reserved + self.leaving + self.pinned
     }
 
     /// Objects that are there or being written.
@@ -161,7 +172,7 @@ impl State {
     pub fn set_complete(&mut self, complete: bool) {
         self.complete = complete;
         if complete {
-            self.believed = 0;
+            (self.believed, self.elsewhere) = (0, 0);
         }
     }
 
@@ -179,6 +190,20 @@ impl State {
     fn no_room(&self) -> NoRoom {
         let nothing_fits = self.fixed_with(1, self.coming + 1) > self.limit();
         if nothing_fits && self.limits.ceiling < self.limits.size { NoRoom::Full } else { NoRoom::Busy }
+    }
+
+    /// Another process has the disk now: this one takes no more than so many units beyond what it has reserved. Returns
+    /// what it has in use by then, at most.
+    pub fn hand_over(&mut self, spare: u64) -> u64 {
+        let used = self.used();
+        let spare = spare.min(self.limit().saturating_sub(used));
+        self.limits.size = self.limits.size.min(used + spare);
+        self.index.units() + self.reserved + self.leaving + self.pinned + spare
+    }
+
+    /// What is in the index is of a process that may have so many units in use.
+    pub fn take_over(&mut self, units: u64) {
+        self.elsewhere = units.saturating_sub(self.index.units());
     }
 
     fn limit(&self) -> u64 {
@@ -203,8 +228,10 @@ impl Space {
             coming: 0,
             written: 0,
             leaving: 0,
+            going: 0,
             pinned: 0,
             believed: 0,
+            elsewhere: 0,
             folders: [0; 4],
             complete: false,
             limits,
@@ -230,7 +257,7 @@ impl Space {
     ) -> Result<Reserved, NoRoom> {
         loop {
             let mut state = self.lock();
-            if state.used_with(units, objects) <= state.limit() && !state.is_crowded(objects) {
+            if state.used_with(units, objects) <= state.limit() && !state.is_crowded(objects + state.going) {
                 return Ok(self.reserved(&mut state, units, objects));
             }
             if units > 0 && state.fixed_with(units, state.coming + objects) > state.limit() {
@@ -251,7 +278,7 @@ impl Space {
                 }
                 continue;
             }
-            if state.excess(units, objects) > 0 || state.is_crowded(objects) || state.leaving == 0 {
+            if state.excess(units, objects) > 0 || state.is_crowded(objects) || state.going == 0 {
                 return Err(state.no_room());
             }
             // What others are removing will do.
@@ -285,6 +312,7 @@ impl Space {
     /// Units that an object had, which go once its file is closed.
     pub fn doom(self: &Arc<Space>, state: &mut State, units: u32) -> Doomed {
         state.leaving += u64::from(units);
+        state.going += 1;
         Doomed { space: self.clone(), units: u64::from(units), pinned: false }
     }
 }
@@ -366,8 +394,10 @@ impl Doomed {
         }
         let mut state = self.space.lock();
         state.leaving -= self.units;
+        state.going -= 1;
         state.pinned += self.units;
         drop(state);
+        self.space.freed.notify_all();
         self.pinned = true;
         self
     }
@@ -380,6 +410,7 @@ impl Drop for Doomed {
             state.pinned -= self.units;
         } else {
             state.leaving -= self.units;
+            state.going -= 1;
         }
         drop(state);
         self.space.freed.notify_all();

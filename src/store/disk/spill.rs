@@ -4,6 +4,7 @@
 //! from the file, which has no name until it is whole.
 
 use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -35,6 +36,8 @@ pub struct Spill {
     table: Mutex<TableBuilder>,
     /// Only for the one who writes.
     writer: Mutex<Option<Target>>,
+    /// It counts as one that is under way.
+    counted: AtomicBool,
 }
 
 struct Target {
@@ -46,6 +49,7 @@ impl Spill {
     /// Begins; the file is created with the first write.
     pub fn begin(disk: &Arc<Disk>, key: ObjectKey, head: &Head, expected: Option<u64>) -> Arc<Spill> {
         let id = key.id();
+        disk.stats.spilling.fetch_add(1, Ordering::Relaxed);
         Arc::new(Spill {
             disk: disk.clone(),
             id,
@@ -54,6 +58,7 @@ impl Spill {
             file: OnceLock::new(),
             table: Mutex::default(),
             writer: Mutex::new(None),
+            counted: AtomicBool::new(true),
         })
     }
 
@@ -202,9 +207,17 @@ impl Spill {
 
     /// The disk takes too little for the fill to wait for it.
     pub fn too_slow(&self) {
+        self.over();
         self.disk.refuse(Refused::Busy);
         self.disk.be_stuck(SLOW_FOR);
         self.disk.failed(Kind::Write, &io::ErrorKind::TimedOut.into());
+    }
+
+    /// Nothing more goes to the disk, or it is all there; whoever is behind may read on.
+    pub fn over(&self) {
+        if self.counted.swap(false, Ordering::Relaxed) {
+            self.disk.stats.spilling.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, TableBuilder> {
@@ -218,6 +231,7 @@ impl Spill {
 
 impl Drop for Spill {
     fn drop(&mut self) {
+        self.over();
         // Closing what was never named frees its blocks, which takes its time.
         let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let file = self.file.take();

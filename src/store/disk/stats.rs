@@ -44,6 +44,8 @@ pub struct Stats {
     pub stored: AtomicU64,
     /// Objects opened from the disk, rather than found open.
     pub opened: AtomicU64,
+    /// Bodies that are on their way to the disk while they come.
+    pub spilling: AtomicU64,
     refused: [AtomicU64; Refused::ALL.len()],
     defects: [AtomicU64; Defect::ALL.len()],
     reads: [AtomicU64; READ_BUCKETS.len() + 1],

@@ -28,6 +28,9 @@ pub fn walk(disk: &Arc<Disk>) -> bool {
         if !walk_folder(disk, folder, &mut found) {
             return false;
         }
+        // It may take long.
+        disk.measure();
+        disk.probe();
     }
     // The newest first: each comes before those that came.
     found.sort_unstable_by_key(|(modified, _)| std::cmp::Reverse(*modified));

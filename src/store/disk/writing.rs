@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use log::warn;
 
 use super::disk::{Disk, PendingWrite, Phase, SHARDS, folder, name};
 use super::file::{Since, StoredFile};
-use super::format::{self, Layout, State, TableBuilder};
+use super::format::{self, Defect, Layout, State, TableBuilder};
 use super::health::Kind;
-use super::io::Temp;
+use super::io::{FileKind, Temp};
 use super::pool::PoolError;
 use super::space::{Doomed, NoRoom, Reserved, units};
 use super::stats::Refused;
@@ -127,7 +128,7 @@ impl Disk {
     /// Notes that an object is about to be written; whether there is room for it among those that are.
     fn begin_write(&self, id: ObjectId, object: &Arc<Object>) -> bool {
         let len = object.body.len();
-        if !self.admits() {
+        if !self.accepts() {
             return false;
         }
         if self.pending_bytes.fetch_add(len, Ordering::Relaxed) + len > PENDING_MAX {
@@ -414,6 +415,9 @@ impl Disk {
             Err(e) => return Err(e.into()),
         };
         let stat = self.io.stat(&file)?;
+        if stat.kind != FileKind::File {
+            return Err(Unwritten::Outdated);
+        }
         let Some((old, state)) = self.read_head(id, &file, stat.size)? else { return Err(Unwritten::Outdated) };
         if old.record.id != head.record.id || !current() {
             return Err(Unwritten::Outdated);
@@ -598,15 +602,27 @@ impl Disk {
         }
     }
 
-    /// Removes a damaged file, unless it has been replaced meanwhile. Does not wait.
-    pub(super) fn remove_inode(self: &Arc<Disk>, id: ObjectId, inode: u64) {
-        let disk = self.clone();
-        let job = move || match disk.io.stat_name(&name(&id)) {
-            Ok(stat) if stat.inode == inode => disk.take_out(id),
-            _ => {}
+    /// Nobody finds an object until [`Disk::ended_removal`].
+    pub(super) fn hide(&self, id: ObjectId) {
+        *self.shard(&id).removals.entry(id).or_insert(0) += 1;
+    }
+
+    /// Removes a damaged file, unless it has been replaced meanwhile. Blocks; the caller has it open, so that no other has
+    /// its number.
+    pub(super) fn remove_damaged(self: &Arc<Disk>, id: ObjectId, inode: u64, defect: Defect) {
+        let removal = {
+            // What the name is of, and what the index has, change together.
+            let _alone = self.file_lock(&id);
+            match self.io.stat_name(&name(&id)) {
+                Ok(stat) if stat.inode == inode => self.begin_removal(id),
+                // Somebody else has seen to it.
+                _ => return,
+            }
         };
-        if self.pool.try_write(job).is_err() {
-            self.remove_later(id, None);
+        self.stats.defect(defect);
+        warn!("{}: {id} is damaged ({}): removed", self.path().display(), defect.as_str());
+        if let Some(doomed) = removal {
+            self.end_removal(id, doomed);
         }
     }
 

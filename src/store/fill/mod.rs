@@ -210,6 +210,7 @@ impl Fill {
             let outgrown = !state.oversize && self.outgrows(&state, full);
             if outgrown {
                 state.outgrow();
+                state.spill_is_over();
             }
             if state.oversize {
                 state.drop_laggards();
@@ -298,6 +299,7 @@ impl Fill {
                 self.let_go(&mut state);
             } else {
                 spilling.failed = true;
+                spilling.spill.over();
             }
         }
         if well {
@@ -402,6 +404,7 @@ impl Fill {
             if state.phase == Phase::Running {
                 state.phase = if complete { Phase::Complete } else { Phase::Failed };
             }
+            state.spill_is_over();
         }
         self.changed.notify_waiters();
     }
@@ -469,6 +472,12 @@ impl Drop for Fill {
 }
 
 impl State {
+    fn spill_is_over(&self) {
+        if let Some(spilling) = &self.spill {
+            spilling.spill.over();
+        }
+    }
+
     /// From now on, chunks go as soon as every reader has them. What is held until now, each reader may still have.
     fn outgrow(&mut self) {
         self.oversize = true;

@@ -218,6 +218,27 @@ impl Edge {
         Edge::spawn(Arc::clone(&self.place), &["--upgrade"], self.token.clone())
     }
 
+    /// Starts the binary once more on the same files and ports, where the process before has ended. Does not wait for it.
+    pub fn again(&self) -> Edge {
+        Edge::spawn(Arc::clone(&self.place), &[], self.token.clone())
+    }
+
+    /// Ends the process as an operator does, and starts another on the same files and ports.
+    pub async fn restart(&self) -> Edge {
+        self.signal(Signal::TERM);
+        let status = self.wait_exit().await;
+        assert!(status.success(), "{status}");
+        let next = self.again();
+        next.wait_ready().await;
+        next
+    }
+
+    /// Ends the process as a power cut of its own: it has no say in it.
+    pub async fn kill(&self) {
+        self.signal(Signal::KILL);
+        self.wait_exit().await;
+    }
+
     /// Waits until `/readyz` says ready and the listener accepts; panics where the process ends instead.
     pub async fn wait_ready(&self) {
         eventually("the edge to be ready", async || {
