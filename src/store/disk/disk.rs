@@ -356,7 +356,7 @@ impl Disk {
         if pending.removals.contains_key(&id) {
             return None;
         }
-        Some(self.space.lock().index.walked(id, units))
+        Some(self.space.lock().learn(|index| index.walked(id, units)))
     }
 
     /// Lets the disk alone for a while. Blocks.
@@ -498,7 +498,10 @@ impl Disk {
             match (there, state.index.get(id)) {
                 (None, Some(_)) => _ = state.index.remove(id),
                 (Some(units), Some(known)) if units != known => _ = state.index.resize(id, units),
-                (Some(units), None) if !pending.removals.contains_key(&id) => _ = state.index.insert(id, units),
+                (Some(units), None) if !pending.removals.contains_key(&id) => {
+                    state.add_folder(id.0[0]);
+                    state.learn(|index| index.insert(id, units));
+                }
                 _ => {}
             }
         });

@@ -298,6 +298,11 @@ impl Io {
         }
     }
 
+    /// Removes a folder that is empty.
+    pub fn rmdir(&self, name: &Path) -> io::Result<()> {
+        self.with(Op::Unlink, |root| rustix::fs::unlinkat(&root.dir, name, AtFlags::REMOVEDIR))
+    }
+
     /// Gives a file another name, at once in the place of what was there.
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.with(Op::Publish, |root| rustix::fs::renameat(&root.dir, from, &root.dir, to))

@@ -112,7 +112,6 @@ impl Disk {
             self.failed(Kind::Write, &e);
             return Ok(None);
         }
-        self.measure();
         match (self.lock(), begin) {
             (Ok(true), _) => self.enter(Phase::Loading),
             (Ok(false), Begin::Upgrade) => self.enter(Phase::Standby),
@@ -210,9 +209,7 @@ impl Disk {
 
     fn lose_all(&self) {
         self.close_all();
-        let mut state = self.space.lock();
-        state.set_complete(false);
-        state.index = super::index::Index::new();
+        self.space.lock().forget();
     }
 
     /// A folder that is ours to use, if nobody else has it.
@@ -275,13 +272,13 @@ impl Disk {
     // ---- room
 
     /// Looks how much the file system has room for.
-    fn measure(&self) {
+    pub(super) fn measure(&self) {
         let Ok(room) = self.io.free_space() else { return };
         let min_free = self.settings.lock().unwrap_or_else(PoisonError::into_inner).min_free;
         let (free, min_free) = (room.free / UNIT, min_free.div_ceil(UNIT));
         let mut state = self.space.lock();
-        let used = state.used();
-        state.limits_mut().ceiling = (used + free).saturating_sub(min_free);
+        let ours = state.on_disk();
+        state.limits_mut().ceiling = (ours + free).saturating_sub(min_free);
     }
 
     /// The file system says that it is full: it may be something else than bytes that it lacks, and less will do.
@@ -302,7 +299,7 @@ impl Disk {
         drop(self.reserve(0, 0));
     }
 
-    fn probe(self: &Arc<Disk>) {
+    pub(super) fn probe(self: &Arc<Disk>) {
         if self.phase() == Phase::Away {
             return;
         }
@@ -401,6 +398,9 @@ impl Disk {
         if !clean && !walk::walk(self) {
             return;
         }
+        if clean {
+            walk::note_folders(self);
+        }
         walk::clear_temporary(self);
         self.ready();
     }
@@ -485,7 +485,8 @@ impl Disk {
             decoder.block(&block[..read], &mut entries).map_err(defect)?;
             for page in entries.chunks(PAGE) {
                 let mut state = self.space.lock();
-                page.iter().for_each(|entry| state.index.restore(*entry));
+                page.iter().for_each(|entry| state.add_folder(entry.id.0[0]));
+                state.learn(|index| page.iter().for_each(|entry| index.restore(*entry)));
             }
         }
         Ok(clean)

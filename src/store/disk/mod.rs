@@ -123,6 +123,8 @@ impl Disks {
             {
                 disk.failed(Kind::Write, &e);
             }
+            // All that is to be there from the beginning is, and what was there before is believed to be.
+            disk.measure();
             disk.keep(&marks).map_err(|e| format!("{}: {e}", disk.path().display()))?;
         }
         Ok(Disks { disks, marks })

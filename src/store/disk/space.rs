@@ -16,8 +16,12 @@ pub const UNIT: u64 = 4096;
 /// Bytes that an object takes beside its file: an entry in its folder and in the snapshot.
 const BESIDE: u64 = 128;
 
-/// Folders that objects are spread over.
-const FOLDERS: u64 = 256;
+/// Units of what is beside all objects, but for the invalidation counters: the folder itself and the small files in it.
+const FEW: u64 = 4;
+
+/// On a disk of fewer units than this, which are 64 MiB, folders that have become empty are removed: all 256 of them
+/// would be a considerable part of it.
+const SMALL: u64 = 16 * 1024;
 
 /// How long a writer waits for room that others are about to free.
 const FREED_SOON: Duration = Duration::from_secs(2);
@@ -34,12 +38,17 @@ pub struct State {
     /// Units and objects reserved for what is being written.
     reserved: u64,
     coming: u64,
-    /// Units of files that are being removed.
+    /// Of those units, the ones that have been written already.
+    written: u64,
+    /// Units of files that are being removed, and how many they are.
     leaving: u64,
+    going: u64,
     /// Units of files that have been removed, but are still being read, and of those that cannot be removed.
     pinned: u64,
-    /// What the index had before the last stop, while a walk has not yet said what there is.
+    /// Units that were there before the last stop and that the walk has yet to come upon.
     believed: u64,
+    /// A bit for each folder of objects that there is, or may be.
+    folders: [u64; 4],
     /// Units that the process which handed the disk over may have taken since, or may still take.
     elsewhere: u64,
     /// All that is on the disk is in the index.
@@ -71,6 +80,7 @@ pub struct Reserved {
     space: Arc<Space>,
     units: u64,
     objects: u64,
+    written: u64,
 }
 
 /// Units of a file that is being removed, until this is dropped: when it has no name, and nobody reads it any more.
@@ -93,9 +103,45 @@ impl State {
 
     /// The same with so many more units and objects.
     fn used_with(&self, more: u64, objects: u64) -> u64 {
-        let objects = self.objects() + objects;
-        let beside = units(objects * BESIDE) + objects.min(FOLDERS) + units(marks::FILE_LEN) + 4;
-        self.index.units().max(self.believed) + self.reserved + self.leaving + self.pinned + self.elsewhere + beside + more
+        self.fixed_with(more, self.objects() + objects) + self.index.units() + self.leaving
+    }
+
+    /// The units in use that no eviction frees, with so many more, beside so many objects.
+    fn fixed_with(&self, more: u64, objects: u64) -> u64 {
+        let folders: u64 = self.folders.iter().map(|bits| u64::from(bits.count_ones())).sum();
+        let beside = units(objects * BESIDE) + folders + units(marks::FILE_LEN) + FEW;
+        self.believed + self.elsewhere + self.reserved + self.pinned + beside + more
+    }
+
+    /// The units in use that are on the file system, at least: what is reserved has yet to be written.
+    pub fn on_disk(&self) -> u64 {
+        self.used() - (self.reserved - self.written) - self.elsewhere
+    }
+
+    /// There is a folder for objects whose names begin so.
+    pub fn add_folder(&mut self, byte: u8) {
+        self.folders[usize::from(byte / 64)] |= 1 << (byte % 64);
+    }
+
+    /// There is none.
+    pub fn remove_folder(&mut self, byte: u8) {
+        self.folders[usize::from(byte / 64)] &= !(1 << (byte % 64));
+    }
+
+    /// Whether empty folders are too many to be left alone.
+    pub fn is_small(&self) -> bool {
+        self.limits.size < SMALL
+    }
+
+    /// Adds objects to the index that were there before: some of what is believed is known by that. What was not even
+    /// believed counted for somebody else's when the file system was asked for its room.
+    pub fn learn<T>(&mut self, add: impl FnOnce(&mut Index) -> T) -> T {
+        let before = self.index.units();
+        let result = add(&mut self.index);
+        let more = self.index.units().saturating_sub(before);
+        self.limits.ceiling = self.limits.ceiling.saturating_add(more.saturating_sub(self.believed));
+        self.believed = self.believed.saturating_sub(more);
+        result
     }
 
     /// The units in use without what is beside the files.
@@ -132,7 +178,18 @@ impl State {
 
     /// Units that were in use before the last stop.
     pub fn believe(&mut self, units: u64) {
-        self.believed = units;
+        self.believed = units.saturating_sub(self.index.units());
+    }
+
+    /// Nothing of what was known holds any more: it is another folder.
+    pub fn forget(&mut self) {
+        (self.index, self.folders, self.believed, self.complete) = (Index::new(), [0; 4], 0, false);
+    }
+
+    /// Why there is no room, where nothing is left to go.
+    fn no_room(&self) -> NoRoom {
+        let nothing_fits = self.fixed_with(1, self.coming + 1) > self.limit();
+        if nothing_fits && self.limits.ceiling < self.limits.size { NoRoom::Full } else { NoRoom::Busy }
     }
 
     /// Another process has the disk now: this one takes no more than so many units beyond what it has reserved. Returns
@@ -165,8 +222,20 @@ impl State {
 
 impl Space {
     pub fn new(limits: Limits) -> Arc<Space> {
-        let state =
-            State { index: Index::new(), reserved: 0, coming: 0, leaving: 0, pinned: 0, believed: 0, elsewhere: 0, complete: false, limits };
+        let state = State {
+            index: Index::new(),
+            reserved: 0,
+            coming: 0,
+            written: 0,
+            leaving: 0,
+            going: 0,
+            pinned: 0,
+            believed: 0,
+            elsewhere: 0,
+            folders: [0; 4],
+            complete: false,
+            limits,
+        };
         Arc::new(Space { state: Mutex::new(state), freed: Condvar::new() })
     }
 
@@ -178,7 +247,7 @@ impl Space {
     /// lock, and returns when that is done; false where it cannot be. Blocks; `used`: see [`Index::victim`].
     ///
     /// # Errors
-    /// There is no room, and nothing left that could go.
+    /// There is no room, and nothing left that could go; or so much is wanted that all would go in vain.
     pub fn reserve(
         self: &Arc<Space>,
         units: u64,
@@ -188,8 +257,11 @@ impl Space {
     ) -> Result<Reserved, NoRoom> {
         loop {
             let mut state = self.lock();
-            if state.used_with(units, objects) <= state.limit() && !state.is_crowded(objects) {
+            if state.used_with(units, objects) <= state.limit() && !state.is_crowded(objects + state.going) {
                 return Ok(self.reserved(&mut state, units, objects));
+            }
+            if units > 0 && state.fixed_with(units, state.coming + objects) > state.limit() {
+                return Err(state.no_room());
             }
             let mut victims = Vec::new();
             while state.excess(units, objects) > 0 || state.is_crowded(objects) {
@@ -206,12 +278,8 @@ impl Space {
                 }
                 continue;
             }
-            let excess = state.excess(units, objects);
-            if excess > 0 && state.limits.ceiling < state.limits.size {
-                return Err(NoRoom::Full);
-            }
-            if excess > 0 || state.is_crowded(objects) || state.leaving == 0 {
-                return Err(NoRoom::Busy);
+            if state.excess(units, objects) > 0 || state.is_crowded(objects) || state.going == 0 {
+                return Err(state.no_room());
             }
             // What others are removing will do.
             let (state, waited) =
@@ -238,12 +306,13 @@ impl Space {
     fn reserved(self: &Arc<Space>, state: &mut State, units: u64, objects: u64) -> Reserved {
         state.reserved += units;
         state.coming += objects;
-        Reserved { space: self.clone(), units, objects }
+        Reserved { space: self.clone(), units, objects, written: 0 }
     }
 
     /// Units that an object had, which go once its file is closed.
     pub fn doom(self: &Arc<Space>, state: &mut State, units: u32) -> Doomed {
         state.leaving += u64::from(units);
+        state.going += 1;
         Doomed { space: self.clone(), units: u64::from(units), pinned: false }
     }
 }
@@ -253,6 +322,16 @@ impl Reserved {
     pub fn take(mut self, state: &mut State) {
         state.reserved -= std::mem::take(&mut self.units);
         state.coming -= std::mem::take(&mut self.objects);
+        state.written -= std::mem::take(&mut self.written);
+    }
+
+    /// So many of the units have been written.
+    pub fn wrote(&mut self, units: u64) {
+        let units = units.min(self.units);
+        let mut state = self.space.lock();
+        state.written = state.written - self.written + units;
+        drop(state);
+        self.written = units;
     }
 
     /// The units are those of a file that cannot be removed.
@@ -260,6 +339,7 @@ impl Reserved {
         let units = std::mem::take(&mut self.units);
         let mut state = self.space.lock();
         state.reserved -= units;
+        state.written -= std::mem::take(&mut self.written);
         state.pinned += units;
         drop(state);
         Doomed { space: self.space.clone(), units, pinned: true }
@@ -273,6 +353,7 @@ impl Reserved {
     pub fn shrink(&mut self, units: u64) {
         let spare = self.units.saturating_sub(units);
         if spare > 0 {
+            self.wrote(self.written.min(units));
             self.space.lock().reserved -= spare;
             self.units -= spare;
             self.space.freed.notify_all();
@@ -283,6 +364,7 @@ impl Reserved {
     pub fn join(&mut self, mut other: Reserved) {
         self.units += std::mem::take(&mut other.units);
         self.objects += std::mem::take(&mut other.objects);
+        self.written += std::mem::take(&mut other.written);
     }
 }
 
@@ -292,6 +374,7 @@ impl Drop for Reserved {
             let mut state = self.space.lock();
             state.reserved -= self.units;
             state.coming -= self.objects;
+            state.written -= self.written;
             drop(state);
             self.space.freed.notify_all();
         }
@@ -299,6 +382,10 @@ impl Drop for Reserved {
 }
 
 impl Doomed {
+    pub fn units(&self) -> u64 {
+        self.units
+    }
+
     /// The name is gone, but somebody still reads the file, or the name cannot be removed now: nobody should wait for
     /// its room.
     pub fn pin(mut self) -> Doomed {
@@ -307,8 +394,10 @@ impl Doomed {
         }
         let mut state = self.space.lock();
         state.leaving -= self.units;
+        state.going -= 1;
         state.pinned += self.units;
         drop(state);
+        self.space.freed.notify_all();
         self.pinned = true;
         self
     }
@@ -321,6 +410,7 @@ impl Drop for Doomed {
             state.pinned -= self.units;
         } else {
             state.leaving -= self.units;
+            state.going -= 1;
         }
         drop(state);
         self.space.freed.notify_all();

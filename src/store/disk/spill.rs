@@ -91,7 +91,7 @@ impl Spill {
         let target = match &mut *writer {
             Some(target) => target,
             none => {
-                let reserved = self.disk.reserve(layout.file_len(self.expected.unwrap_or(end)), 1)?;
+                let reserved = self.disk.reserve_for(&self.id, layout.file_len(self.expected.unwrap_or(end)))?;
                 let temp = self.disk.io.create(&folder(&self.id))?;
                 let _ = self.file.set(temp.file().clone());
                 none.insert(Target { temp, reserved })
@@ -102,6 +102,7 @@ impl Spill {
         for (some, offset) in in_steps(&mut slices, layout.body_offset() + at) {
             self.disk.io.pwritev_all(target.temp.file(), offset, some)?;
         }
+        target.reserved.wrote(units(layout.file_len(end)));
         let mut table = self.table();
         pieces.iter().for_each(|piece| table.update(piece));
         Ok(())

@@ -28,6 +28,9 @@ pub fn walk(disk: &Arc<Disk>) -> bool {
         if !walk_folder(disk, folder, &mut found) {
             return false;
         }
+        // It may take long.
+        disk.measure();
+        disk.probe();
     }
     // The newest first: each comes before those that came.
     found.sort_unstable_by_key(|(modified, _)| std::cmp::Reverse(*modified));
@@ -49,7 +52,10 @@ pub fn walk(disk: &Arc<Disk>) -> bool {
 /// One folder. Files that are new to the index are noted with when they were written.
 fn walk_folder(disk: &Arc<Disk>, folder: u8, found: &mut Vec<(i64, ObjectId)>) -> bool {
     let mut dir = match disk.io.read_dir(Path::new(&format!("{folder:02x}"))) {
-        Ok(dir) => dir,
+        Ok(dir) => {
+            disk.space.lock().add_folder(folder);
+            dir
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return !disk.is_stopped(),
         Err(e) => {
             disk.failed(Kind::Read, &e);
@@ -86,6 +92,15 @@ fn walk_folder(disk: &Arc<Disk>, folder: u8, found: &mut Vec<(i64, ObjectId)>) -
         }
         // Half of the disk's time is the traffic's.
         disk.pause(began.elapsed().min(MAX_PAUSE));
+    }
+}
+
+/// Looks which folders there are, where nobody walks through them: those that are empty take room too.
+pub fn note_folders(disk: &Disk) {
+    for byte in 0..=255_u8 {
+        if disk.io.stat_name(Path::new(&format!("{byte:02x}"))).is_ok() {
+            disk.space.lock().add_folder(byte);
+        }
     }
 }
 

@@ -215,7 +215,7 @@ impl Disk {
         }
         let layout = Layout::for_head(id, &object.head).ok_or(Unwritten::Refused(Refused::Head))?;
         let len = body.len() as u64;
-        let reserved = self.reserve(layout.file_len(len), 1)?;
+        let reserved = self.reserve_for(&id, layout.file_len(len))?;
         let mut table = TableBuilder::default();
         table.update(body);
         let table = table.finish();
@@ -275,6 +275,7 @@ impl Disk {
             let mut state = self.space.lock();
             let units = u32::try_from(reserved.units()).unwrap_or(u32::MAX);
             reserved.take(&mut state);
+            state.add_folder(id.0[0]);
             state.index.insert(id, units).map(|old| self.space.doom(&mut state, old))
         };
         if let Some(doomed) = doomed {
@@ -312,6 +313,12 @@ impl Disk {
         drop(alone);
         self.stored(id, head, current);
         Ok(())
+    }
+
+    /// Room for a further object with a file of so many bytes, and for its folder. Blocks.
+    pub(super) fn reserve_for(self: &Arc<Disk>, id: &ObjectId, bytes: u64) -> Result<Reserved, Unwritten> {
+        self.space.lock().add_folder(id.0[0]);
+        self.reserve(bytes, 1)
     }
 
     /// Room for a file of so many bytes, for which others have to go if need be. Blocks.
@@ -522,7 +529,8 @@ impl Disk {
     }
 
     fn end_removal(self: &Arc<Disk>, id: ObjectId, doomed: Option<Doomed>) {
-        self.unlink(id, doomed);
+        // It takes room all the same, until it can be removed.
+        self.unlink(id, doomed, |doomed| self.remove_later(id, doomed.map(Doomed::pin)));
         self.ended_removal(id);
     }
 
@@ -546,23 +554,36 @@ impl Disk {
     fn evict(self: &Arc<Disk>, id: ObjectId, doomed: Doomed) -> bool {
         self.stats.evictions.fetch_add(1, Ordering::Relaxed);
         self.close(&id);
-        self.unlink(id, Some(doomed))
+        // What cannot go may as well stay in use, and counts as before.
+        self.unlink(id, Some(doomed), |doomed| {
+            if let Some(doomed) = doomed {
+                let units = u32::try_from(doomed.units()).unwrap_or(u32::MAX);
+                self.space.lock().index.insert(id, units);
+            }
+        })
     }
 
     /// Removes a file, unless the name has been given to another meanwhile. False where it cannot be removed now.
-    fn unlink(self: &Arc<Disk>, id: ObjectId, doomed: Option<Doomed>) -> bool {
+    fn unlink(
+        self: &Arc<Disk>,
+        id: ObjectId,
+        doomed: Option<Doomed>,
+        or: impl FnOnce(Option<Doomed>),
+    ) -> bool {
         let alone = self.file_lock(&id);
         let mut before = self.open_files(&id);
         let replaced = self.space.lock().index.get(id).is_some();
         match if replaced { Ok(()) } else { self.io.unlink(&name(&id)) } {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                // It takes room all the same, until it can be removed.
-                self.remove_later(id, doomed.map(Doomed::pin));
+                or(doomed);
                 drop(alone);
                 self.failed(Kind::Remove, &e);
                 return false;
             }
             _ => {}
+        }
+        if !replaced && self.space.lock().is_small() {
+            self.remove_folder(id);
         }
         drop(alone);
         before.retain(|file| !replaced || file.since() == Since::Gone);
@@ -572,6 +593,13 @@ impl Disk {
         // A request may have opened and remembered it meanwhile.
         self.close(&id);
         true
+    }
+
+    /// Removes the folder of an object, if that has become empty. Whoever needs it makes it again.
+    fn remove_folder(&self, id: ObjectId) {
+        if self.io.rmdir(&folder(&id)).is_ok() {
+            self.space.lock().remove_folder(id.0[0]);
+        }
     }
 
     /// Nobody finds an object until [`Disk::ended_removal`].

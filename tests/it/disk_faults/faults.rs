@@ -72,7 +72,23 @@ async fn writes_fail() {
 
 #[tokio::test]
 async fn a_file_cannot_be_given_its_name() {
-    writing_fails("publish EIO\n", "it fails").await;
+    writing_fails("publish EIO\ncreate EIO\n", "it fails").await;
+}
+
+#[tokio::test]
+async fn a_large_file_cannot_be_given_its_name() {
+    let scratch = Scratch::new();
+    let origin = sized().await;
+    let edge = scratch.edge(&origin, NO_MEMORY, "size: 64MiB").await;
+    scratch.fault("publish EIO\n");
+    let spilled = targets(MIB, "spilled", 3);
+    for _ in 0..2 {
+        assert_eq!(disk_hits(&get_all(&edge, &spilled, 3).await), 0);
+    }
+    assert_eq!(log_lines(&edge, WRITING), 1, "{}", edge.log());
+    assert!(object_files(&scratch.disk()).is_empty());
+    scratch.heal();
+    stores_again(&edge, MIB, "after").await;
 }
 
 #[tokio::test]
@@ -211,9 +227,6 @@ async fn removing_fails(fault: &str, suspends: bool) {
     assert_eq!(log_lines(&edge, WRITING), usize::from(suspends), "{fault}: {}", edge.log());
     scratch.heal();
     stores_again(&edge, LARGE, "after").await;
-    let few = targets(LARGE, "few", 3);
-    get_all(&edge, &few, 1).await;
-    assert_eq!(disk_hits(&get_all(&edge, &few, 1).await), few.len(), "{fault}");
     eventually("no more objects than may be", async || object_files(&scratch.disk()).len() <= MOST).await;
 }
 

@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
+use rustix::process::Signal;
+
 use super::faulty::{
     KIB, MIB, Mount, NO_MEMORY, Scratch, disk_hits, get, get_all, log_lines, sized, stores_again, targets, tier,
 };
@@ -110,4 +112,29 @@ async fn what_is_to_be_left_free_is() {
     get(&edge, "/100000/last").await;
     assert_eq!(tier(&get(&edge, "/100000/last").await), "disk");
     assert!(mount.usage().0 > 4 * MIB as u64, "{:?}: the rest is used", mount.usage());
+}
+
+/// What there is after a restart is not taken for somebody else's.
+#[tokio::test]
+async fn a_restart_where_the_file_system_sets_the_limit() {
+    let scratch = Scratch::new();
+    let Some(_mount) = Mount::tmpfs(&scratch.disk(), "16m") else { return };
+    let origin = sized().await;
+    let all = targets(200 * KIB, "a", 55);
+    for signal in [Signal::TERM, Signal::KILL] {
+        let edge = scratch.edge(&origin, NO_MEMORY, "size: 256MiB").await;
+        get_all(&edge, &all, 5).await;
+        assert_eq!(disk_hits(&get_all(&edge, &all, 5).await), all.len());
+        edge.signal(signal);
+        edge.wait_exit().await;
+        let edge = scratch.edge(&origin, NO_MEMORY, "size: 256MiB").await;
+        for new in targets(1000, "new", 5) {
+            get(&edge, &new).await;
+        }
+        edge.wait_log(" objects, ").await;
+        get_all(&edge, &targets(1000, "more", 20), 5).await;
+        assert_eq!(disk_hits(&get_all(&edge, &all, 5).await), all.len(), "{signal:?}");
+        edge.signal(Signal::TERM);
+        edge.wait_exit().await;
+    }
 }
