@@ -169,7 +169,7 @@ pub(super) enum Unopened {
 }
 
 /// The file that has a defect.
-struct Culprit {
+pub(super) struct Culprit {
     inode: u64,
     /// While it is open, its number is not given to another. `None`: it cannot be opened, for what it is.
     _file: Option<Arc<OwnedFd>>,

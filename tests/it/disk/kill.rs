@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{body_of, du, folder, length, objects, settled, stored, yaml};
+use super::{body_of, bytes_of, census, folder, length, objects, settled, stored, yaml};
 use crate::harness::{Ask, Connection, Edge, End, Origin, Reply, eventually, within};
 
 /// How often the edge is killed; more by the environment, for a night.
@@ -138,8 +138,7 @@ async fn assert_is_accounted(edge: &Edge) {
     let bytes: u64 = files.iter().map(|file| fs::metadata(file).map_or(0, |meta| meta.len().div_ceil(4096) * 4096)).sum();
     eventually("what is in use to be written down", async || state(&folder) == bytes / 4096).await;
     // Folders, and the files beside the objects: marks and the like.
-    let beside = 256 * 16384 + (1 << 20);
-    let all = du(&folder);
+    let (all, beside) = (bytes_of(&census(&folder)), 260 * 4096 + (1 << 20));
     assert!(all <= bytes + beside, "{all} bytes on the disk, {bytes} of them objects");
 }
 
