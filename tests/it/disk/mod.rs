@@ -36,12 +36,9 @@ fn objects(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// All that is below a folder, itself included: the number of each file, and the bytes that it takes as `du` counts them.
+/// The files below a folder: the number of each, and the bytes that it takes as `du` counts them.
 fn census(folder: &Path) -> BTreeMap<PathBuf, (u64, u64)> {
     let mut all = BTreeMap::new();
-    if let Ok(meta) = fs::symlink_metadata(folder) {
-        all.insert(folder.to_owned(), (meta.ino(), meta.blocks() * 512));
-    }
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         match entry.metadata() {
             Ok(meta) if meta.is_dir() => all.extend(census(&entry.path())),
