@@ -142,7 +142,7 @@ async fn what_has_become_stale_meanwhile_is_validated() {
 }
 
 /// What a snapshot's bytes become; `None`: it goes.
-type Damage = dyn Fn(Vec<u8>) -> Option<Vec<u8>>;
+type Damage<'a> = dyn Fn(Vec<u8>) -> Option<Vec<u8>> + 'a;
 
 #[tokio::test]
 async fn a_damaged_index_costs_a_walk_and_nothing_else() {
@@ -158,7 +158,7 @@ async fn a_damaged_index_costs_a_walk_and_nothing_else() {
         bytes[at] ^= 1;
         Some(bytes)
     };
-    let damages: [(&str, &Damage); 8] = [
+    let damages: [(&str, &Damage<'_>); 8] = [
         ("none at all", &|_| None),
         ("empty", &|_| Some(Vec::new())),
         ("cut in the header", &|b| Some(b[..40].to_vec())),
