@@ -398,12 +398,12 @@ async fn reads_errors_and_suspensions_show_in_the_metrics() {
     let metrics = edge.metrics().await;
     assert!(metrics.sum("foreland_disk_errors_total", &[("kind", "write"), ("cause", "full")]) >= 1.0);
     assert_eq!(metrics.sum("foreland_disk_suspended", &[("direction", "read")]), 0.0);
-    let refused = ("reason", "error");
+    let refused = ("reason", "no-room");
     assert_eq!(metrics.sum("foreland_disk_writes_refused_total", &[refused]), 1.0);
     assert_eq!(metrics.sum("foreland_cache_admissions_rejected_total", &[("tier", "disk"), refused]), 1.0);
     let disk = tier(edge, 1).await;
     assert_eq!((&disk["writing"], &disk["reading"]), (&"full".into(), &"ok".into()), "{disk}");
-    assert_eq!(disk["refused"]["error"], 1, "{disk}");
+    assert_eq!(disk["refused"]["no-room"], 1, "{disk}");
     assert!(disk["errors"]["write"]["full"].as_u64().is_some_and(|errors| errors >= 1), "{disk}");
     faulty.set("");
     edge.wait_metrics("that it is over", |m| m.sum("foreland_disk_suspended", &[]) == 0.0).await;
