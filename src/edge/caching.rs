@@ -49,7 +49,8 @@ pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
         Expect::Uncacheable => session.req_header().headers.contains_key(RANGE),
         Expect::Never => true,
     };
-    let stored = ctx.cache.found.clone();
+    // A refresh in the background has not looked itself.
+    let stored = ctx.cache.found.clone().or_else(|| shared.store.peek(&ObjectKey::primary(key.hash)));
     if in_vain && stored.is_none() {
         return;
     }
