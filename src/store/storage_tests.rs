@@ -1,7 +1,9 @@
+use futures_util::FutureExt;
 use pingora_cache::trace::Span;
 
 use super::*;
 use crate::config::model;
+use crate::store::disk::testing::Rig;
 use crate::store::{Disks, testing};
 
 const KEY: [u8; 16] = [3; 16];
@@ -13,7 +15,7 @@ fn store() -> &'static Store {
 fn key() -> CacheKey {
     let mut key = CacheKey::new(Vec::new(), "");
     key.set_primary_bin_override(KEY);
-    key.extensions.insert(Looked { text: testing::TEXT, tiers: Tiers::default() });
+    key.extensions.insert(Looked { text: Bytes::from_static(testing::TEXT), tiers: Tiers::default() });
     key
 }
 
@@ -74,4 +76,97 @@ async fn each_writer_finds_its_own_reader_whatever_else_fills_the_key() {
     }
     drop((first, second));
     assert!(store.starting().is_empty() && store.fills_running() == 0);
+}
+
+// ---- with a disk alone
+
+fn on_disk(rig: &Rig) -> &'static Store {
+    Store::leak(model::MemoryTier { size: 0, max_object: 0 }, rig.disks())
+}
+
+fn only_disk() -> Tiers {
+    Tiers { memory: false, disk: true }
+}
+
+/// A fill for the disk alone, of a body of that length.
+fn disk_fill(store: &'static Store, tag: &str, len: usize) -> Writer {
+    let len = len.to_string();
+    let meta = testing::meta(&[("etag", tag), ("content-length", &len)], 0, store.sequence(&KEY));
+    let mut head = crate::store::Head::of(&meta).unwrap();
+    head.record.tiers = only_disk();
+    store.fill(ObjectKey::primary(KEY), head)
+}
+
+async fn find(store: &Store) -> Option<String> {
+    let object = store.find(ObjectKey::primary(KEY), testing::TEXT, only_disk()).await?;
+    Some(testing::tag(&object.head).to_owned())
+}
+
+#[tokio::test]
+async fn who_has_a_response_whole_has_it_after_a_crash() {
+    for len in [1000, 700_000] {
+        let rig = Rig::new(8 << 20);
+        let store = on_disk(&rig);
+        let mut writer = disk_fill(store, "v1", len);
+        let mut reader = store.follow(writer.fill(), Fill::follow).unwrap();
+        rig.faults("write delay=20ms\npublish delay=20ms");
+        let path = rig.scratch.path("disk").join(crate::store::disk::testing::name_of(KEY));
+        let reading = tokio::spawn(async move {
+            let mut had = 0;
+            while let Some(piece) = reader.read().await.unwrap() {
+                had += piece.len();
+                if had == len {
+                    // All that a process that was killed now would leave.
+                    assert!(std::fs::metadata(&path).unwrap().len() > len as u64);
+                }
+            }
+            had
+        });
+        for chunk in testing::body(len).chunks(60_000) {
+            writer.write_body(Bytes::copy_from_slice(chunk), false).await.unwrap();
+        }
+        writer.finish().await.unwrap();
+        assert_eq!(reading.await.unwrap(), len);
+        assert_eq!(store.fill_bytes(), 0);
+        assert_eq!(find(store).await.as_deref(), Some("v1"));
+    }
+}
+
+#[tokio::test]
+async fn what_is_invalidated_while_it_waits_to_be_written_is_not_found_again() {
+    let rig = Rig::new(8 << 20);
+    let store = on_disk(&rig);
+    rig.faults("write hang");
+    let mut writer = disk_fill(store, "v1", 1000);
+    writer.write(testing::body(1000)).unwrap();
+    writer.finish_aside();
+    tokio::task::yield_now().await;
+    assert_eq!(find(store).await.as_deref(), Some("v1"));
+    let invalidated = store.invalidate(KEY, &KEY);
+    assert_eq!(find(store).await, None, "from the call on");
+    rig.faults("");
+    invalidated.await;
+    rig.drain();
+    assert_eq!((find(store).await, rig.files()), (None, (0, 0)));
+    rig.balances().await;
+}
+
+#[tokio::test]
+async fn an_invalidation_that_nobody_waits_for_is_done_all_the_same() {
+    let rig = Rig::new(8 << 20);
+    let store = on_disk(&rig);
+    let stored = async |tag| {
+        let mut writer = disk_fill(store, tag, 1000);
+        writer.write(testing::body(1000)).unwrap();
+        writer.finish().await.unwrap();
+        rig.drain();
+    };
+    stored("v1").await;
+    // Its client has left in the middle of it.
+    assert!(store.invalidate(KEY, &KEY).now_or_never().is_none());
+    rig.drain();
+    assert_eq!((find(store).await, rig.files()), (None, (0, 0)));
+    stored("v2").await;
+    assert_eq!(find(store).await.as_deref(), Some("v2"));
+    rig.balances().await;
 }

@@ -11,7 +11,7 @@ use super::{Body, Head, Object, ObjectKey, Record};
 use crate::http_cache::{Policy, RequestDirectives, RequestFacts, Tiers, Timestamp, storability};
 
 /// The text of the key of everything that is stored in tests.
-pub const TEXT: Bytes = Bytes::from_static(b"https://example.com/");
+pub const TEXT: &[u8] = b"https://example.com/";
 
 /// The metadata of a response with these fields, fresh for a minute.
 pub fn meta(fields: &[(&str, &str)], id: u64, began: u64) -> CacheMeta {
@@ -27,7 +27,7 @@ pub fn meta(fields: &[(&str, &str)], id: u64, began: u64) -> CacheMeta {
     let mut meta = CacheMeta::new(now, now, 0, 0, response);
     meta.extensions_mut().insert(Record {
         facts: stored.facts,
-        key: TEXT,
+        key: Bytes::from_static(TEXT),
         id,
         began,
         asked: stored.facts.received,

@@ -133,9 +133,14 @@ fn open(scratch: &Scratch, size: u64) -> Arc<Disk> {
     disk
 }
 
+/// Where the file of a primary key is, below the disk's folder.
+pub fn name_of(key: [u8; 16]) -> std::path::PathBuf {
+    super::disk::name(&ObjectId(key))
+}
+
 /// What is looked for in tests.
 pub fn wanted() -> Wanted<'static> {
-    Wanted { text: b"https://example.com/", variance: None, began: 0, tiers: Tiers::default() }
+    Wanted { text: testing::TEXT, variance: None, began: 0, tiers: Tiers::default() }
 }
 
 /// The validator of what is found.

@@ -1,5 +1,4 @@
 use futures_util::FutureExt;
-use futures_util::future::join_all;
 use pingora_cache::storage::HandleHit;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -347,7 +346,7 @@ async fn follow_all(rig: &Rig, number: u64, case: &Case, held: &Arc<AtomicU64>) 
             if follower.seek.is_some() || follower.wants.is_some() {
                 hit.seek(start, follower.wants.map(|_| stop)).unwrap();
             }
-            running.push((start..stop, tokio::spawn(read_all(hit))));
+            running.push((start..stop, follower.wants.is_some(), tokio::spawn(read_all(hit))));
         }
         if case.trouble.0 == at {
             rig.faults(case.trouble.1.faults());
@@ -365,13 +364,13 @@ async fn follow_all(rig: &Rig, number: u64, case: &Case, held: &Arc<AtomicU64>) 
     } else {
         end(&fill).await;
     }
-    for (range, reading) in running {
+    for (range, is_part, reading) in running {
         let (had, how) = reading.await.unwrap();
         assert_eq!(had[..], all[range.start..range.start + had.len().min(range.len())], "not what was sent");
         if how.is_ok() {
             assert_eq!(had.len(), range.len(), "it ended early, and well");
-            // What is wanted may have come before the end.
-            assert!(!failed || range.end < all.len() || range.is_empty(), "a broken response with a good end");
+            // Of a part, all that is wanted may have come.
+            assert!(!failed || is_part, "a broken response with a good end");
         } else {
             assert!(failed || case.trouble.1 != Trouble::None, "nothing was wrong, but {how:?}");
         }
@@ -391,7 +390,7 @@ fn whatever_befalls_the_disk_a_reader_gets_the_body_or_an_error() {
     let rig = Rig::new(64 << 20);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (held, next) = (Arc::default(), AtomicU64::new(1));
-    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(120) };
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(60) };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let run = |case: Case| {
         runtime.block_on(follow_all(&rig, next.fetch_add(1, Ordering::Relaxed), &case, &held));

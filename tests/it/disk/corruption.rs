@@ -8,7 +8,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
 use super::{assert_stored, body_of, folder, length, objects, sized, stored, yaml};
-use crate::harness::{Ask, Edge, End, Origin, Response};
+use crate::harness::{Ask, Edge, End, Response};
 use crate::over::BOTH;
 
 /// The file of the only object.
@@ -154,23 +154,29 @@ fn damages(whole: &[u8], other: &Path) -> Vec<Damage> {
         all.push((what, Box::new(move |path| put(path, &bytes))));
     }
     let of_other = other.to_owned();
-    let kinds: [(&str, Box<dyn Fn(&Path)>); 7] = [
+    let kinds: [Damage; 7] = [
         ("a link to another object", Box::new(move |path| symlink(&of_other, path).expect("a link"))),
         ("a link to nothing", Box::new(|path| symlink("nothing", path).expect("a link"))),
         ("a link to itself", Box::new(|path| symlink(path, path).expect("a link"))),
         ("a folder", Box::new(|path| fs::create_dir(path).expect("a folder"))),
-        ("a folder with a file", Box::new(|path| {
-            fs::create_dir(path).expect("a folder");
-            fs::write(path.join("file"), "text").expect("a file");
-        })),
+        (
+            "a folder with a file",
+            Box::new(|path| {
+                fs::create_dir(path).expect("a folder");
+                fs::write(path.join("file"), "text").expect("a file");
+            }),
+        ),
         ("a pipe", Box::new(|path| node(path, FileType::Fifo))),
         ("a socket", Box::new(|path| node(path, FileType::Socket))),
     ];
     for (what, make) in kinds {
-        all.push((what, Box::new(move |path| {
-            fs::remove_file(path).expect("removed");
-            make(path);
-        })));
+        all.push((
+            what,
+            Box::new(move |path| {
+                fs::remove_file(path).expect("removed");
+                make(path);
+            }),
+        ));
     }
     all
 }
@@ -286,6 +292,8 @@ async fn a_large_object_is_never_served_with_a_wrong_byte() {
     }
 }
 
+type Happening = (&'static str, fn(&Path));
+
 /// More than the buffers of a connection hold.
 const HUGE: &str = "/huge/24000000";
 
@@ -294,7 +302,7 @@ async fn what_happens_to_a_file_while_it_is_sent_is_noticed() {
     let origin = sized().await;
     let edge = Edge::start(&yaml(&origin, "off", "size: 256MiB")).await;
     for over in BOTH {
-        let happenings: [(&str, fn(&Path)); 4] = [
+        let happenings: [Happening; 4] = [
             ("a byte", |path| flip(path, 23_500_000)),
             ("cut", |path| File::options().write(true).open(path).and_then(|f| f.set_len(9_000_000)).expect("cut")),
             ("emptied", |path| File::options().write(true).open(path).and_then(|f| f.set_len(0)).expect("cut")),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{body_of, du, folder, length, objects, settled, stored, yaml};
+use super::{body_of, bytes_of, census, folder, length, objects, settled, stored, yaml};
 use crate::harness::{Ask, Connection, Edge, End, Origin, Reply, eventually, within};
 
 /// How often the edge is killed; more by the environment, for a night.
@@ -41,7 +41,13 @@ impl Clients {
     }
 
     /// Has `n` clients at work until the edge is killed, which is after `end`.
-    async fn until_killed(self: &Arc<Self>, edge: &Edge, n: usize, end: (usize, Duration), target: fn(usize) -> String) {
+    async fn until_killed(
+        self: &Arc<Self>,
+        edge: &Edge,
+        n: usize,
+        end: (usize, Duration),
+        target: fn(usize) -> String,
+    ) {
         let work: Vec<_> = (0..n).map(|_| tokio::spawn(self.clone().work(target))).collect();
         let mut count = self.count.subscribe();
         let (answers, more) = end;
@@ -74,7 +80,12 @@ impl Clients {
                 assert!(right.starts_with(&response.body), "{url}: other bytes before the end");
                 return;
             }
-            assert!(response.status == 200 && response.body == right, "{url}: {} {:?}", response.status, response.headers);
+            assert!(
+                response.status == 200 && response.body == right,
+                "{url}: {} {:?}",
+                response.status,
+                response.headers
+            );
             self.whole.lock().unwrap_or_else(PoisonError::into_inner).push(url);
             self.count.send_modify(|count| *count += 1);
             connection = Some(kept);
@@ -116,7 +127,12 @@ async fn what_a_client_has_had_whole_is_there() {
                     None => missing.push(url),
                 }
             }
-            assert!(missing.is_empty(), "round {round}: {} of {} are gone: {missing:?}\n{log}", missing.len(), whole.len());
+            assert!(
+                missing.is_empty(),
+                "round {round}: {} of {} are gone: {missing:?}\n{log}",
+                missing.len(),
+                whole.len()
+            );
             // What was cut off is fetched again as if it had never been.
             let last = target(clients.next.load(Ordering::Relaxed) - 1);
             let again = edge.get(&last).await;
@@ -135,11 +151,11 @@ async fn assert_is_accounted(edge: &Edge) {
     let left = || fs::read_dir(folder.join("tmp")).map_or(0, |dir| dir.count());
     eventually("the temporary files to go", async || left() == 0).await;
     let files: Vec<_> = objects(&folder);
-    let bytes: u64 = files.iter().map(|file| fs::metadata(file).map_or(0, |meta| meta.len().div_ceil(4096) * 4096)).sum();
+    let bytes: u64 =
+        files.iter().map(|file| fs::metadata(file).map_or(0, |meta| meta.len().div_ceil(4096) * 4096)).sum();
     eventually("what is in use to be written down", async || state(&folder) == bytes / 4096).await;
-    // Folders, and the files beside the objects: marks and the like.
-    let beside = 256 * 16384 + (1 << 20);
-    let all = du(&folder);
+    // The files beside the objects: marks and the like.
+    let (all, beside) = (bytes_of(&census(&folder)), 1 << 20);
     assert!(all <= bytes + beside, "{all} bytes on the disk, {bytes} of them objects");
 }
 

@@ -5,6 +5,7 @@ mod kill;
 mod restart;
 mod upgrade;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -35,16 +36,21 @@ fn objects(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Bytes that a folder takes with all that is in it, as `du` counts them.
-fn du(folder: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
-    let own = fs::symlink_metadata(folder).map_or(0, |meta| meta.blocks() * 512);
-    let each = entries.flatten().map(|entry| match entry.metadata() {
-        Ok(meta) if meta.is_dir() => du(&entry.path()),
-        Ok(meta) => meta.blocks() * 512,
-        Err(_) => 0,
-    });
-    own + each.sum::<u64>()
+/// The files below a folder: the number of each, and the bytes that it takes as `du` counts them.
+fn census(folder: &Path) -> BTreeMap<PathBuf, (u64, u64)> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.metadata() {
+            Ok(meta) if meta.is_dir() => all.extend(census(&entry.path())),
+            Ok(meta) => _ = all.insert(entry.path(), (meta.ino(), meta.blocks() * 512)),
+            Err(_) => {}
+        }
+    }
+    all
+}
+
+fn bytes_of(census: &BTreeMap<PathBuf, (u64, u64)>) -> u64 {
+    census.values().map(|(_, bytes)| bytes).sum()
 }
 
 /// So many bytes that are this URL's and no other's.

@@ -36,15 +36,24 @@ async fn all_kinds() -> Origin {
 /// Requests that bring all of them into the store, and some that are answered from what these bring.
 fn asks() -> Vec<Ask> {
     let plain = [
-        "/small", "/medium", "/large", "/empty", "/empty-chunked", "/missing", "/moved", "/chunked", "/chunked-large",
+        "/small",
+        "/medium",
+        "/large",
+        "/empty",
+        "/empty-chunked",
+        "/missing",
+        "/moved",
+        "/chunked",
+        "/chunked-large",
         "/until-close",
     ];
     let mut asks: Vec<_> = plain.iter().map(|url| Ask::get(url)).collect();
     asks.extend(["en", "de"].map(|language| Ask::get("/vary").header("Accept-Language", language)));
     asks.extend(["/small", "/large", "/empty"].map(Ask::head));
-    asks.extend(["bytes=0-9", "bytes=2000000-3999999", "bytes=-7", "bytes=5-9,4000000-4000009"].map(|range| {
-        Ask::get("/large").header("Range", range)
-    }));
+    asks.extend(
+        ["bytes=0-9", "bytes=2000000-3999999", "bytes=-7", "bytes=5-9,4000000-4000009"]
+            .map(|range| Ask::get("/large").header("Range", range)),
+    );
     asks.push(Ask::get("/medium").header("Range", "bytes=100000-"));
     asks.push(Ask::get("/large").header("If-None-Match", "\"large\""));
     asks
@@ -97,10 +106,9 @@ async fn the_first_request_after_a_restart_is_a_hit() {
 
 #[tokio::test]
 async fn ages_go_on_counting() {
-    let origin = Origin::start(|_| {
-        Reply::ok("x").cache_control("max-age=3600").header("Age", "100").header("ETag", "\"x\"")
-    })
-    .await;
+    let origin =
+        Origin::start(|_| Reply::ok("x").cache_control("max-age=3600").header("Age", "100").header("ETag", "\"x\""))
+            .await;
     let edge = Edge::start(&yaml(&origin, "64MiB", "size: 64MiB")).await;
     edge.get("/a").await;
     eventually("the age to rise", async || edge.get("/a").await.age() > Some(100)).await;
@@ -133,11 +141,15 @@ async fn what_has_become_stale_meanwhile_is_validated() {
     assert_eq!(origin.count(), 2);
 }
 
+/// What a snapshot's bytes become; `None`: it goes.
+type Damage<'a> = dyn Fn(Vec<u8>) -> Option<Vec<u8>> + 'a;
+
 #[tokio::test]
 async fn a_damaged_index_costs_a_walk_and_nothing_else() {
     let origin = sized().await;
     let mut edge = Edge::start(&yaml(&origin, "off", "size: 256MiB")).await;
-    let urls: Vec<String> = (0..40).map(|n| format!("/{n}/{}", 100 + n * 700)).chain(["/large/2000000".into()]).collect();
+    let urls: Vec<String> =
+        (0..40).map(|n| format!("/{n}/{}", 100 + n * 700)).chain(["/large/2000000".into()]).collect();
     for url in &urls {
         edge.get(url).await;
     }
@@ -146,7 +158,7 @@ async fn a_damaged_index_costs_a_walk_and_nothing_else() {
         bytes[at] ^= 1;
         Some(bytes)
     };
-    let damages: [(&str, &dyn Fn(Vec<u8>) -> Option<Vec<u8>>); 8] = [
+    let damages: [(&str, &Damage<'_>); 8] = [
         ("none at all", &|_| None),
         ("empty", &|_| Some(Vec::new())),
         ("cut in the header", &|b| Some(b[..40].to_vec())),
