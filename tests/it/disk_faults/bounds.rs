@@ -5,7 +5,8 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use super::faulty::{
-    Inodes, KIB, MIB, NO_MEMORY, Scratch, check, disk_hits, get, get_all, inodes, log_lines, object_files, sized, targets, tier,
+    Inodes, KIB, MIB, NO_MEMORY, Scratch, check, disk_hits, get, get_all, inodes, log_lines, object_files, sized,
+    targets, tier,
 };
 use crate::harness::{Ask, Edge, eventually};
 use crate::over::all;
@@ -155,7 +156,8 @@ async fn the_figures_are_right() {
     strain(&edge).await;
     let real = |disk: &Path| {
         let files = object_files(disk);
-        let bytes = files.iter().map(|file| std::fs::metadata(file).map_or(0, |meta| meta.len().next_multiple_of(4096)));
+        let bytes =
+            files.iter().map(|file| std::fs::metadata(file).map_or(0, |meta| meta.len().next_multiple_of(4096)));
         (files.len() as u64, bytes.sum::<u64>())
     };
     eventually("figures that agree", async || {

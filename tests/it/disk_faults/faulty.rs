@@ -95,7 +95,8 @@ impl Mount {
     /// `None`, and a word about it, where this process may not mount.
     pub fn tmpfs(folder: &Path, size: &str) -> Option<Mount> {
         fs::create_dir_all(folder).expect("a folder to mount at");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(folder).output();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(folder).output();
         match mount {
             Ok(output) if output.status.success() => Some(Mount(folder.to_owned())),
             other => {
