@@ -104,7 +104,7 @@ fn an_error_that_suspends_nothing_is_said_again_only_after_a_quiet_minute() {
 
 #[test]
 fn reading_is_suspended_after_eight_errors_in_a_row() {
-    for number in [libc::EIO, libc::ETIMEDOUT, libc::EACCES, libc::ESTALE] {
+    for number in [libc::EIO, libc::EACCES, libc::ESTALE] {
         let (health, now) = (Health::default(), Instant::now());
         let fail = || health.on_error(Kind::Read, &os(number), now);
         (0..7).for_each(|_| assert_eq!(fail(), None));
@@ -124,6 +124,14 @@ fn reading_is_suspended_after_eight_errors_in_a_row() {
         assert!(health.may_read());
         (0..7).for_each(|_| assert_eq!(fail(), None, "the row begins anew"));
     }
+}
+
+#[test]
+fn reading_is_suspended_after_one_that_is_not_answered() {
+    let (health, now) = (Health::default(), Instant::now());
+    let suspended = Some(Transition::Suspended { kind: Kind::Read, cause: Cause::Slow });
+    assert_eq!(health.on_error(Kind::Read, &os(libc::ETIMEDOUT), now), suspended);
+    assert!(!health.may_read() && health.may_write());
 }
 
 #[test]

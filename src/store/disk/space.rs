@@ -282,8 +282,7 @@ impl Space {
                 return Err(state.no_room());
             }
             // What others are removing will do.
-            let (state, waited) =
-                self.freed.wait_timeout(state, FREED_SOON).unwrap_or_else(PoisonError::into_inner);
+            let (state, waited) = self.freed.wait_timeout(state, FREED_SOON).unwrap_or_else(PoisonError::into_inner);
             drop(state);
             if waited.timed_out() {
                 return Err(NoRoom::Busy);

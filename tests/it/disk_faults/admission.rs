@@ -15,7 +15,9 @@ async fn in_memory_alone() {
     let scratch = Scratch::new();
     let origin = sized().await;
     let edge = with_site(&scratch, &origin, MEMORY, "size: 64MiB", "cache: { tiers: [memory] }").await;
-    for (target, stored) in [("/1000/a", "memory"), ("/500000/b", "memory"), ("/500000/c?chunked", "memory"), ("/2000000/d", "")] {
+    for (target, stored) in
+        [("/1000/a", "memory"), ("/500000/b", "memory"), ("/500000/c?chunked", "memory"), ("/2000000/d", "")]
+    {
         get(&edge, target).await;
         assert_eq!(tier(&get(&edge, target).await), stored, "{target}");
     }
@@ -115,9 +117,13 @@ async fn the_largest_object_of_each_tier() {
     let origin = sized().await;
     let memory = "{ size: 64MiB, max_object: 400KiB }";
     let edge = with_site(&scratch, &origin, memory, "size: 64MiB, max_object: 300KiB", "").await;
-    for (len, files, stored) in
-        [(300 * KIB, 1, "memory"), (300 * KIB + 1, 0, "memory"), (400 * KIB, 0, "memory"), (400 * KIB + 1, 0, ""), (MIB, 0, "")]
-    {
+    for (len, files, stored) in [
+        (300 * KIB, 1, "memory"),
+        (300 * KIB + 1, 0, "memory"),
+        (400 * KIB, 0, "memory"),
+        (400 * KIB + 1, 0, ""),
+        (MIB, 0, ""),
+    ] {
         for query in ["", "?chunked"] {
             let before = object_files(&scratch.disk()).len();
             let target = format!("/{len}/a{query}");

@@ -5,7 +5,8 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use super::faulty::{
-    KIB, MIB, NO_MEMORY, Scratch, check, disk_hits, disk_use, get, get_all, log_lines, object_files, sized, targets, tier,
+    Inodes, KIB, MIB, NO_MEMORY, Scratch, check, disk_hits, get, get_all, inodes, log_lines, object_files, sized,
+    targets, tier,
 };
 use crate::harness::{Ask, Edge, eventually};
 use crate::over::all;
@@ -34,13 +35,16 @@ impl Sampler {
         let (stop, stopped) = channel();
         let edge = edge.clone();
         let thread = std::thread::spawn(move || {
-            let mut most = Most::default();
-            while stopped.recv_timeout(Duration::from_millis(3)) == Err(RecvTimeoutError::Timeout) {
-                let (blocks, lengths) = disk_use(&edge, &disk);
-                most.blocks = most.blocks.max(blocks);
-                most.lengths = most.lengths.max(lengths);
-                most.objects = most.objects.max(object_files(&disk).len());
+            let (mut most, mut before) = (Most::default(), Inodes::new());
+            while stopped.recv_timeout(Duration::from_millis(2)) == Err(RecvTimeoutError::Timeout) {
+                let now = inodes(&edge, &disk);
+                // What was there at both looks was there at the moment between them, all of it together.
+                let both: Vec<_> = now.iter().filter_map(|(n, inode)| Some((inode, before.get(n)?))).collect();
+                most.blocks = most.blocks.max(both.iter().map(|(a, b)| a.blocks.min(b.blocks)).sum());
+                most.lengths = most.lengths.max(both.iter().map(|(a, b)| a.len.min(b.len)).sum());
+                most.objects = most.objects.max(both.iter().filter(|(a, b)| a.is_object && b.is_object).count());
                 most.looks += 1;
+                before = now;
             }
             most
         });
@@ -152,7 +156,8 @@ async fn the_figures_are_right() {
     strain(&edge).await;
     let real = |disk: &Path| {
         let files = object_files(disk);
-        let bytes = files.iter().map(|file| std::fs::metadata(file).map_or(0, |meta| meta.len().next_multiple_of(4096)));
+        let bytes =
+            files.iter().map(|file| std::fs::metadata(file).map_or(0, |meta| meta.len().next_multiple_of(4096)));
         (files.len() as u64, bytes.sum::<u64>())
     };
     eventually("figures that agree", async || {

@@ -1,5 +1,6 @@
 //! Tools: folders for disks, faults for them, file systems of their own, and an origin whose bodies can be told apart.
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -94,7 +95,8 @@ impl Mount {
     /// `None`, and a word about it, where this process may not mount.
     pub fn tmpfs(folder: &Path, size: &str) -> Option<Mount> {
         fs::create_dir_all(folder).expect("a folder to mount at");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(folder).output();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(folder).output();
         match mount {
             Ok(output) if output.status.success() => Some(Mount(folder.to_owned())),
             other => {
@@ -215,10 +217,6 @@ pub fn log_lines(edge: &Edge, text: &str) -> usize {
 
 /// The files of objects below a disk's folder.
 pub fn object_files(disk: &Path) -> Vec<PathBuf> {
-    let is_hex = |path: &Path, len: usize| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.len() == len && name.bytes().all(|byte| byte.is_ascii_hexdigit())
-    };
     let entries = |folder: &Path| -> Vec<PathBuf> {
         fs::read_dir(folder).map(|dir| dir.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
     };
@@ -226,35 +224,50 @@ pub fn object_files(disk: &Path) -> Vec<PathBuf> {
     folders.flat_map(|folder| entries(&folder)).filter(|path| is_hex(path, 32)).collect()
 }
 
-/// What a disk takes in blocks and in lengths, in bytes: all that is below its folder, and the files without a name
-/// that the process has open there.
-pub fn disk_use(edge: &Edge, disk: &Path) -> (u64, u64) {
-    let (mut blocks, mut lengths) = (0, 0);
-    let mut add = |meta: &fs::Metadata| {
-        blocks += meta.blocks() * 512;
-        lengths += if meta.is_file() { meta.len() } else { 0 };
+/// A file or a folder that a disk takes room for, by the number of its inode.
+pub type Inodes = HashMap<u64, Inode>;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Inode {
+    /// Bytes on the disk.
+    pub blocks: u64,
+    /// Bytes of a file.
+    pub len: u64,
+    pub is_object: bool,
+}
+
+/// All that takes room on a disk: what is below its folder, and the files without a name that the process has open there.
+/// It takes some time to look, in which things come and go.
+pub fn inodes(edge: &Edge, disk: &Path) -> Inodes {
+    let mut inodes = Inodes::new();
+    let mut add = |meta: &fs::Metadata, is_object: bool| {
+        let len = if meta.is_file() { meta.len() } else { 0 };
+        inodes.entry(meta.ino()).or_insert(Inode { blocks: meta.blocks() * 512, len, is_object });
     };
     let mut folders = vec![disk.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             // What goes meanwhile takes nothing.
             let Ok(meta) = entry.metadata() else { continue };
-            add(&meta);
+            add(&meta, is_hex(&entry.path(), 32));
             if meta.is_dir() {
                 folders.push(entry.path());
             }
         }
     }
-    let mut nameless = std::collections::HashMap::new();
     let handles = format!("/proc/{}/fd", edge.pid().as_raw_nonzero());
     for entry in fs::read_dir(handles).into_iter().flatten().flatten() {
         let below = fs::read_link(entry.path()).is_ok_and(|path| path.starts_with(disk));
         if let Some(meta) = fs::metadata(entry.path()).ok().filter(|meta| below && meta.nlink() == 0) {
-            nameless.insert(meta.ino(), meta);
+            add(&meta, false);
         }
     }
-    nameless.values().for_each(add);
-    (blocks, lengths)
+    inodes
+}
+
+fn is_hex(path: &Path, len: usize) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.len() == len && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// What a client asks for that takes a stored response and nothing else.

@@ -142,7 +142,8 @@ async fn what_was_stored_comes_back_with_its_folder() {
     }
     let asked = origin.count();
     eventually("what was stored", async || {
-        let answers = crate::over::all(large.iter().map(|t| async { edge.ask(&super::faulty::only_if_cached(t)).await }));
+        let answers =
+            crate::over::all(large.iter().map(|t| async { edge.ask(&super::faulty::only_if_cached(t)).await }));
         answers.await.iter().all(|answer| answer.status == 200)
     })
     .await;

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 
 use super::faulty::{
-    KIB, LITTLE_MEMORY, NO_MEMORY, Scratch, disk_hits, get_all, hits_disk, log_lines, object_files, sized, targets, tier, yaml,
+    KIB, LITTLE_MEMORY, NO_MEMORY, Scratch, disk_hits, get_all, hits_disk, log_lines, object_files, sized, targets,
+    tier, yaml,
 };
 use crate::harness::{Edge, Origin};
 

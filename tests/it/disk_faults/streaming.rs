@@ -95,10 +95,7 @@ async fn what_memory_holds_of_it_is_a_small_part() {
     first.bytes(PART).await;
     parts.gates[0].open();
     first.bytes(PART).await;
-    parts
-        .edge
-        .wait_metrics("little to be held", |m| m.metric("foreland_cache_fill_bytes") <= Some(MIB as f64))
-        .await;
+    parts.edge.wait_metrics("little to be held", |m| m.metric("foreland_cache_fill_bytes") <= Some(MIB as f64)).await;
     assert_eq!(parts.edge.metrics().await.metric("foreland_cache_fills_in_progress"), Some(1.0));
     parts.gates[1].open();
     first.rest().await;
