@@ -103,6 +103,14 @@ fn an_error_that_suspends_nothing_is_said_again_only_after_a_quiet_minute() {
 }
 
 #[test]
+fn reading_is_suspended_by_one_answer_that_does_not_come() {
+    let (health, now) = (Health::default(), Instant::now());
+    let said = health.on_error(Kind::Read, &os(libc::ETIMEDOUT), now);
+    assert_eq!(said, Some(Transition::Suspended { kind: Kind::Read, cause: Cause::Slow }));
+    assert!(!health.may_read() && health.may_write());
+}
+
+#[test]
 fn reading_is_suspended_after_eight_errors_in_a_row() {
     for number in [libc::EIO, libc::EACCES, libc::ESTALE] {
         let (health, now) = (Health::default(), Instant::now());

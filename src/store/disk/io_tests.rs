@@ -119,10 +119,29 @@ fn what_is_not_published_leaves_nothing() {
 #[test]
 fn a_publication_that_fails_leaves_the_name_as_it_was_and_no_temporary_file() {
     on_both_ways(|scratch, io| {
+        // Its folder is none.
+        fs::write(scratch.path("disk/ab"), "file").unwrap();
+        let temp = io.create(Path::new(".")).unwrap();
+        assert!(io.publish(temp, Path::new(NAME)).is_err());
+        assert_eq!(fs::read(scratch.path("disk/ab")).unwrap(), b"file");
+        assert!(!scratch.path("disk/tmp").exists() || list(&io, TEMP_DIR).is_empty());
+    });
+}
+
+#[test]
+fn a_folder_in_the_place_of_a_file_is_put_out_of_the_way() {
+    on_both_ways(|scratch, io| {
+        for content in ["disk/ab/name", "disk/ab/name/full"] {
+            fs::create_dir_all(scratch.path(content)).unwrap();
+            io.publish(write(&io, content), Path::new(NAME)).unwrap();
+            assert_eq!(read(&io, io.open(Path::new(NAME)).unwrap()), content);
+            io.unlink(Path::new(NAME)).unwrap();
+        }
+        // The one that was not empty is kept whole.
+        assert_eq!(list(&io, TEMP_DIR).len(), 1);
         fs::create_dir_all(scratch.path("disk/ab/name/full")).unwrap();
-        assert!(io.publish(write(&io, "text"), Path::new(NAME)).is_err());
-        assert!(scratch.path("disk/ab/name/full").exists());
-        assert!(list(&io, TEMP_DIR).is_empty());
+        io.unlink(Path::new(NAME)).unwrap();
+        assert_eq!((io.stat_name(Path::new(NAME)).is_err(), list(&io, TEMP_DIR).len()), (true, 2));
     });
 }
 

@@ -123,6 +123,10 @@ impl State {
         self.folders[usize::from(byte / 64)] |= 1 << (byte % 64);
     }
 
+    pub fn has_folder(&self, byte: u8) -> bool {
+        self.folders[usize::from(byte / 64)] & (1 << (byte % 64)) != 0
+    }
+
     /// There is none.
     pub fn remove_folder(&mut self, byte: u8) {
         self.folders[usize::from(byte / 64)] &= !(1 << (byte % 64));
@@ -161,6 +165,11 @@ impl State {
 
     pub fn limits_mut(&mut self) -> &mut Limits {
         &mut self.limits
+    }
+
+    /// Whether files of objects that are not in the index any more are being removed.
+    pub fn is_removing(&self) -> bool {
+        self.going > 0
     }
 
     /// Whether an object that is not in the index is not on the disk.
@@ -322,6 +331,16 @@ impl Reserved {
         state.reserved -= std::mem::take(&mut self.units);
         state.coming -= std::mem::take(&mut self.objects);
         state.written -= std::mem::take(&mut self.written);
+    }
+
+    /// A unit of it is for a folder of objects, which stays.
+    pub fn spend_on_folder(&mut self, byte: u8) {
+        let mut state = self.space.lock();
+        let unit = self.units.min(1);
+        state.reserved -= unit;
+        state.add_folder(byte);
+        drop(state);
+        self.units -= unit;
     }
 
     /// So many of the units have been written.

@@ -75,7 +75,7 @@ impl Spill {
         let job = move || match spill.write(at, &pieces) {
             Ok(()) => done.tell(Ok(())),
             Err(why) => {
-                spill.disk.refused(why);
+                spill.disk.refused(&spill.id, why);
                 done.tell(Err(()));
             }
         };

@@ -14,7 +14,7 @@ use super::format::{self, Defect, Layout, State, TableBuilder};
 use super::health::Kind;
 use super::io::{FileKind, Temp};
 use super::pool::PoolError;
-use super::space::{Doomed, NoRoom, Reserved, units};
+use super::space::{Doomed, NoRoom, Reserved, UNIT, units};
 use super::stats::Refused;
 use crate::store::key::ObjectId;
 use crate::store::object::{Body, Head, Object};
@@ -317,8 +317,12 @@ impl Disk {
 
     /// Room for a further object with a file of so many bytes, and for its folder. Blocks.
     pub(super) fn reserve_for(self: &Arc<Disk>, id: &ObjectId, bytes: u64) -> Result<Reserved, Unwritten> {
-        self.space.lock().add_folder(id.0[0]);
-        self.reserve(bytes, 1)
+        let has_folder = self.space.lock().has_folder(id.0[0]);
+        let mut reserved = self.reserve(if has_folder { bytes } else { bytes.saturating_add(UNIT) }, 1)?;
+        if !has_folder {
+            reserved.spend_on_folder(id.0[0]);
+        }
+        Ok(reserved)
     }
 
     /// Room for a file of so many bytes, for which others have to go if need be. Blocks.
@@ -344,14 +348,19 @@ impl Disk {
     pub(super) fn unwritten(self: &Arc<Disk>, id: ObjectId, why: Unwritten, overtaken: bool) {
         // Whoever outdated it has seen to what is there.
         let outdated = matches!(why, Unwritten::Outdated);
-        self.refused(why);
+        self.refused(&id, why);
         if !outdated && !overtaken {
             self.take_out(id);
         }
     }
 
     /// Counts what was not written.
-    pub(super) fn refused(&self, why: Unwritten) {
+    pub(super) fn refused(&self, id: &ObjectId, why: Unwritten) {
+        if self.space.lock().is_small() {
+            // Made, or counted as if it were, for this object.
+            let _alone = self.file_lock(id);
+            self.remove_folder(*id);
+        }
         match why {
             Unwritten::Outdated => {}
             Unwritten::Refused(why) => self.refuse(why),
@@ -517,7 +526,8 @@ impl Disk {
         let mut pending = self.shard(&id);
         let mut state = self.space.lock();
         let known = state.index.remove(id);
-        if known.is_none() && state.is_complete() {
+        // What is about to be evicted comes back where its file cannot be removed.
+        if known.is_none() && state.is_complete() && !state.is_removing() {
             return None;
         }
         let doomed = known.map(|units| self.space.doom(&mut state, units));
@@ -556,10 +566,14 @@ impl Disk {
         self.close(&id);
         // What cannot go may as well stay in use, and counts as before.
         self.unlink(id, Some(doomed), |doomed| {
-            if let Some(doomed) = doomed {
-                let units = u32::try_from(doomed.units()).unwrap_or(u32::MAX);
-                self.space.lock().index.insert(id, units);
+            let Some(doomed) = doomed else { return };
+            let pending = self.shard(&id);
+            if pending.removals.contains_key(&id) {
+                drop(pending);
+                return self.remove_later(id, Some(doomed.pin()));
             }
+            let units = u32::try_from(doomed.units()).unwrap_or(u32::MAX);
+            self.space.lock().index.insert(id, units);
         })
     }
 
@@ -597,8 +611,10 @@ impl Disk {
 
     /// Removes the folder of an object, if that has become empty. Whoever needs it makes it again.
     fn remove_folder(&self, id: ObjectId) {
-        if self.io.rmdir(&folder(&id)).is_ok() {
-            self.space.lock().remove_folder(id.0[0]);
+        match self.io.rmdir(&folder(&id)) {
+            Ok(()) => self.space.lock().remove_folder(id.0[0]),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.space.lock().remove_folder(id.0[0]),
+            Err(_) => {}
         }
     }
 

@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::super::spill::Spill;
-use super::super::testing::{Random, Rig, body_of, found, wanted};
+use super::super::testing::{Random, Rig, body_of, eventually, found, wanted};
 use super::*;
 use crate::store::testing::{self, head, key, object};
 
@@ -313,6 +313,49 @@ async fn a_disk_from_which_nothing_can_be_removed_is_not_written_full_nor_forgot
 }
 
 #[tokio::test]
+async fn what_is_removed_while_it_is_evicted_in_vain_does_not_come_back() {
+    let rig = Rig::new(2 << 20);
+    for number in 0..5 {
+        rig.store(key(number).id(), object(head("1", number + 1), body(0, 300_000)), always).await;
+    }
+    rig.drain();
+    assert_eq!(rig.booked().0, 5);
+    rig.faults("unlink hang\nunlink EPERM");
+    drop(rig.store(key(9).id(), object(head("1", 9), body(0, 300_000)), always));
+    eventually("one is about to be evicted", || rig.booked().0 < 5).await;
+    // Not only the one: whatever has just been taken out of the index.
+    let removed: Vec<_> = (0..5).map(|number| rig.remove(key(number).id())).collect();
+    rig.faults("unlink EPERM");
+    futures_util::future::join_all(removed).await;
+    rig.drain();
+    for number in 0..5 {
+        assert_eq!(found(&rig, key(number).id()).await, None);
+    }
+    rig.faults("");
+    rig.balances().await;
+    for number in 0..5 {
+        assert_eq!(found(&rig, key(number).id()).await, None);
+    }
+}
+
+#[tokio::test]
+async fn what_is_never_written_leaves_nothing_of_a_small_disk_in_use() {
+    let rig = Rig::new(1 << 20);
+    rig.store(key(0).id(), object(head("1", 1), body(0, 10_000)), always).await;
+    rig.drain();
+    let before = rig.usage().bytes;
+    for faults in ["create EIO", "write EIO"] {
+        for number in 1..300 {
+            rig.faults(faults);
+            rig.store(key(number).id(), object(head("1", number), body(0, 10_000)), always).await;
+        }
+    }
+    rig.faults("");
+    rig.balances().await;
+    assert_eq!(rig.usage().bytes, before);
+}
+
+#[tokio::test]
 async fn an_object_that_is_found_while_it_is_replaced_does_not_confuse_the_books() {
     let rig = Rig::new(8 << 20);
     for round in 0..20_u64 {
@@ -476,8 +519,9 @@ async fn at_random(rig: Arc<Rig>, seed: u64) {
         if held.len() > 5 {
             held.remove(random.below(5) as usize);
         }
+        // A folder can be taken for empty and removed in the moment in which another comes to need it.
         let used = rig.usage().bytes;
-        assert!(used <= rig.usage().capacity, "{used}");
+        assert!(used <= rig.usage().capacity + 4 * UNIT, "{used}");
     }
 }
 
