@@ -306,14 +306,14 @@ impl Disk {
         let now = Instant::now();
         if self.health.probe_due(Kind::Write, now) {
             let outcome = self.try_to_write();
-            let transition = self.health.probed(Kind::Write, outcome.as_ref().map(|()| ()), Instant::now());
+            let transition = self.health.probed(Kind::Write, outcome.as_ref().copied(), Instant::now());
             if let Some(transition) = transition {
                 self.report(&transition, None);
             }
         }
         if self.health.probe_due(Kind::Read, now) {
             let outcome = self.try_to_read();
-            let transition = self.health.probed(Kind::Read, outcome.as_ref().map(|()| ()), Instant::now());
+            let transition = self.health.probed(Kind::Read, outcome.as_ref().copied(), Instant::now());
             if let Some(transition) = transition {
                 self.report(&transition, None);
             }
@@ -411,7 +411,7 @@ impl Disk {
         let (objects, units) = (state.index.len(), state.index.units());
         drop(state);
         self.enter(Phase::Ready);
-        info!("{}: {objects} objects, {} MiB", self.path().display(), units * UNIT >> 20);
+        info!("{}: {objects} objects, {} MiB", self.path().display(), (units * UNIT) >> 20);
     }
 
     /// Waits for the process that has the disk to hand it over; then, for it to be gone.

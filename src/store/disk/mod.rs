@@ -189,7 +189,7 @@ impl Disks {
             .collect();
         async move {
             for (written, disk) in begun {
-                if let Err(e) = written.await.map_err(std::io::Error::from).flatten() {
+                if let Err(e) = written.await.map_err(std::io::Error::from).and_then(|written| written) {
                     disk.failed(Kind::Write, &e);
                 }
             }

@@ -181,7 +181,7 @@ impl Spill {
             let read = spill.disk.io.pread(&file, at, &mut buffer)?;
             if read == buffer.len() { Ok(buffer) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
         });
-        match read.await.map_err(io::Error::from).flatten() {
+        match read.await.map_err(io::Error::from).and_then(|read| read) {
             Ok(buffer) => self.checked(buffer, start, offset),
             Err(e) => {
                 self.disk.failed(Kind::Read, &e);
@@ -242,7 +242,9 @@ impl Drop for Spill {
 }
 
 /// Tells once; if nobody has by the time that this is dropped, that it failed.
-struct Told(Option<Box<dyn FnOnce(std::result::Result<(), ()>) + Send + Sync>>);
+struct Told(Option<Tell>);
+
+type Tell = Box<dyn FnOnce(std::result::Result<(), ()>) + Send + Sync>;
 
 impl Told {
     fn tell(&mut self, how: std::result::Result<(), ()>) {

@@ -648,10 +648,7 @@ impl Disk {
         if self.space.lock().index.get(id).is_some() {
             return true;
         }
-        match self.io.unlink(&name(&id)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => false,
-            _ => true,
-        }
+        !matches!(self.io.unlink(&name(&id)), Err(e) if e.kind() != io::ErrorKind::NotFound)
     }
 }
 

@@ -151,7 +151,7 @@ impl Model {
 
     fn unwalked(&mut self) -> Vec<ObjectId> {
         let gone: Vec<_> = self.rows().filter(|row| row.walk != self.walk).map(|row| row.n).collect();
-        gone.iter().for_each(|n| drop(self.take(*n)));
+        gone.iter().for_each(|n| _ = self.take(*n));
         let mut gone: Vec<_> = gone.into_iter().map(id).collect();
         gone.sort_unstable();
         gone
@@ -287,7 +287,7 @@ proptest! {
             assert_eq!(index.get(id(n)), model.row(n).map(|row| row.units));
         }
         assert_eq!(saved(&mut index, page), model.saved());
-        while index.len() > 0 {
+        while !index.is_empty() {
             assert_eq!(index.victim(never), model.victim(|_| false));
         }
         check(&index);
