@@ -247,8 +247,9 @@ impl Disk {
         }
     }
 
-    pub(super) fn enter(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Release);
+    /// Goes from one phase to another; false where it is in another one already, as somebody else has come first.
+    pub(super) fn advance(&self, from: Phase, to: Phase) -> bool {
+        self.phase.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Whether something new may be stored here.
