@@ -46,7 +46,8 @@ async fn writing_fails(fault: &str, reason: &str) {
     assert_eq!(log_lines(&edge, "writing to the disk is resumed"), 1, "{fault}");
     assert_eq!(log_lines(&edge, WRITING), 1, "{fault}");
     // What takes long to be written is answered from memory until it is.
-    eventually("all of it to be on the disk", async || disk_hits(&get_all(&edge, &large, 4).await) == large.len()).await;
+    eventually("all of it to be on the disk", async || disk_hits(&get_all(&edge, &large, 4).await) == large.len())
+        .await;
 }
 
 #[tokio::test]
