@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pingora::{Error, ErrorType, Result};
 
+use super::Disk;
 use super::format::{BLOCK, Defect, State, check_block};
 use super::health::Kind;
 use super::io::{NowaitRead, Stat};
+use super::pool::PoolError;
 use super::residency::Residency;
 use super::space::Doomed;
-use super::Disk;
-use super::pool::PoolError;
 use crate::store::key::ObjectId;
 
 /// What is sent by the kernel at once, in bytes: a worker serves somebody else then.

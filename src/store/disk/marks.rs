@@ -64,8 +64,7 @@ impl Marks {
 
     /// Writes a disk's file anew. Blocks.
     pub fn write(&self, io: &Io) -> std::io::Result<()> {
-        let bytes: Vec<u8> =
-            self.counts.iter().flat_map(|count| count.load(Ordering::Acquire).to_le_bytes()).collect();
+        let bytes: Vec<u8> = self.counts.iter().flat_map(|count| count.load(Ordering::Acquire).to_le_bytes()).collect();
         let temp = io.create(Path::new("."))?;
         io.pwrite_all(temp.file(), 0, &bytes)?;
         io.publish(temp, Path::new(NAME))?;

@@ -72,7 +72,12 @@ impl Disk {
 
     /// Stores a whole object whose body is in memory. From the call on, it is found in the place of what was there. The
     /// future is done when the file is, or when the disk takes too long: then it is still written.
-    pub fn store<C: Current>(self: &Arc<Disk>, id: ObjectId, object: Arc<Object>, current: C) -> impl Future<Output = ()> + Send + use<C> {
+    pub fn store<C: Current>(
+        self: &Arc<Disk>,
+        id: ObjectId,
+        object: Arc<Object>,
+        current: C,
+    ) -> impl Future<Output = ()> + Send + use<C> {
         let disk = self.clone();
         // What is there is of before, where this is not taken.
         let removal = if self.begin_write(id, &object) { None } else { Some(self.remove(id)) };
@@ -379,7 +384,12 @@ impl Disk {
     // ---- giving another head
 
     /// Gives an object another head. From the call on, it has it; the future is done when the file has it too.
-    pub fn freshen<C: Current>(self: &Arc<Disk>, id: ObjectId, head: Arc<Head>, current: C) -> impl Future<Output = ()> + Send + use<C> {
+    pub fn freshen<C: Current>(
+        self: &Arc<Disk>,
+        id: ObjectId,
+        head: Arc<Head>,
+        current: C,
+    ) -> impl Future<Output = ()> + Send + use<C> {
         self.freshen_in_memory(id, &head);
         let job = matches!(self.phase(), Phase::Standby | Phase::Loading | Phase::Ready).then(|| {
             let of_job = self.clone();
@@ -403,8 +413,7 @@ impl Disk {
 
     /// Gives another head to an object that is about to be written, or is open.
     fn freshen_in_memory(&self, id: ObjectId, head: &Arc<Head>) {
-        let fresh =
-            |object: &Object| Arc::new(Object::new(head.clone(), object.body.clone()).succeeding(object));
+        let fresh = |object: &Object| Arc::new(Object::new(head.clone(), object.body.clone()).succeeding(object));
         if let Some(PendingWrite { object: Some(object), .. }) = self.shard(&id).writes.get_mut(&id) {
             if object.head.record.id == head.record.id {
                 *object = fresh(object);
@@ -416,7 +425,12 @@ impl Disk {
         }
     }
 
-    fn freshen_blocking(self: &Arc<Disk>, id: ObjectId, head: &Arc<Head>, current: &impl Current) -> Result<(), Unwritten> {
+    fn freshen_blocking(
+        self: &Arc<Disk>,
+        id: ObjectId,
+        head: &Arc<Head>,
+        current: &impl Current,
+    ) -> Result<(), Unwritten> {
         let alone = self.file_lock(&id);
         let file = match self.io.open_writable(&name(&id)) {
             Ok(file) => file,
@@ -572,18 +586,12 @@ impl Disk {
                 drop(pending);
                 return self.remove_later(id, Some(doomed.pin()));
             }
-            let units = u32::try_from(doomed.units()).unwrap_or(u32::MAX);
-            self.space.lock().index.insert(id, units);
+            doomed.undo(&mut self.space.lock(), id);
         })
     }
 
     /// Removes a file, unless the name has been given to another meanwhile. False where it cannot be removed now.
-    fn unlink(
-        self: &Arc<Disk>,
-        id: ObjectId,
-        doomed: Option<Doomed>,
-        or: impl FnOnce(Option<Doomed>),
-    ) -> bool {
+    fn unlink(self: &Arc<Disk>, id: ObjectId, doomed: Option<Doomed>, or: impl FnOnce(Option<Doomed>)) -> bool {
         let alone = self.file_lock(&id);
         let mut before = self.open_files(&id);
         let replaced = self.space.lock().index.get(id).is_some();

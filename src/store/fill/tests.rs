@@ -336,7 +336,9 @@ async fn follow_all(rig: &Rig, number: u64, case: &Case, held: &Arc<AtomicU64>) 
     let fill = fill_to(rig, number, case.length_known.then_some(all.len() as u64), held);
     let (mut rest, mut running, mut failed) = (all.clone(), Vec::new(), false);
     for (at, len) in case.chunks.iter().enumerate() {
-        for (id, follower) in case.followers.iter().enumerate().filter(|(_, f)| f.after.min(case.chunks.len() - 1) == at) {
+        for (id, follower) in
+            case.followers.iter().enumerate().filter(|(_, f)| f.after.min(case.chunks.len() - 1) == at)
+        {
             let reader = if follower.own { fill.follow_own(id as u64) } else { fill.follow(id as u64) };
             let Some(reader) = reader else { continue };
             let mut hit = Followed::new(reader);
@@ -410,9 +412,11 @@ async fn a_read_that_is_given_up_leaves_no_hole() {
         fill.wait_for_room().await;
     }
     rig.drain();
+    let readers = [fill.follow(1).unwrap(), fill.follow_own(2).unwrap()];
+    end(&fill).await;
     // Each piece is given up once while it is on its way from the disk, as a proxy does that has something else to do.
     rig.faults("read nowait");
-    for mut reader in [fill.follow(1).unwrap(), fill.follow_own(2).unwrap()] {
+    for mut reader in readers {
         let (mut had, mut given_up) = (Vec::new(), 0);
         while had.len() < all.len() {
             if let Some(piece) = now(&mut reader) {
