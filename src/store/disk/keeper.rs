@@ -4,58 +4,56 @@
 //! A thread for each disk, which looks about once a second and may wait for the disk as long as it takes.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use log::{debug, info, warn};
+use log::{debug, warn};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::disk::{Disk, Phase};
 use super::health::Kind;
 use super::marks::Marks;
-use super::snapshot::{self, Decoder, Encoder, Header, Written};
-use super::space::{Doomed, UNIT};
-use super::walk::{self, Unlisted};
+use super::snapshot::Written;
+use super::space::Doomed;
+use super::walk::Unlisted;
 use crate::store::key::ObjectId;
 
 /// How often the thread looks.
-const TICK: Duration = Duration::from_secs(1);
+pub(super) const TICK: Duration = Duration::from_secs(1);
 
 /// How often it looks while it waits for another process.
-const WAITING_TICK: Duration = Duration::from_millis(50);
+pub(super) const WAITING_TICK: Duration = Duration::from_millis(50);
 
 /// How often what there is is written down, for a process that is killed.
-const SNAPSHOT_EVERY: Duration = Duration::from_secs(600);
+pub(super) const SNAPSHOT_EVERY: Duration = Duration::from_secs(600);
 
 /// How soon what could not be looked through is tried again; each that fails doubles it.
-const FIRST_PAUSE: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(5) };
-const LAST_PAUSE: Duration = Duration::from_secs(60);
+pub(super) const FIRST_PAUSE: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(5) };
+pub(super) const LAST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Objects that could not be removed and are tried again, at most.
-const LATER_MAX: usize = 1_000_000;
+pub(super) const LATER_MAX: usize = 1_000_000;
 
 /// Entries of the index that are handed out or taken in under one lock.
-const PAGE: usize = 1024;
+pub(super) const PAGE: usize = 1024;
 
 /// The share of a disk that a process which hands it over may still take for what it is about to store.
-const SPARE_SHARE: u64 = 64;
+pub(super) const SPARE_SHARE: u64 = 64;
 
 /// How long what is being written may take at the end.
 pub(super) const DRAIN: Duration = Duration::from_secs(5);
 
 /// Who owns the disk: locked by that process for as long as it lives. It holds its number.
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 /// What there is.
-const INDEX: &str = "index";
+pub(super) const INDEX: &str = "index";
 /// What there was when that was last read: after a process that was killed, the order is still of use.
-const OLD_INDEX: &str = "index.old";
+pub(super) const OLD_INDEX: &str = "index.old";
 /// The units that were in use a second ago at most: 8 bytes, little-endian.
-const STATE: &str = "state";
+pub(super) const STATE: &str = "state";
 
 /// How a disk begins its life in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,45 +67,45 @@ pub enum Begin {
 /// The state of a disk's keeper.
 #[derive(Default)]
 pub struct Keeper {
-    lock: Mutex<Option<OwnedFd>>,
-    stop: Mutex<bool>,
-    stopping: Condvar,
+    pub(super) lock: Mutex<Option<OwnedFd>>,
+    pub(super) stop: Mutex<bool>,
+    pub(super) stopping: Condvar,
     /// The file system has turned out to be full.
-    full: AtomicBool,
-    later: Mutex<Later>,
+    pub(super) full: AtomicBool,
+    pub(super) later: Mutex<Later>,
     /// Held by who writes down what there is, or sets aside what has been.
-    saving: Mutex<()>,
+    pub(super) saving: Mutex<()>,
     /// What was last written down as all there is could not be set aside, and is not all any more.
-    unretired: AtomicBool,
+    pub(super) unretired: AtomicBool,
     pub(super) marks: OnceLock<Arc<Marks>>,
     /// Held by who writes to the disk's file of them.
-    marking: Mutex<()>,
+    pub(super) marking: Mutex<()>,
     /// That file does not have them all.
-    missed: AtomicBool,
+    pub(super) missed: AtomicBool,
     /// What the walks could not look at.
     pub(super) unlisted: Mutex<Unlisted>,
     /// What was last written to [`STATE`].
-    written: AtomicU64,
+    pub(super) written: AtomicU64,
     /// Pages of the index that have been written down: a sign of life.
-    saved: AtomicU64,
+    pub(super) saved: AtomicU64,
 }
 
 /// What could not be removed.
 #[derive(Default)]
-struct Later {
+pub(super) struct Later {
     /// With their room, where that was known.
-    ids: HashMap<ObjectId, Option<Doomed>>,
+    pub(super) ids: HashMap<ObjectId, Option<Doomed>>,
     /// Those of them that may never have been there.
-    new: Vec<ObjectId>,
+    pub(super) new: Vec<ObjectId>,
     /// Those that are just being tried again.
-    in_hand: usize,
+    pub(super) in_hand: usize,
     /// There have been too many.
-    crowded: bool,
+    pub(super) crowded: bool,
 }
 
 impl Later {
     /// All that was to be removed is gone.
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.ids.is_empty() && self.in_hand == 0 && !self.crowded
     }
 }
@@ -124,7 +122,7 @@ impl Keeper {
         self.saved.load(Ordering::Relaxed)
     }
 
-    fn is_stopped(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         *self.stop.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -174,7 +172,7 @@ impl Disk {
         Ok(())
     }
 
-    fn run(self: Arc<Disk>) {
+    pub(super) fn run(self: Arc<Disk>) {
         let since = created();
         match self.phase() {
             Phase::Loading => self.load(false),
@@ -211,7 +209,7 @@ impl Disk {
     }
 
     /// One round: the folder, the room, the health.
-    fn look_after(self: &Arc<Disk>) {
+    pub(super) fn look_after(self: &Arc<Disk>) {
         match self.io.displaced() {
             Ok(true) => self.move_to_new_folder(),
             Ok(false) if self.phase() == Phase::Away => self.come_back(),
@@ -236,7 +234,7 @@ impl Disk {
     }
 
     /// The folder is gone, or another one is in its place: what was on the old one is lost.
-    fn move_to_new_folder(self: &Arc<Disk>) {
+    pub(super) fn move_to_new_folder(self: &Arc<Disk>) {
         let phase = self.phase();
         if matches!(phase, Phase::Handed | Phase::Closed | Phase::Standby) {
             return;
@@ -259,13 +257,13 @@ impl Disk {
         }
     }
 
-    fn lose_all(&self) {
+    pub(super) fn lose_all(&self) {
         self.close_all();
         self.space.lock().forget();
     }
 
     /// A folder that is ours to use, if nobody else has it.
-    fn come_back(self: &Arc<Disk>) {
+    pub(super) fn come_back(self: &Arc<Disk>) {
         // It may be the one that this process has locked already, which it could not lock once more.
         self.unlock();
         match self.lock() {
@@ -283,7 +281,7 @@ impl Disk {
     }
 
     /// Tries to become the disk's owner.
-    fn lock(&self) -> io::Result<bool> {
+    pub(super) fn lock(&self) -> io::Result<bool> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let path = self.path().join(LOCK);
         let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)?;
@@ -300,7 +298,7 @@ impl Disk {
     }
 
     /// Sees that the lock is where others look for it. Somebody may have emptied the folder.
-    fn keep_lock(&self) {
+    pub(super) fn keep_lock(&self) {
         let lock = self.keeper.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = lock.as_ref().is_some_and(|file| rustix::fs::fstat(file).is_ok_and(|stat| stat.st_nlink == 0));
         drop(lock);
@@ -319,418 +317,8 @@ impl Disk {
         }
     }
 
-    fn unlock(&self) {
+    pub(super) fn unlock(&self) {
         *self.keeper.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    // ---- room
-
-    /// Looks how much the file system has room for.
-    pub(super) fn measure(&self) {
-        let Ok(room) = self.io.free_space() else { return };
-        let min_free = self.settings.lock().unwrap_or_else(PoisonError::into_inner).min_free;
-        let (free, min_free) = (room.free / UNIT, min_free.div_ceil(UNIT));
-        let mut state = self.space.lock();
-        let ours = state.on_disk();
-        state.limits_mut().ceiling = (ours + free).saturating_sub(min_free);
-    }
-
-    /// The file system says that it is full: it may be something else than bytes that it lacks, and less will do.
-    fn squeeze(self: &Arc<Disk>) {
-        self.measure();
-        {
-            let mut state = self.space.lock();
-            let used = state.used();
-            let limits = state.limits_mut();
-            limits.ceiling = limits.ceiling.min(used - used / 50);
-        }
-        self.make_way();
-    }
-
-    /// Sees that no more is held than may be, when that has become less.
-    fn make_way(self: &Arc<Disk>) {
-        // A reservation of nothing makes all go that has to.
-        drop(self.reserve(0, 0));
-    }
-
-    pub(super) fn probe(self: &Arc<Disk>) {
-        if self.phase() == Phase::Away {
-            return;
-        }
-        let now = Instant::now();
-        if self.health.probe_due(Kind::Write, now) {
-            let outcome = self.try_to_write();
-            let transition = self.health.probed(Kind::Write, outcome.as_ref().copied(), Instant::now());
-            if let Some(transition) = transition {
-                self.report(&transition, None);
-            }
-        }
-        if self.health.probe_due(Kind::Read, now) {
-            let outcome = self.try_to_read();
-            let transition = self.health.probed(Kind::Read, outcome.as_ref().copied(), Instant::now());
-            if let Some(transition) = transition {
-                self.report(&transition, None);
-            }
-        }
-    }
-
-    fn try_to_write(self: &Arc<Disk>) -> io::Result<()> {
-        const PROBE: [u8; UNIT as usize] = [0; UNIT as usize];
-        if matches!(self.phase(), Phase::Loading | Phase::Ready) {
-            self.make_way();
-        }
-        let temp = self.io.create(Path::new("."))?;
-        self.io.pwrite_all(temp.file(), 0, &PROBE)?;
-        let name = Path::new("probe");
-        self.io.publish(temp, name)?;
-        match self.io.unlink(name) {
-            // The process that hands the disk over has its probes too.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            unlinked => unlinked,
-        }
-    }
-
-    fn try_to_read(&self) -> io::Result<()> {
-        let file = match self.io.open(Path::new(super::marks::NAME)) {
-            Ok(file) => file,
-            // Somebody has emptied the folder: that there is nothing to be read is an answer.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) => return Err(e),
-        };
-        let mut bytes = [0; 8];
-        self.io.pread(&file, 0, &mut bytes)?;
-        Ok(())
-    }
-
-    /// What could not be removed is tried again, and not to be found until it is.
-    pub(super) fn remove_later(&self, id: ObjectId, doomed: Option<Doomed>) {
-        let mut later = self.later();
-        let crowded = later.ids.len() >= LATER_MAX;
-        match later.ids.entry(id) {
-            Entry::Occupied(mut entry) => {
-                // The name can have had only one file since.
-                if doomed.is_some() {
-                    *entry.get_mut() = doomed;
-                }
-            }
-            Entry::Vacant(_) if crowded => {
-                if !std::mem::replace(&mut later.crowded, true) {
-                    warn!("{}: {LATER_MAX} objects cannot be removed: no more are tried again", self.path().display());
-                }
-            }
-            Entry::Vacant(entry) => {
-                entry.insert(doomed);
-                later.new.push(id);
-                drop(later);
-                *self.shard(&id).removals.entry(id).or_insert(0) += 1;
-            }
-        }
-    }
-
-    fn remove_what_is_left(self: &Arc<Disk>) {
-        self.forget_missing();
-        let ids: Vec<_> = self.later().ids.keys().copied().take(PAGE).collect();
-        for id in ids {
-            if !self.health.may_write() {
-                return;
-            }
-            if !self.retry(id, || self.remove_again(id)) {
-                return;
-            }
-        }
-    }
-
-    /// Much of what could not be removed has never been there, which a disk that is read-only does not say when it is
-    /// asked to remove it.
-    fn forget_missing(&self) {
-        let new = std::mem::take(&mut self.later().new);
-        for id in new {
-            self.retry(id, || {
-                let _alone = self.file_lock(&id);
-                matches!(self.io.stat_name(&super::disk::name(&id)), Err(e) if e.kind() == io::ErrorKind::NotFound)
-            });
-        }
-    }
-
-    /// Tries what ends a removal that is left; whether it has ended.
-    fn retry(&self, id: ObjectId, end: impl FnOnce() -> bool) -> bool {
-        let doomed = {
-            let mut later = self.later();
-            let Some(doomed) = later.ids.remove(&id) else { return true };
-            later.in_hand += 1;
-            doomed
-        };
-        let ended = end();
-        let mut later = self.later();
-        later.in_hand -= 1;
-        if !ended {
-            // What has come to be left meanwhile is of a later file.
-            let entry = later.ids.entry(id);
-            let merged = matches!(entry, Entry::Occupied(_));
-            let kept = entry.or_default();
-            if kept.is_none() {
-                *kept = doomed;
-            }
-            drop(later);
-            if merged {
-                self.ended_removal(id);
-            }
-            return false;
-        }
-        drop(later);
-        drop(doomed);
-        self.ended_removal(id);
-        true
-    }
-
-    fn later(&self) -> MutexGuard<'_, Later> {
-        self.keeper.later.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    // ---- what there is
-
-    /// Finds out what there is: by what the last process wrote down, and where that may not be all, by looking.
-    fn load(self: &Arc<Disk>, anew: bool) {
-        let clean = match self.recall(INDEX, None) {
-            Ok(written) => written == Written::Clean && !anew,
-            Err(e) => {
-                debug!("{}: no usable index: {e}", self.path().display());
-                let _ = self.recall(OLD_INDEX, None);
-                false
-            }
-        };
-        // From now on it says less than there is. Where it stays, it must not be believed now either: nobody could tell
-        // later what has changed since.
-        if self.retire_index() && clean {
-            walk::note_folders(self);
-            walk::clear_temporary(self);
-            return self.ready();
-        }
-        self.look_through();
-    }
-
-    /// Looks for all there is. What cannot be looked at now is tried again later.
-    fn look_through(self: &Arc<Disk>) {
-        if walk::walk(self) {
-            walk::clear_temporary(self);
-            self.ready();
-        }
-    }
-
-    /// What has been written down before is not to be believed again. False where it still would be.
-    fn retire_index(&self) -> bool {
-        // Not what is written for the process that takes the disk over.
-        let _alone = self.keeper.saving.lock().unwrap_or_else(PoisonError::into_inner);
-        if !matches!(self.phase(), Phase::Loading | Phase::Ready) {
-            return false;
-        }
-        let retired = match self.io.rename(Path::new(INDEX), Path::new(OLD_INDEX)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                self.failed(Kind::Write, &e);
-                false
-            }
-            _ => true,
-        };
-        self.keeper.unretired.store(!retired, Ordering::Relaxed);
-        retired
-    }
-
-    fn ready(&self) {
-        let mut state = self.space.lock();
-        // It may have been handed over meanwhile, or shut: then it is not this process's to say.
-        if !self.advance(Phase::Loading, Phase::Ready) {
-            return;
-        }
-        state.set_complete(true);
-        let (objects, units) = (state.index.len(), state.index.units());
-        drop(state);
-        info!("{}: {objects} objects, {} MiB", self.path().display(), (units * UNIT) >> 20);
-    }
-
-    /// Waits for the process that has the disk to hand it over; then, for it to be gone.
-    fn stand_by(self: &Arc<Disk>, since: u64) {
-        let mut looked = Instant::now();
-        loop {
-            match self.lock() {
-                // It has gone, whatever it has written down.
-                Ok(true) => {
-                    self.believe_state();
-                    self.mend_marks();
-                    if self.advance(Phase::Standby, Phase::Loading) {
-                        self.load(true);
-                    }
-                    return;
-                }
-                Ok(false) if self.recall(INDEX, Some(since)).is_ok() => break,
-                _ => {}
-            }
-            if !self.keeper.wait(WAITING_TICK) || self.is_stopped() {
-                return;
-            }
-            if looked.elapsed() >= TICK {
-                looked = Instant::now();
-                self.probe();
-            }
-        }
-        if let Some(units) = self.recall_state() {
-            self.space.lock().take_over(units);
-        }
-        self.mend_marks();
-        if !self.advance(Phase::Standby, Phase::Loading) {
-            return;
-        }
-        info!("{}: taken over", self.path().display());
-        // What it still had to write comes to its end with it.
-        while !matches!(self.lock(), Ok(true)) {
-            if !self.keeper.wait(WAITING_TICK) || self.is_stopped() {
-                return;
-            }
-            self.measure();
-            if self.keeper.full.swap(false, Ordering::Relaxed) {
-                self.squeeze();
-            }
-            if looked.elapsed() >= TICK {
-                looked = Instant::now();
-                self.probe();
-                self.remove_what_is_left();
-                self.write_missed_marks();
-                self.save_state();
-            }
-        }
-        // As for what it has invalidated.
-        self.mend_marks();
-        self.retire_index();
-        self.look_through();
-    }
-
-    /// Takes in what another process has invalidated, and sees that the disk's file has it all.
-    fn mend_marks(&self) -> bool {
-        let Some(marks) = self.keeper.marks.get() else { return true };
-        let _alone = self.keeper.marking.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whatever is missed from here on is for the next time.
-        self.keeper.missed.store(false, Ordering::Relaxed);
-        let mended = marks.mend(&self.io);
-        if let Err(e) = &mended {
-            self.missed_marks();
-            self.failed(Kind::Write, e);
-        }
-        mended.is_ok()
-    }
-
-    /// Not all that has been invalidated is in the disk's file.
-    pub(super) fn missed_marks(&self) {
-        self.keeper.missed.store(true, Ordering::Relaxed);
-    }
-
-    fn write_missed_marks(&self) {
-        if self.keeper.missed.load(Ordering::Relaxed) && self.health.may_write() {
-            self.mend_marks();
-        }
-    }
-
-    /// Writes a slot's counter to the disk's file. Blocks.
-    pub(super) fn write_mark(&self, marks: &Marks, slot: u16) -> io::Result<()> {
-        // Of two for the same slot, the later one has the higher count.
-        let _alone = self.keeper.marking.lock().unwrap_or_else(PoisonError::into_inner);
-        marks.write_one(&self.io, slot)
-    }
-
-    /// Takes in what has been written down; with `since`, if it was to hand the disk over, and after that. When it was.
-    fn recall(&self, name: &str, since: Option<u64>) -> io::Result<Written> {
-        let file = self.io.open(Path::new(name))?;
-        let len = self.io.stat(&file)?.size;
-        let mut header = [0; snapshot::HEADER_LEN];
-        let read = self.io.pread(&file, 0, &mut header)?;
-        let defect = |defect: snapshot::Defect| io::Error::new(io::ErrorKind::InvalidData, format!("{defect:?}"));
-        let mut decoder = Decoder::new(&header[..read], len).map_err(defect)?;
-        let Header { written, created, .. } = *decoder.header();
-        if since.is_some_and(|since| created < since || written != Written::HandedOver) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        let (mut at, mut block, mut entries) = (snapshot::HEADER_LEN as u64, Vec::new(), Vec::new());
-        while decoder.next_len() > 0 {
-            block.resize(decoder.next_len(), 0);
-            let read = self.io.pread(&file, at, &mut block)?;
-            at += read as u64;
-            entries.clear();
-            decoder.block(&block[..read], &mut entries).map_err(defect)?;
-            for page in entries.chunks(PAGE) {
-                let mut state = self.space.lock();
-                page.iter().for_each(|entry| state.add_folder(entry.id.0[0]));
-                state.learn(|index| page.iter().for_each(|entry| index.restore(*entry)));
-            }
-        }
-        Ok(written)
-    }
-
-    /// Writes down what there is, unless another that is to be written is the last word. One at a time: there is one
-    /// paging of the index.
-    fn save(&self, written: Written, overtaken: impl Fn() -> bool) -> io::Result<()> {
-        let _alone = self.keeper.saving.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut encoder = Encoder::new(created());
-        let temp = self.io.create(Path::new("."))?;
-        let (mut at, mut blocks) = (snapshot::HEADER_LEN as u64, Vec::new());
-        self.space.lock().index.begin_pages();
-        loop {
-            let page = self.space.lock().index.page(PAGE);
-            if page.is_empty() {
-                break;
-            }
-            if overtaken() {
-                return Ok(());
-            }
-            blocks.clear();
-            encoder.add(&page, &mut blocks);
-            self.io.pwrite_all(temp.file(), at, &blocks)?;
-            at += blocks.len() as u64;
-            self.keeper.saved.fetch_add(1, Ordering::Relaxed);
-        }
-        blocks.clear();
-        let header = encoder.finish(written, &mut blocks);
-        self.io.pwrite_all(temp.file(), at, &blocks)?;
-        self.io.pwrite_all(temp.file(), 0, &header)?;
-        if overtaken() {
-            return Ok(());
-        }
-        self.io.publish(temp, Path::new(INDEX))?;
-        self.keeper.unretired.store(false, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn save_state(&self) {
-        let units = self.space.lock().index.units();
-        self.write_state(units);
-    }
-
-    fn write_state(&self, units: u64) {
-        if self.keeper.written.swap(units, Ordering::Relaxed) == units {
-            return;
-        }
-        let written = match self.io.open_writable(Path::new(STATE)) {
-            Ok(file) => self.io.pwrite_all(&file, 0, &units.to_le_bytes()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => (|| {
-                let temp = self.io.create(Path::new("."))?;
-                self.io.pwrite_all(temp.file(), 0, &units.to_le_bytes())?;
-                self.io.publish(temp, Path::new(STATE)).map(|_| ())
-            })(),
-            Err(e) => Err(e),
-        };
-        if let Err(e) = written {
-            self.failed(Kind::Write, &e);
-        }
-    }
-
-    fn recall_state(&self) -> Option<u64> {
-        let mut units = [0; 8];
-        let file = self.io.open(Path::new(STATE)).ok()?;
-        let read = self.io.pread(&file, 0, &mut units).ok()?;
-        (read == units.len()).then(|| u64::from_le_bytes(units))
-    }
-
-    fn believe_state(&self) {
-        if let Some(units) = self.recall_state() {
-            self.space.lock().believe(units);
-        }
     }
 
     // ---- the end
@@ -793,7 +381,7 @@ impl Disk {
 }
 
 /// Tells snapshots apart: nanoseconds since 1970.
-fn created() -> u64 {
+pub(super) fn created() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

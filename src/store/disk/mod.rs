@@ -7,7 +7,9 @@
 mod disk;
 mod faults;
 mod file;
+mod finding;
 mod format;
+mod freshen;
 mod health;
 mod index;
 mod inspect;
@@ -15,13 +17,16 @@ mod io;
 mod keeper;
 mod marks;
 mod pool;
+mod removing;
 mod residency;
 mod snapshot;
 mod space;
 mod spill;
 mod stats;
+mod stock;
 #[cfg(test)]
 pub mod testing;
+mod upkeep;
 mod walk;
 mod writing;
 
