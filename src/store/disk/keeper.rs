@@ -148,13 +148,13 @@ impl Disk {
             if self.phase() == Phase::Closed {
                 return;
             }
-            // Woken early, the room is what matters.
+            // Woken early, the room is what matters. Before anything is probed: the disk may be well again by then.
+            if self.keeper.full.swap(false, Ordering::Relaxed) {
+                self.squeeze();
+            }
             if looked.elapsed() >= TICK / 2 {
                 looked = Instant::now();
                 self.look_after(marks);
-            }
-            if self.keeper.full.swap(false, Ordering::Relaxed) {
-                self.squeeze();
             }
             if self.phase() == Phase::Ready && saved.elapsed() >= SNAPSHOT_EVERY {
                 saved = Instant::now();
@@ -291,6 +291,8 @@ impl Disk {
             limits.ceiling = limits.ceiling.min(used - used / 50);
         }
         self.make_way();
+        // That was once: whoever stores later may have the room that there is by then.
+        self.measure();
     }
 
     /// Sees that no more is held than may be, when that has become less.
