@@ -24,13 +24,16 @@ use super::walk;
 use crate::store::key::ObjectId;
 
 /// How often the thread looks.
-const TICK: Duration = Duration::from_secs(1);
+pub(super) const TICK: Duration = Duration::from_secs(1);
 
 /// How often it looks while it waits for another process.
 const WAITING_TICK: Duration = Duration::from_millis(50);
 
 /// How often what there is is written down, for a process that is killed.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(600);
+
+/// When it is tried again to find out what there is, where that has failed.
+const WALK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Entries of the index that are handed out or taken in under one lock.
 const PAGE: usize = 1024;
@@ -143,7 +146,7 @@ impl Disk {
             Phase::Standby => self.stand_by(since, marks),
             _ => {}
         }
-        let (mut saved, mut looked) = (Instant::now(), Instant::now());
+        let (mut saved, mut looked, mut walked) = (Instant::now(), Instant::now(), Instant::now());
         while self.keeper.wait(TICK) {
             if self.phase() == Phase::Closed {
                 return;
@@ -155,6 +158,10 @@ impl Disk {
             if looked.elapsed() >= TICK / 2 {
                 looked = Instant::now();
                 self.look_after(marks);
+            }
+            if self.phase() == Phase::Loading && walked.elapsed() >= WALK_AGAIN && self.health.may_read() {
+                self.load(true);
+                walked = Instant::now();
             }
             if self.phase() == Phase::Ready && saved.elapsed() >= SNAPSHOT_EVERY {
                 saved = Instant::now();

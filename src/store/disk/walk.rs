@@ -10,6 +10,7 @@ use super::disk::{Disk, id_of, name};
 use super::health::Kind;
 use super::index::Walked;
 use super::io::{FileKind, TEMP_DIR};
+use super::keeper::TICK;
 use super::space::units;
 use crate::store::key::ObjectId;
 
@@ -23,14 +24,17 @@ const MAX_PAUSE: Duration = Duration::from_millis(20);
 pub fn walk(disk: &Arc<Disk>) -> bool {
     let began = Instant::now();
     disk.space.lock().index.begin_walk();
-    let mut found = Vec::new();
+    let (mut found, mut looked) = (Vec::new(), began);
     for folder in 0..=255_u8 {
         if !walk_folder(disk, folder, &mut found) {
             return false;
         }
         // It may take long.
-        disk.measure();
-        disk.probe();
+        if looked.elapsed() >= TICK {
+            looked = Instant::now();
+            disk.measure();
+            disk.probe();
+        }
     }
     // The newest first: each comes before those that came.
     found.sort_unstable_by_key(|(modified, _)| std::cmp::Reverse(*modified));
@@ -73,6 +77,8 @@ fn walk_folder(disk: &Arc<Disk>, folder: u8, found: &mut Vec<(i64, ObjectId)>) -
             }
         }) {
             Ok(more) => more,
+            // It was empty, and has been removed.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
             Err(e) => {
                 disk.failed(Kind::Read, &e);
                 return false;
