@@ -241,7 +241,11 @@ impl Objects {
             }
             Sizes::One => 16 << 10,
         };
-        Objects((0..Self::COUNT).map(|_| Arc::new(Object::new(head.clone(), Body::Memory(bytes.slice(..size()))))).collect())
+        Objects(
+            (0..Self::COUNT)
+                .map(|_| Arc::new(Object::new(head.clone(), Body::Memory(bytes.slice(..size())))))
+                .collect(),
+        )
     }
 
     fn of(&self, key: u32) -> &Arc<Object> {

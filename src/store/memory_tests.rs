@@ -1,6 +1,6 @@
 use super::*;
-use crate::store::{Head, ObjectKey};
 use crate::store::testing;
+use crate::store::{Head, ObjectKey};
 
 fn object(body: usize, fields: usize) -> Arc<Object> {
     let fields: Vec<_> = (0..fields).map(|i| (format!("x-field-{i}"), "v".repeat(100))).collect();

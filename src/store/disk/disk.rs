@@ -21,7 +21,7 @@ use super::index::Walked;
 use super::io::{FileKind, Io, Stat};
 use super::keeper::Keeper;
 use super::pool::{Pool, PoolError};
-use super::space::{Limits, Space, units};
+use super::space::{Doomed, Limits, Space, units};
 use super::stats::{Refused, Stats};
 use super::writing::FileLocks;
 use super::{Usage, health};
@@ -44,6 +44,9 @@ const NEW: Duration = Duration::from_secs(2);
 /// Independent locks for what concerns one object.
 pub const SHARDS: usize = 64;
 
+/// A removed file that is to be closed, with its room.
+type Parcel = Arc<Mutex<Option<(Arc<OwnedFd>, Arc<Doomed>)>>>;
+
 /// Whether an object has been of use elsewhere since this was last asked.
 pub type Used = Box<dyn Fn(ObjectId) -> bool + Send + Sync>;
 
@@ -65,6 +68,7 @@ pub struct Disk {
     /// Bytes of bodies that are about to be written.
     pub(super) pending_bytes: AtomicU64,
     pub(super) used_elsewhere: OnceLock<Used>,
+    closing: Mutex<Vec<Parcel>>,
     pub(super) file_locks: FileLocks,
     phase: AtomicU8,
     max_object: AtomicU64,
@@ -142,6 +146,8 @@ pub struct Wanted<'a> {
     pub variance: Option<HashBinary>,
     /// The store's sequence of the resource before the look.
     pub began: u64,
+    /// When something of the resource's sequence was last invalidated, in milliseconds since 1970; 0: never.
+    pub invalidated: i64,
     /// Where its route keeps responses.
     pub tiers: Tiers,
 }
@@ -204,6 +210,7 @@ impl Disk {
             pending: std::array::from_fn(|_| Mutex::default()),
             pending_bytes: AtomicU64::new(0),
             used_elsewhere: OnceLock::new(),
+            closing: Mutex::default(),
             file_locks: std::array::from_fn(|_| Mutex::default()),
             phase: AtomicU8::new(Phase::Away as u8),
             keeper: Keeper::default(),
@@ -240,8 +247,9 @@ impl Disk {
         }
     }
 
-    pub(super) fn enter(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Release);
+    /// Goes from one phase to another; false where it is in another one already, as somebody else has come first.
+    pub(super) fn advance(&self, from: Phase, to: Phase) -> bool {
+        self.phase.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Whether something new may be stored here.
@@ -316,6 +324,11 @@ impl Disk {
         if !wanted.is(&object.head) {
             return None;
         }
+        let outdated = object.head.record.asked.as_millis() <= wanted.invalidated;
+        if outdated && self.space.lock().may_have_missed(wanted.invalidated) {
+            tokio::spawn(self.remove(id));
+            return None;
+        }
         self.stats.opened.fetch_add(1, Ordering::Relaxed);
         self.touch(&id);
         self.remember(id, &object);
@@ -338,6 +351,12 @@ impl Disk {
         if gone || self.shard(&id).removals.contains_key(&id) {
             self.open.remove(&id);
         }
+    }
+
+    /// Whether an object that was found is what is found still: with the same head, and nothing on its way in its place.
+    pub fn has_still(&self, id: &ObjectId, object: &Arc<Object>) -> bool {
+        let same = self.peek(id).is_some_and(|there| Arc::ptr_eq(&there.head, &object.head));
+        same && matches!(&object.body, Body::Disk(file) if file.since() == Since::Same)
     }
 
     /// An object need not be kept open.
@@ -538,7 +557,7 @@ impl Disk {
     }
 
     /// A file is closed. One that has been removed is freed by that, which takes its time.
-    pub(super) fn closed(&self, id: &ObjectId, last: impl FnOnce() + Send + 'static, removed: bool) {
+    pub(super) fn closed(&self, id: &ObjectId, file: Arc<OwnedFd>, doomed: Option<Arc<Doomed>>) {
         let mut live = self.live(id);
         if let Some(files) = live.get_mut(id) {
             files.retain(|file| file.strong_count() > 0);
@@ -547,9 +566,20 @@ impl Disk {
             }
         }
         drop(live);
-        if removed {
-            let _ = self.pool.try_write(last);
+        let Some(doomed) = doomed else { return };
+        // This may be called with any lock held, by a worker: neither the file nor its room is let go of here.
+        let parcel: Parcel = Arc::new(Mutex::new(Some((file, doomed))));
+        let of_job = parcel.clone();
+        let job = move || drop(of_job.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if self.pool.try_write(job).is_err() {
+            self.closing.lock().unwrap_or_else(PoisonError::into_inner).push(parcel);
         }
+    }
+
+    /// Closes what the pool had no time for. Blocks.
+    pub(super) fn close_what_waits(&self) {
+        let waiting = std::mem::take(&mut *self.closing.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(waiting);
     }
 
     /// The open files of an object, of which the latest may be about to lose its name.
@@ -660,4 +690,3 @@ pub fn id_of(name: &[u8]) -> Option<ObjectId> {
     let number = u128::from_str_radix(text, 16).ok().filter(|_| lower)?;
     Some(ObjectId(number.to_be_bytes()))
 }
-

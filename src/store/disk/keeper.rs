@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use log::{debug, info, warn};
@@ -18,9 +18,9 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use super::disk::{Disk, Phase};
 use super::health::Kind;
 use super::marks::Marks;
-use super::snapshot::{self, Decoder, Encoder};
+use super::snapshot::{self, Decoder, Encoder, Header, Written};
 use super::space::{Doomed, UNIT};
-use super::walk;
+use super::walk::{self, Unlisted};
 use crate::store::key::ObjectId;
 
 /// How often the thread looks.
@@ -32,8 +32,12 @@ const WAITING_TICK: Duration = Duration::from_millis(50);
 /// How often what there is is written down, for a process that is killed.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(600);
 
-/// When it is tried again to find out what there is, where that has failed.
-const WALK_AGAIN: Duration = Duration::from_secs(10);
+/// How soon what could not be looked through is tried again; each that fails doubles it.
+const FIRST_PAUSE: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(5) };
+const LAST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Objects that could not be removed and are tried again, at most.
+const LATER_MAX: usize = 1_000_000;
 
 /// Entries of the index that are handed out or taken in under one lock.
 const PAGE: usize = 1024;
@@ -70,12 +74,42 @@ pub struct Keeper {
     stopping: Condvar,
     /// The file system has turned out to be full.
     full: AtomicBool,
-    /// What could not be removed, with its room where that was known.
-    later: Mutex<HashMap<ObjectId, Option<Doomed>>>,
+    later: Mutex<Later>,
+    /// Held by who writes down what there is, or sets aside what has been.
+    saving: Mutex<()>,
+    /// What was last written down as all there is could not be set aside, and is not all any more.
+    unretired: AtomicBool,
+    pub(super) marks: OnceLock<Arc<Marks>>,
+    /// Held by who writes to the disk's file of them.
+    marking: Mutex<()>,
+    /// That file does not have them all.
+    missed: AtomicBool,
+    /// What the walks could not look at.
+    pub(super) unlisted: Mutex<Unlisted>,
     /// What was last written to [`STATE`].
     written: AtomicU64,
     /// Pages of the index that have been written down: a sign of life.
     saved: AtomicU64,
+}
+
+/// What could not be removed.
+#[derive(Default)]
+struct Later {
+    /// With their room, where that was known.
+    ids: HashMap<ObjectId, Option<Doomed>>,
+    /// Those of them that may never have been there.
+    new: Vec<ObjectId>,
+    /// Those that are just being tried again.
+    in_hand: usize,
+    /// There have been too many.
+    crowded: bool,
+}
+
+impl Later {
+    /// All that was to be removed is gone.
+    fn is_empty(&self) -> bool {
+        self.ids.is_empty() && self.in_hand == 0 && !self.crowded
+    }
 }
 
 impl Keeper {
@@ -116,8 +150,8 @@ impl Disk {
             return Ok(None);
         }
         match (self.lock(), begin) {
-            (Ok(true), _) => self.enter(Phase::Loading),
-            (Ok(false), Begin::Upgrade) => self.enter(Phase::Standby),
+            (Ok(true), _) => _ = self.advance(Phase::Away, Phase::Loading),
+            (Ok(false), Begin::Upgrade) => _ = self.advance(Phase::Away, Phase::Standby),
             (Ok(false), Begin::Alone) => {
                 return Err(format!("{} is in use by another process", self.path().display()));
             }
@@ -134,19 +168,21 @@ impl Disk {
 
     /// Starts the thread that keeps the disk in order.
     pub(super) fn keep(self: &Arc<Disk>, marks: &Arc<Marks>) -> io::Result<()> {
-        let (disk, marks) = (self.clone(), marks.clone());
-        std::thread::Builder::new().name("disk-keeper".to_owned()).spawn(move || disk.run(&marks))?;
+        let _ = self.keeper.marks.set(marks.clone());
+        let disk = self.clone();
+        std::thread::Builder::new().name("disk-keeper".to_owned()).spawn(move || disk.run())?;
         Ok(())
     }
 
-    fn run(self: Arc<Disk>, marks: &Marks) {
+    fn run(self: Arc<Disk>) {
         let since = created();
         match self.phase() {
             Phase::Loading => self.load(false),
-            Phase::Standby => self.stand_by(since, marks),
+            Phase::Standby => self.stand_by(since),
             _ => {}
         }
-        let (mut saved, mut looked, mut walked) = (Instant::now(), Instant::now(), Instant::now());
+        let (mut saved, mut looked) = (Instant::now(), Instant::now());
+        let (mut walked, mut pause) = (Instant::now(), FIRST_PAUSE);
         while self.keeper.wait(TICK) {
             if self.phase() == Phase::Closed {
                 return;
@@ -157,15 +193,17 @@ impl Disk {
             }
             if looked.elapsed() >= TICK / 2 {
                 looked = Instant::now();
-                self.look_after(marks);
+                self.look_after();
             }
-            if self.phase() == Phase::Loading && walked.elapsed() >= WALK_AGAIN && self.health.may_read() {
-                self.load(true);
-                walked = Instant::now();
+            if self.phase() != Phase::Loading {
+                (walked, pause) = (Instant::now(), FIRST_PAUSE);
+            } else if walked.elapsed() >= pause && self.health.may_read() {
+                self.look_through();
+                (walked, pause) = (Instant::now(), (pause * 2).min(LAST_PAUSE));
             }
             if self.phase() == Phase::Ready && saved.elapsed() >= SNAPSHOT_EVERY {
                 saved = Instant::now();
-                if let Err(e) = self.save(false) {
+                if let Err(e) = self.save(Written::Running, || self.phase() != Phase::Ready) {
                     self.failed(Kind::Write, &e);
                 }
             }
@@ -173,25 +211,32 @@ impl Disk {
     }
 
     /// One round: the folder, the room, the health.
-    fn look_after(self: &Arc<Disk>, marks: &Marks) {
+    fn look_after(self: &Arc<Disk>) {
         match self.io.displaced() {
-            Ok(true) => self.move_to_new_folder(marks),
-            Ok(false) if self.phase() == Phase::Away => self.come_back(marks),
+            Ok(true) => self.move_to_new_folder(),
+            Ok(false) if self.phase() == Phase::Away => self.come_back(),
             Ok(false) => {}
             Err(e) => debug!("{}: {e}", self.path().display()),
         }
         self.measure();
         self.probe();
-        if matches!(self.phase(), Phase::Loading | Phase::Ready) {
+        let phase = self.phase();
+        if matches!(phase, Phase::Loading | Phase::Ready) {
             self.keep_lock();
             self.remove_what_is_left();
             self.make_way();
             self.save_state();
         }
+        if !matches!(phase, Phase::Away | Phase::Closed) {
+            self.write_missed_marks();
+        }
+        if self.keeper.unretired.load(Ordering::Relaxed) && self.health.may_write() {
+            self.retire_index();
+        }
     }
 
     /// The folder is gone, or another one is in its place: what was on the old one is lost.
-    fn move_to_new_folder(self: &Arc<Disk>, marks: &Marks) {
+    fn move_to_new_folder(self: &Arc<Disk>) {
         let phase = self.phase();
         if matches!(phase, Phase::Handed | Phase::Closed | Phase::Standby) {
             return;
@@ -199,14 +244,14 @@ impl Disk {
         match self.io.reopen() {
             Ok(true) => {
                 warn!("{}: the folder is another one than before: what was stored is lost", self.path().display());
-                self.enter(Phase::Away);
-                self.lose_all();
-                self.come_back(marks);
+                if self.advance(phase, Phase::Away) {
+                    self.lose_all();
+                    self.come_back();
+                }
             }
             Ok(false) => {}
             Err(e) => {
-                if phase != Phase::Away {
-                    self.enter(Phase::Away);
+                if phase != Phase::Away && self.advance(phase, Phase::Away) {
                     self.lose_all();
                 }
                 self.failed(Kind::Write, &e);
@@ -220,7 +265,7 @@ impl Disk {
     }
 
     /// A folder that is ours to use, if nobody else has it.
-    fn come_back(self: &Arc<Disk>, marks: &Marks) {
+    fn come_back(self: &Arc<Disk>) {
         // It may be the one that this process has locked already, which it could not lock once more.
         self.unlock();
         match self.lock() {
@@ -228,12 +273,13 @@ impl Disk {
             Ok(false) => return,
             Err(e) => return self.failed(Kind::Write, &e),
         }
-        if let Err(e) = marks.write(&self.io) {
-            return self.failed(Kind::Write, &e);
+        if !self.mend_marks() {
+            return;
         }
         self.measure();
-        self.enter(Phase::Loading);
-        self.load(true);
+        if self.advance(Phase::Away, Phase::Loading) {
+            self.load(true);
+        }
     }
 
     /// Tries to become the disk's owner.
@@ -265,8 +311,9 @@ impl Disk {
             Ok(true) => {}
             Ok(false) => {
                 warn!("{}: another process has taken the disk", self.path().display());
-                self.enter(Phase::Away);
-                self.lose_all();
+                if self.advance(Phase::Loading, Phase::Away) || self.advance(Phase::Ready, Phase::Away) {
+                    self.lose_all();
+                }
             }
             Err(e) => self.failed(Kind::Write, &e),
         }
@@ -338,7 +385,11 @@ impl Disk {
         self.io.pwrite_all(temp.file(), 0, &PROBE)?;
         let name = Path::new("probe");
         self.io.publish(temp, name)?;
-        self.io.unlink(name)
+        match self.io.unlink(name) {
+            // The process that hands the disk over has its probes too.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            unlinked => unlinked,
+        }
     }
 
     fn try_to_read(&self) -> io::Result<()> {
@@ -355,16 +406,23 @@ impl Disk {
 
     /// What could not be removed is tried again, and not to be found until it is.
     pub(super) fn remove_later(&self, id: ObjectId, doomed: Option<Doomed>) {
-        let mut later = self.keeper.later.lock().unwrap_or_else(PoisonError::into_inner);
-        match later.entry(id) {
+        let mut later = self.later();
+        let crowded = later.ids.len() >= LATER_MAX;
+        match later.ids.entry(id) {
             Entry::Occupied(mut entry) => {
                 // The name can have had only one file since.
                 if doomed.is_some() {
                     *entry.get_mut() = doomed;
                 }
             }
+            Entry::Vacant(_) if crowded => {
+                if !std::mem::replace(&mut later.crowded, true) {
+                    warn!("{}: {LATER_MAX} objects cannot be removed: no more are tried again", self.path().display());
+                }
+            }
             Entry::Vacant(entry) => {
                 entry.insert(doomed);
+                later.new.push(id);
                 drop(later);
                 *self.shard(&id).removals.entry(id).or_insert(0) += 1;
             }
@@ -372,22 +430,63 @@ impl Disk {
     }
 
     fn remove_what_is_left(self: &Arc<Disk>) {
-        let later = || self.keeper.later.lock().unwrap_or_else(PoisonError::into_inner);
-        let ids: Vec<_> = later().keys().copied().take(PAGE).collect();
+        self.forget_missing();
+        let ids: Vec<_> = self.later().ids.keys().copied().take(PAGE).collect();
         for id in ids {
             if !self.health.may_write() {
                 return;
             }
-            let Some(doomed) = later().remove(&id) else { continue };
-            let removed = self.remove_again(id);
-            if !removed {
-                self.remove_later(id, doomed);
-            }
-            self.ended_removal(id);
-            if !removed {
+            if !self.retry(id, || self.remove_again(id)) {
                 return;
             }
         }
+    }
+
+    /// Much of what could not be removed has never been there, which a disk that is read-only does not say when it is
+    /// asked to remove it.
+    fn forget_missing(&self) {
+        let new = std::mem::take(&mut self.later().new);
+        for id in new {
+            self.retry(id, || {
+                let _alone = self.file_lock(&id);
+                matches!(self.io.stat_name(&super::disk::name(&id)), Err(e) if e.kind() == io::ErrorKind::NotFound)
+            });
+        }
+    }
+
+    /// Tries what ends a removal that is left; whether it has ended.
+    fn retry(&self, id: ObjectId, end: impl FnOnce() -> bool) -> bool {
+        let doomed = {
+            let mut later = self.later();
+            let Some(doomed) = later.ids.remove(&id) else { return true };
+            later.in_hand += 1;
+            doomed
+        };
+        let ended = end();
+        let mut later = self.later();
+        later.in_hand -= 1;
+        if !ended {
+            // What has come to be left meanwhile is of a later file.
+            let entry = later.ids.entry(id);
+            let merged = matches!(entry, Entry::Occupied(_));
+            let kept = entry.or_default();
+            if kept.is_none() {
+                *kept = doomed;
+            }
+            drop(later);
+            if merged {
+                self.ended_removal(id);
+            }
+            return false;
+        }
+        drop(later);
+        drop(doomed);
+        self.ended_removal(id);
+        true
+    }
+
+    fn later(&self) -> MutexGuard<'_, Later> {
+        self.keeper.later.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // ---- what there is
@@ -395,96 +494,161 @@ impl Disk {
     /// Finds out what there is: by what the last process wrote down, and where that may not be all, by looking.
     fn load(self: &Arc<Disk>, anew: bool) {
         let clean = match self.recall(INDEX, None) {
-            Ok(clean) => clean && !anew,
+            Ok(written) => written == Written::Clean && !anew,
             Err(e) => {
                 debug!("{}: no usable index: {e}", self.path().display());
                 let _ = self.recall(OLD_INDEX, None);
                 false
             }
         };
-        // From now on it says less than there is.
-        let _ = self.io.rename(Path::new(INDEX), Path::new(OLD_INDEX));
-        if !clean && !walk::walk(self) {
-            return;
-        }
-        if clean {
+        // From now on it says less than there is. Where it stays, it must not be believed now either: nobody could tell
+        // later what has changed since.
+        if self.retire_index() && clean {
             walk::note_folders(self);
+            walk::clear_temporary(self);
+            return self.ready();
         }
-        walk::clear_temporary(self);
-        self.ready();
+        self.look_through();
     }
 
-    fn ready(&self) {
-        let mut state = self.space.lock();
-        state.set_complete(true);
-        let (objects, units) = (state.index.len(), state.index.units());
-        drop(state);
-        self.enter(Phase::Ready);
-        info!("{}: {objects} objects, {} MiB", self.path().display(), (units * UNIT) >> 20);
-    }
-
-    /// Waits for the process that has the disk to hand it over; then, for it to be gone.
-    fn stand_by(self: &Arc<Disk>, since: u64, marks: &Marks) {
-        loop {
-            match self.lock() {
-                // It has gone, whatever it has written down.
-                Ok(true) => {
-                    self.believe_state();
-                    self.take_marks_over(marks);
-                    self.enter(Phase::Loading);
-                    return self.load(true);
-                }
-                Ok(false) if self.recall(INDEX, Some(since)).is_ok() => break,
-                _ => {}
-            }
-            if !self.keeper.wait(WAITING_TICK) {
-                return;
-            }
-        }
-        if let Some(units) = self.recall_state() {
-            self.space.lock().take_over(units);
-        }
-        self.take_marks_over(marks);
-        self.enter(Phase::Loading);
-        info!("{}: taken over", self.path().display());
-        // What it still had to write comes to its end with it.
-        while !matches!(self.lock(), Ok(true)) {
-            if !self.keeper.wait(WAITING_TICK) {
-                return;
-            }
-            self.measure();
-            if self.keeper.full.swap(false, Ordering::Relaxed) {
-                self.squeeze();
-            }
-        }
-        // As for what it has invalidated.
-        self.take_marks_over(marks);
-        let _ = self.io.rename(Path::new(INDEX), Path::new(OLD_INDEX));
+    /// Looks for all there is. What cannot be looked at now is tried again later.
+    fn look_through(self: &Arc<Disk>) {
         if walk::walk(self) {
             walk::clear_temporary(self);
             self.ready();
         }
     }
 
-    /// Learns of what another process has invalidated.
-    fn take_marks_over(&self, marks: &Marks) {
-        if let Some(counts) = Marks::read(&self.io) {
-            marks.catch_up(&counts);
+    /// What has been written down before is not to be believed again. False where it still would be.
+    fn retire_index(&self) -> bool {
+        // Not what is written for the process that takes the disk over.
+        let _alone = self.keeper.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(self.phase(), Phase::Loading | Phase::Ready) {
+            return false;
+        }
+        let retired = match self.io.rename(Path::new(INDEX), Path::new(OLD_INDEX)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                self.failed(Kind::Write, &e);
+                false
+            }
+            _ => true,
+        };
+        self.keeper.unretired.store(!retired, Ordering::Relaxed);
+        retired
+    }
+
+    fn ready(&self) {
+        let mut state = self.space.lock();
+        // It may have been handed over meanwhile, or shut: then it is not this process's to say.
+        if !self.advance(Phase::Loading, Phase::Ready) {
+            return;
+        }
+        state.set_complete(true);
+        let (objects, units) = (state.index.len(), state.index.units());
+        drop(state);
+        info!("{}: {objects} objects, {} MiB", self.path().display(), (units * UNIT) >> 20);
+    }
+
+    /// Waits for the process that has the disk to hand it over; then, for it to be gone.
+    fn stand_by(self: &Arc<Disk>, since: u64) {
+        let mut looked = Instant::now();
+        loop {
+            match self.lock() {
+                // It has gone, whatever it has written down.
+                Ok(true) => {
+                    self.believe_state();
+                    self.mend_marks();
+                    if self.advance(Phase::Standby, Phase::Loading) {
+                        self.load(true);
+                    }
+                    return;
+                }
+                Ok(false) if self.recall(INDEX, Some(since)).is_ok() => break,
+                _ => {}
+            }
+            if !self.keeper.wait(WAITING_TICK) || self.is_stopped() {
+                return;
+            }
+            if looked.elapsed() >= TICK {
+                looked = Instant::now();
+                self.probe();
+            }
+        }
+        if let Some(units) = self.recall_state() {
+            self.space.lock().take_over(units);
+        }
+        self.mend_marks();
+        if !self.advance(Phase::Standby, Phase::Loading) {
+            return;
+        }
+        info!("{}: taken over", self.path().display());
+        // What it still had to write comes to its end with it.
+        while !matches!(self.lock(), Ok(true)) {
+            if !self.keeper.wait(WAITING_TICK) || self.is_stopped() {
+                return;
+            }
+            self.measure();
+            if self.keeper.full.swap(false, Ordering::Relaxed) {
+                self.squeeze();
+            }
+            if looked.elapsed() >= TICK {
+                looked = Instant::now();
+                self.probe();
+                self.remove_what_is_left();
+                self.write_missed_marks();
+                self.save_state();
+            }
+        }
+        // As for what it has invalidated.
+        self.mend_marks();
+        self.retire_index();
+        self.look_through();
+    }
+
+    /// Takes in what another process has invalidated, and sees that the disk's file has it all.
+    fn mend_marks(&self) -> bool {
+        let Some(marks) = self.keeper.marks.get() else { return true };
+        let _alone = self.keeper.marking.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whatever is missed from here on is for the next time.
+        self.keeper.missed.store(false, Ordering::Relaxed);
+        let mended = marks.mend(&self.io);
+        if let Err(e) = &mended {
+            self.missed_marks();
+            self.failed(Kind::Write, e);
+        }
+        mended.is_ok()
+    }
+
+    /// Not all that has been invalidated is in the disk's file.
+    pub(super) fn missed_marks(&self) {
+        self.keeper.missed.store(true, Ordering::Relaxed);
+    }
+
+    fn write_missed_marks(&self) {
+        if self.keeper.missed.load(Ordering::Relaxed) && self.health.may_write() {
+            self.mend_marks();
         }
     }
 
-    /// Takes in what has been written down, if it is of after `since`; whether it is all there is.
-    fn recall(&self, name: &str, since: Option<u64>) -> io::Result<bool> {
+    /// Writes a slot's counter to the disk's file. Blocks.
+    pub(super) fn write_mark(&self, marks: &Marks, slot: u16) -> io::Result<()> {
+        // Of two for the same slot, the later one has the higher count.
+        let _alone = self.keeper.marking.lock().unwrap_or_else(PoisonError::into_inner);
+        marks.write_one(&self.io, slot)
+    }
+
+    /// Takes in what has been written down; with `since`, if it was to hand the disk over, and after that. When it was.
+    fn recall(&self, name: &str, since: Option<u64>) -> io::Result<Written> {
         let file = self.io.open(Path::new(name))?;
         let len = self.io.stat(&file)?.size;
         let mut header = [0; snapshot::HEADER_LEN];
         let read = self.io.pread(&file, 0, &mut header)?;
         let defect = |defect: snapshot::Defect| io::Error::new(io::ErrorKind::InvalidData, format!("{defect:?}"));
         let mut decoder = Decoder::new(&header[..read], len).map_err(defect)?;
-        if since.is_some_and(|since| decoder.header().created < since) {
+        let Header { written, created, .. } = *decoder.header();
+        if since.is_some_and(|since| created < since || written != Written::HandedOver) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let clean = decoder.header().clean;
         let (mut at, mut block, mut entries) = (snapshot::HEADER_LEN as u64, Vec::new(), Vec::new());
         while decoder.next_len() > 0 {
             block.resize(decoder.next_len(), 0);
@@ -498,11 +662,13 @@ impl Disk {
                 state.learn(|index| page.iter().for_each(|entry| index.restore(*entry)));
             }
         }
-        Ok(clean)
+        Ok(written)
     }
 
-    /// Writes down what there is; `clean`: it is all, and stays so.
-    fn save(&self, clean: bool) -> io::Result<()> {
+    /// Writes down what there is, unless another that is to be written is the last word. One at a time: there is one
+    /// paging of the index.
+    fn save(&self, written: Written, overtaken: impl Fn() -> bool) -> io::Result<()> {
+        let _alone = self.keeper.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let mut encoder = Encoder::new(created());
         let temp = self.io.create(Path::new("."))?;
         let (mut at, mut blocks) = (snapshot::HEADER_LEN as u64, Vec::new());
@@ -512,6 +678,9 @@ impl Disk {
             if page.is_empty() {
                 break;
             }
+            if overtaken() {
+                return Ok(());
+            }
             blocks.clear();
             encoder.add(&page, &mut blocks);
             self.io.pwrite_all(temp.file(), at, &blocks)?;
@@ -519,10 +688,14 @@ impl Disk {
             self.keeper.saved.fetch_add(1, Ordering::Relaxed);
         }
         blocks.clear();
-        let header = encoder.finish(clean, &mut blocks);
+        let header = encoder.finish(written, &mut blocks);
         self.io.pwrite_all(temp.file(), at, &blocks)?;
         self.io.pwrite_all(temp.file(), 0, &header)?;
+        if overtaken() {
+            return Ok(());
+        }
         self.io.publish(temp, Path::new(INDEX))?;
+        self.keeper.unretired.store(false, Ordering::Relaxed);
         Ok(())
     }
 
@@ -566,10 +739,10 @@ impl Disk {
 
     /// Another process takes the disk over: from now on nothing is removed, and nothing begun. Blocks.
     pub fn hand_over(&self) {
-        if !matches!(self.phase(), Phase::Loading | Phase::Ready) {
+        // The keeper may be about to say that it is ready.
+        if !self.advance(Phase::Loading, Phase::Handed) && !self.advance(Phase::Ready, Phase::Handed) {
             return;
         }
-        self.enter(Phase::Handed);
         self.credit_hits();
         let units = {
             let mut state = self.space.lock();
@@ -577,32 +750,47 @@ impl Disk {
             state.hand_over(spare)
         };
         self.write_state(units);
-        if let Err(e) = self.save(false) {
+        if let Err(e) = self.save(Written::HandedOver, || false) {
             warn!("{}: writing down what there is: {e}", self.path().display());
         }
     }
 
     /// Nothing more is written: writes down what there is, if it is this process's to say. Blocks.
-    pub fn shut(&self) {
-        let (phase, deadline) = (self.phase(), Instant::now() + DRAIN);
+    pub fn shut(self: &Arc<Disk>) {
+        let deadline = Instant::now() + DRAIN;
         self.pool.drain(deadline);
-        self.enter(Phase::Closed);
+        let phase = loop {
+            let phase = self.phase();
+            if self.advance(phase, Phase::Closed) {
+                break phase;
+            }
+        };
         // What began before is over too, then.
         let drained = self.pool.drain(deadline);
         *self.keeper.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.keeper.stopping.notify_all();
+        if !matches!(phase, Phase::Away | Phase::Closed) && self.keeper.missed.load(Ordering::Relaxed) {
+            self.mend_marks();
+        }
         if matches!(phase, Phase::Loading | Phase::Ready) {
+            self.remove_what_is_left();
             self.credit_hits();
             self.save_state();
-            if let Err(e) = self.save(phase == Phase::Ready && drained) {
+            // A file that could not be removed is there, and not in the index.
+            let clean = phase == Phase::Ready
+                && drained
+                && self.later().is_empty()
+                && !self.keeper.unretired.load(Ordering::Relaxed);
+            if let Err(e) = self.save(if clean { Written::Clean } else { Written::Running }, || false) {
                 warn!("{}: writing down what there is: {e}", self.path().display());
             }
         }
         self.unlock();
     }
 
+    /// Whether the keeper has nothing more to find out: it is the end, or another process's disk.
     pub(super) fn is_stopped(&self) -> bool {
-        self.keeper.is_stopped()
+        self.keeper.is_stopped() || self.phase() >= Phase::Handed
     }
 }
 
@@ -611,3 +799,7 @@ fn created() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+#[path = "keeper_tests.rs"]
+mod tests;

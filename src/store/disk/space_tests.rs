@@ -221,10 +221,15 @@ fn nobody_waits_for_a_file_that_is_being_read() {
     store(&space, 1, 10).unwrap();
     let mut pinned = Vec::new();
     let began = std::time::Instant::now();
-    let refused = space.reserve(5, 1, |_| false, |_, gone| {
-        pinned.push(gone.pin());
-        true
-    });
+    let refused = space.reserve(
+        5,
+        1,
+        |_| false,
+        |_, gone| {
+            pinned.push(gone.pin());
+            true
+        },
+    );
     assert_eq!(refused.err(), Some(NoRoom::Busy));
     assert!(began.elapsed() < FREED_SOON / 2);
     pinned.clear();
@@ -254,10 +259,15 @@ fn what_cannot_be_evicted_does_not_empty_the_disk() {
         store(&space, number, 1).unwrap();
     }
     let mut stuck = Vec::new();
-    let refused = space.reserve(2, 1, |_| false, |_, gone| {
-        stuck.push(gone.pin());
-        false
-    });
+    let refused = space.reserve(
+        2,
+        1,
+        |_| false,
+        |_, gone| {
+            stuck.push(gone.pin());
+            false
+        },
+    );
     assert_eq!(refused.err(), Some(NoRoom::Busy));
     assert!(stuck.len() <= 4, "{} have gone", stuck.len());
     let state = space.lock();

@@ -134,7 +134,12 @@ impl Spill {
         }
     }
 
-    fn finish(self: &Arc<Spill>, head: &Arc<Head>, len: u64, current: &impl Current) -> std::result::Result<(), Unwritten> {
+    fn finish(
+        self: &Arc<Spill>,
+        head: &Arc<Head>,
+        len: u64,
+        current: &impl Current,
+    ) -> std::result::Result<(), Unwritten> {
         let target = self.writer().take().ok_or(Unwritten::Refused(Refused::Error))?;
         let layout = self.layout.ok_or(Unwritten::Refused(Refused::Head))?;
         let table = self.table().clone().finish();
@@ -145,8 +150,7 @@ impl Spill {
             reserved.join(self.disk.reserve(more * super::space::UNIT, 0)?);
         }
         reserved.shrink(units(layout.file_len(len)));
-        let (bytes, state) =
-            format::encode(layout, head, len, table.crc()).ok_or(Unwritten::Refused(Refused::Head))?;
+        let (bytes, state) = format::encode(layout, head, len, table.crc()).ok_or(Unwritten::Refused(Refused::Head))?;
         self.disk.io.pwrite_all(&file, layout.table_offset(len), &table.encode())?;
         self.disk.io.pwrite_all(&file, 0, &bytes)?;
         self.disk.publish(temp, self.id, head, reserved, current)?;
@@ -181,10 +185,14 @@ impl Spill {
             let read = spill.disk.io.pread(&file, at, &mut buffer)?;
             if read == buffer.len() { Ok(buffer) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
         });
-        match read.await.map_err(io::Error::from).and_then(|read| read) {
-            Ok(buffer) => self.checked(buffer, start, offset),
-            Err(e) => {
+        match read.await {
+            Ok(Ok(buffer)) => self.checked(buffer, start, offset),
+            Ok(Err(e)) => {
                 self.disk.failed(Kind::Read, &e);
+                Err(Error::because(ErrorType::ReadError, "reading a fill's file", e))
+            }
+            Err(e) => {
+                self.disk.not_done(Kind::Read, e);
                 Err(Error::because(ErrorType::ReadError, "reading a fill's file", e))
             }
         }
@@ -194,7 +202,8 @@ impl Spill {
         {
             let table = self.table();
             let entries = table.entries().iter().skip(usize::try_from(start / BLOCK).unwrap_or(usize::MAX));
-            let sound = buffer.chunks_exact(BLOCK as usize).zip(entries).all(|(block, entry)| check_block(*entry, block));
+            let sound =
+                buffer.chunks_exact(BLOCK as usize).zip(entries).all(|(block, entry)| check_block(*entry, block));
             if !sound {
                 drop(table);
                 self.disk.stats.defect(format::Defect::Checksum);

@@ -72,7 +72,12 @@ impl Disk {
 
     /// Stores a whole object whose body is in memory. From the call on, it is found in the place of what was there. The
     /// future is done when the file is, or when the disk takes too long: then it is still written.
-    pub fn store<C: Current>(self: &Arc<Disk>, id: ObjectId, object: Arc<Object>, current: C) -> impl Future<Output = ()> + Send + use<C> {
+    pub fn store<C: Current>(
+        self: &Arc<Disk>,
+        id: ObjectId,
+        object: Arc<Object>,
+        current: C,
+    ) -> impl Future<Output = ()> + Send + use<C> {
         let disk = self.clone();
         // What is there is of before, where this is not taken.
         let removal = if self.begin_write(id, &object) { None } else { Some(self.remove(id)) };
@@ -173,7 +178,9 @@ impl Disk {
     /// The same where what is there may not be open. With its lock held; blocks.
     fn is_overtaken_by_file(&self, id: ObjectId, head: &Head) -> bool {
         let state = self.space.lock();
-        if state.is_complete() && state.index.get(id).is_none() {
+        // Once it has been handed over, another process writes to it.
+        let knows = state.is_complete() && matches!(self.phase(), Phase::Loading | Phase::Ready);
+        if knows && state.index.get(id).is_none() {
             return false;
         }
         drop(state);
@@ -327,6 +334,7 @@ impl Disk {
 
     /// Room for a file of so many bytes, for which others have to go if need be. Blocks.
     pub(super) fn reserve(self: &Arc<Disk>, bytes: u64, objects: u64) -> Result<Reserved, Unwritten> {
+        self.close_what_waits();
         // Handed over, nothing is removed any more: what is being written ends well if there is room.
         let evicts = matches!(self.phase(), Phase::Loading | Phase::Ready);
         if !evicts && self.phase() != Phase::Handed {
@@ -379,7 +387,12 @@ impl Disk {
     // ---- giving another head
 
     /// Gives an object another head. From the call on, it has it; the future is done when the file has it too.
-    pub fn freshen<C: Current>(self: &Arc<Disk>, id: ObjectId, head: Arc<Head>, current: C) -> impl Future<Output = ()> + Send + use<C> {
+    pub fn freshen<C: Current>(
+        self: &Arc<Disk>,
+        id: ObjectId,
+        head: Arc<Head>,
+        current: C,
+    ) -> impl Future<Output = ()> + Send + use<C> {
         self.freshen_in_memory(id, &head);
         let job = matches!(self.phase(), Phase::Standby | Phase::Loading | Phase::Ready).then(|| {
             let of_job = self.clone();
@@ -403,8 +416,7 @@ impl Disk {
 
     /// Gives another head to an object that is about to be written, or is open.
     fn freshen_in_memory(&self, id: ObjectId, head: &Arc<Head>) {
-        let fresh =
-            |object: &Object| Arc::new(Object::new(head.clone(), object.body.clone()).succeeding(object));
+        let fresh = |object: &Object| Arc::new(Object::new(head.clone(), object.body.clone()).succeeding(object));
         if let Some(PendingWrite { object: Some(object), .. }) = self.shard(&id).writes.get_mut(&id) {
             if object.head.record.id == head.record.id {
                 *object = fresh(object);
@@ -416,7 +428,12 @@ impl Disk {
         }
     }
 
-    fn freshen_blocking(self: &Arc<Disk>, id: ObjectId, head: &Arc<Head>, current: &impl Current) -> Result<(), Unwritten> {
+    fn freshen_blocking(
+        self: &Arc<Disk>,
+        id: ObjectId,
+        head: &Arc<Head>,
+        current: &impl Current,
+    ) -> Result<(), Unwritten> {
         let alone = self.file_lock(&id);
         let file = match self.io.open_writable(&name(&id)) {
             Ok(file) => file,
@@ -578,12 +595,7 @@ impl Disk {
     }
 
     /// Removes a file, unless the name has been given to another meanwhile. False where it cannot be removed now.
-    fn unlink(
-        self: &Arc<Disk>,
-        id: ObjectId,
-        doomed: Option<Doomed>,
-        or: impl FnOnce(Option<Doomed>),
-    ) -> bool {
+    fn unlink(self: &Arc<Disk>, id: ObjectId, doomed: Option<Doomed>, or: impl FnOnce(Option<Doomed>)) -> bool {
         let alone = self.file_lock(&id);
         let mut before = self.open_files(&id);
         let replaced = self.space.lock().index.get(id).is_some();

@@ -69,7 +69,8 @@ async fn in_whatever_order_jobs_end_what_counts_is_the_order_in_which_they_were_
             for act in order {
                 match act {
                     Act::Store(which) => {
-                        under_way.push(rig.store(id, object(heads[which as usize].with_length(3), "new"), always).boxed());
+                        under_way
+                            .push(rig.store(id, object(heads[which as usize].with_length(3), "new"), always).boxed());
                         // One that began earlier does not take the place of one that began later.
                         expected = Some(expected.map_or(which, |there| there.max(which)));
                     }
@@ -472,8 +473,18 @@ async fn a_head_that_cannot_be_written_takes_the_object_with_it() {
 /// What is done at random, by several at a time, on a disk that fails now and then.
 async fn at_random(rig: Arc<Rig>, seed: u64) {
     const FAULTS: [&str; 12] = [
-        "", "", "", "write EIO", "unlink EIO", "create EIO", "publish EIO", "open EIO", "write delay=2ms",
-        "unlink delay=2ms", "read nowait", "stat EIO",
+        "",
+        "",
+        "",
+        "write EIO",
+        "unlink EIO",
+        "create EIO",
+        "publish EIO",
+        "open EIO",
+        "write delay=2ms",
+        "unlink delay=2ms",
+        "read nowait",
+        "stat EIO",
     ];
     let mut random = Random(seed);
     let mut held = Vec::new();

@@ -336,7 +336,9 @@ async fn follow_all(rig: &Rig, number: u64, case: &Case, held: &Arc<AtomicU64>) 
     let fill = fill_to(rig, number, case.length_known.then_some(all.len() as u64), held);
     let (mut rest, mut running, mut failed) = (all.clone(), Vec::new(), false);
     for (at, len) in case.chunks.iter().enumerate() {
-        for (id, follower) in case.followers.iter().enumerate().filter(|(_, f)| f.after.min(case.chunks.len() - 1) == at) {
+        for (id, follower) in
+            case.followers.iter().enumerate().filter(|(_, f)| f.after.min(case.chunks.len() - 1) == at)
+        {
             let reader = if follower.own { fill.follow_own(id as u64) } else { fill.follow(id as u64) };
             let Some(reader) = reader else { continue };
             let mut hit = Followed::new(reader);

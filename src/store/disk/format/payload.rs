@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use pingora::http::ResponseHeader;
 
 use super::cursor::Cursor;
-use crate::http_cache::{Facts, Timestamp, Tiers};
+use crate::http_cache::{Facts, Tiers, Timestamp};
 use crate::store::{Head, Record, UrlMark};
 
 /// Bytes before the key.
@@ -76,7 +76,8 @@ pub fn read(payload: &[u8]) -> Option<Head> {
     let key = Bytes::copy_from_slice(from.take(key)?);
     let response = fields(status, count, from)?;
     // No sequence has this number (see `Decoded`).
-    let record = Record { facts, key, id, began: u64::MAX, asked, url: has_url.then_some(url), tiers: Tiers::default() };
+    let record =
+        Record { facts, key, id, began: u64::MAX, asked, url: has_url.then_some(url), tiers: Tiers::default() };
     Some(Head::stored(response, record, has_variance.then_some(variance), provenance))
 }
 

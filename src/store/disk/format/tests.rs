@@ -45,7 +45,15 @@ fn record(key: &'static str) -> Record {
         ..Facts::default()
     };
     let asked = Timestamp::from_millis(1_700_000_000_100);
-    Record { facts, key: Bytes::from_static(key.as_bytes()), id: 3, began: 5, asked, url: None, tiers: Tiers::default() }
+    Record {
+        facts,
+        key: Bytes::from_static(key.as_bytes()),
+        id: 3,
+        began: 5,
+        asked,
+        url: None,
+        tiers: Tiers::default(),
+    }
 }
 
 /// An ordinary one.
@@ -125,7 +133,8 @@ fn assert_same(one: &Head, other: &Head) {
     assert_eq!(one.response.version, other.response.version);
     assert_eq!(fields_of(one), fields_of(other));
     assert_eq!((one.variance, one.provenance), (other.variance, other.provenance));
-    let of = |Record { facts, key, id, asked, url, began: _, tiers: _ }: &Record| (*facts, key.clone(), *id, *asked, *url);
+    let of =
+        |Record { facts, key, id, asked, url, began: _, tiers: _ }: &Record| (*facts, key.clone(), *id, *asked, *url);
     assert_eq!(of(&one.record), of(&other.record));
 }
 
