@@ -517,7 +517,10 @@ impl Disk {
             match (there, state.index.get(id)) {
                 (None, Some(_)) => _ = state.index.remove(id),
                 (Some(units), Some(known)) if units != known => _ = state.index.resize(id, units),
-                (Some(units), None) if !pending.removals.contains_key(&id) => {
+                // Once all is known, and while something is being evicted, it may be what is about to go.
+                (Some(units), None)
+                    if !state.is_complete() && !state.is_removing() && !pending.removals.contains_key(&id) =>
+                {
                     state.add_folder(id.0[0]);
                     state.learn(|index| index.insert(id, units));
                 }

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | 0 | 8 | `FORESNAP` |
 //! | 8 | 4 | version: 1 |
-//! | 12 | 4 | flags: bit 0 is set when the snapshot is whole (a clean stop), bit 1 when it hands the disk over to another process; the others are 0, and never both are set |
+//! | 12 | 4 | flags: 1 when the snapshot is whole (a clean stop), 2 when it hands the disk over, else 0 |
 //! | 16 | 8 | created: a number that tells snapshots apart, such as the time in seconds since 1970 |
 //! | 24 | 8 | how many records there are in all |
 //! | 32 | 8 | the sum of the records' units |

@@ -97,6 +97,8 @@ pub struct Doomed {
     space: Arc<Space>,
     units: u64,
     pinned: bool,
+    /// It is counted as an object again.
+    back: bool,
 }
 
 /// The units of so many bytes.
@@ -345,7 +347,7 @@ impl Space {
     pub fn doom(self: &Arc<Space>, state: &mut State, units: u32) -> Doomed {
         state.leaving += u64::from(units);
         state.going += 1;
-        Doomed { space: self.clone(), units: u64::from(units), pinned: false }
+        Doomed { space: self.clone(), units: u64::from(units), pinned: false, back: false }
     }
 }
 
@@ -384,7 +386,7 @@ impl Reserved {
         state.written -= std::mem::take(&mut self.written);
         state.pinned += units;
         drop(state);
-        Doomed { space: self.space.clone(), units, pinned: true }
+        Doomed { space: self.space.clone(), units, pinned: true, back: false }
     }
 
     pub fn units(&self) -> u64 {
@@ -424,8 +426,17 @@ impl Drop for Reserved {
 }
 
 impl Doomed {
-    pub fn units(&self) -> u64 {
-        self.units
+    /// The file is an object again after all.
+    pub fn undo(mut self, state: &mut State, id: ObjectId) {
+        match self.pinned {
+            true => state.pinned -= self.units,
+            false => {
+                state.leaving -= self.units;
+                state.going -= 1;
+            }
+        }
+        self.back = true;
+        state.index.insert(id, u32::try_from(self.units).unwrap_or(u32::MAX));
     }
 
     /// The name is gone, but somebody still reads the file, or the name cannot be removed now: nobody should wait for
@@ -447,6 +458,9 @@ impl Doomed {
 
 impl Drop for Doomed {
     fn drop(&mut self) {
+        if self.back {
+            return;
+        }
         let mut state = self.space.lock();
         if self.pinned {
             state.pinned -= self.units;

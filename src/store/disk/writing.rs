@@ -589,8 +589,7 @@ impl Disk {
                 drop(pending);
                 return self.remove_later(id, Some(doomed.pin()));
             }
-            let units = u32::try_from(doomed.units()).unwrap_or(u32::MAX);
-            self.space.lock().index.insert(id, units);
+            doomed.undo(&mut self.space.lock(), id);
         })
     }
 

@@ -412,9 +412,11 @@ async fn a_read_that_is_given_up_leaves_no_hole() {
         fill.wait_for_room().await;
     }
     rig.drain();
+    let readers = [fill.follow(1).unwrap(), fill.follow_own(2).unwrap()];
+    end(&fill).await;
     // Each piece is given up once while it is on its way from the disk, as a proxy does that has something else to do.
     rig.faults("read nowait");
-    for mut reader in [fill.follow(1).unwrap(), fill.follow_own(2).unwrap()] {
+    for mut reader in readers {
         let (mut had, mut given_up) = (Vec::new(), 0);
         while had.len() < all.len() {
             if let Some(piece) = now(&mut reader) {
