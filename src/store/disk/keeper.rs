@@ -185,13 +185,13 @@ impl Disk {
             if self.phase() == Phase::Closed {
                 return;
             }
-            // Woken early, the room is what matters.
+            // Woken early, the room is what matters. Before anything is probed: the disk may be well again by then.
+            if self.keeper.full.swap(false, Ordering::Relaxed) {
+                self.squeeze();
+            }
             if looked.elapsed() >= TICK / 2 {
                 looked = Instant::now();
                 self.look_after();
-            }
-            if self.keeper.full.swap(false, Ordering::Relaxed) {
-                self.squeeze();
             }
             if self.phase() != Phase::Loading {
                 (walked, pause) = (Instant::now(), FIRST_PAUSE);

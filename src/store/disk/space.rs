@@ -55,6 +55,9 @@ pub struct State {
     folders: [u64; 4],
     /// Units that the process which handed the disk over may have taken since, or may still take.
     elsewhere: u64,
+    /// Units that may still be taken of a disk that has been handed over. None comes back: what this process frees, the
+    /// other may have taken already.
+    spare: Option<u64>,
     /// All that is on the disk is in the index.
     complete: bool,
     /// Since when, in milliseconds since 1970.
@@ -224,6 +227,7 @@ impl State {
         let used = self.used();
         let spare = spare.min(self.limit().saturating_sub(used));
         self.limits.size = self.limits.size.min(used + spare);
+        self.spare = Some(spare);
         self.index.units() + self.reserved + self.leaving + self.pinned + spare
     }
 
@@ -258,6 +262,7 @@ impl Space {
             pinned: 0,
             believed: 0,
             elsewhere: 0,
+            spare: None,
             folders: [0; 4],
             complete: false,
             completed: i64::MAX,
@@ -325,6 +330,9 @@ impl Space {
         let mut state = self.lock();
         if state.used_with(units, objects) > state.limit() {
             return Err(NoRoom::Busy);
+        }
+        if let Some(spare) = state.spare {
+            state.spare = Some(spare.checked_sub(units).ok_or(NoRoom::Busy)?);
         }
         Ok(self.reserved(&mut state, units, objects))
     }

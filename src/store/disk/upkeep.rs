@@ -35,6 +35,8 @@ impl Disk {
             limits.ceiling = limits.ceiling.min(used - used / 50);
         }
         self.make_way();
+        // That was once: whoever stores later may have the room that there is by then.
+        self.measure();
     }
 
     /// Sees that no more is held than may be, when that has become less.

@@ -125,13 +125,17 @@ fn walk_folder(disk: &Arc<Disk>, folder: u8, found: &mut Vec<(i64, ObjectId)>) -
     loop {
         let began = Instant::now();
         let mut names = Vec::new();
-        let more = dir.page(|name, kind| {
+        let more = match dir.page(|name, kind| {
             if let (FileKind::File, Some(id)) = (kind, id_of(name))
                 && id.0[0] == folder
             {
                 names.push(id);
             }
-        })?;
+        }) {
+            // It has become empty, and been removed.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(stopped()),
+            more => more?,
+        };
         for id in names {
             let Ok(stat) = disk.io.stat_name(&name(&id)) else { continue };
             if disk.walked(id, u32::try_from(units(stat.size)).unwrap_or(u32::MAX)) == Some(Walked::New) {
