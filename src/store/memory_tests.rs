@@ -69,3 +69,40 @@ fn variants_live_side_by_side() {
     assert_eq!((tier.get(&first).unwrap().body.len(), tier.get(&second).unwrap().body.len()), (1, 2));
     assert!(tier.remove(&first) && tier.get(&second).is_some());
 }
+
+#[test]
+fn whoever_is_told_of_an_eviction_may_look_into_the_tier() {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    let tier = Arc::new(MemoryTier::new(model::MemoryTier { size: 64 << 10, max_object: 16 << 10 }));
+    let (looked, told) = (tier.clone(), mpsc::channel());
+    tier.on_used_evicted(move |id| {
+        // The one that made it go is under the same lock.
+        looked.iter().for_each(drop);
+        let _ = told.0.send(*id);
+    });
+    let filler = tier.clone();
+    std::thread::spawn(move || {
+        for number in 0..200_u128 {
+            let object = object(8 << 10, 1);
+            object.hit();
+            filler.insert(ObjectId(number.to_le_bytes()), object);
+        }
+    });
+    let first = told.1.recv_timeout(Duration::from_secs(20));
+    assert!(first.is_ok(), "nobody was told, or it never came back");
+}
+
+#[test]
+fn what_is_there_is_not_replaced_by_what_is_only_for_an_empty_place() {
+    let tier = MemoryTier::new(model::MemoryTier { size: 1 << 20, max_object: 16 << 10 });
+    let (id, newer, older) = (ObjectId([7; 16]), object(10, 1), object(20, 1));
+    assert!(tier.insert_new(id, &newer));
+    assert!(!tier.insert_new(id, &older));
+    assert!(tier.peek(&id).is_some_and(|there| Arc::ptr_eq(&there, &newer)));
+    tier.remove_this(&id, &older);
+    assert!(tier.peek(&id).is_some());
+    tier.remove_this(&id, &newer);
+    assert!(tier.peek(&id).is_none());
+}
