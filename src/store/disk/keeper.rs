@@ -362,6 +362,14 @@ impl Disk {
         }
     }
 
+    /// What could not be removed has been replaced.
+    pub(super) fn replaced(&self, id: ObjectId) {
+        let gone = self.keeper.later.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        if gone.is_some() {
+            self.ended_removal(id);
+        }
+    }
+
     fn remove_what_is_left(self: &Arc<Disk>) {
         let later = || self.keeper.later.lock().unwrap_or_else(PoisonError::into_inner);
         let ids: Vec<_> = later().keys().copied().take(PAGE).collect();
