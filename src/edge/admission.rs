@@ -91,16 +91,20 @@ impl Verdict {
 
     /// Another request for the same might well have its response stored.
     fn is_the_requests(&self) -> bool {
-        matches!(self, Verdict::Rule(NotStored::RequestNoStore | NotStored::Authorization) | Verdict::Fills | Verdict::Seldom)
+        matches!(
+            self,
+            Verdict::Rule(NotStored::RequestNoStore | NotStored::Authorization) | Verdict::Fills | Verdict::Seldom
+        )
     }
 
     fn reason(&self) -> NoCacheReason {
         match self {
-            // Nobody is to wait for room, or for others to ask.
-            Verdict::Fills | Verdict::Seldom => NoCacheReason::OriginNotCache,
+            // Nobody is to wait for room.
+            Verdict::Fills => NoCacheReason::OriginNotCache,
             // It is likely for its user alone: those who wait all go on.
             Verdict::Rule(NotStored::Authorization) => NoCacheReason::OriginNotCache,
             // The next of those who wait tries.
+            Verdict::Seldom => NoCacheReason::Deferred,
             _ if self.is_the_requests() => NoCacheReason::Deferred,
             Verdict::Rule(_) | Verdict::OtherResource => NoCacheReason::OriginNotCache,
             Verdict::TooLarge => NoCacheReason::ResponseTooLarge,
@@ -124,7 +128,10 @@ fn judged(
             shared.store.reject(Rejection::TooLarge);
             return Err(Verdict::TooLarge);
         }
-        if !shared.store.is_asked_often(&key.hash, policy, shared.millis(ctx.started)) {
+        // What is stored has been asked for often enough.
+        if session.cache.maybe_cache_meta().is_none()
+            && !shared.store.is_asked_often(&key.hash, policy, shared.millis(ctx.started))
+        {
             shared.store.reject(Rejection::Seldom);
             return Err(Verdict::Seldom);
         }

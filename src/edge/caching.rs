@@ -15,7 +15,7 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use super::state::Shared;
-use super::{link, upstream};
+use super::{hit, link, upstream};
 use crate::http_cache::{self, Facts, FwdReason, Reuse, RevalidateReason, Timestamp, Variance};
 use crate::store::{Expect, Followed, Looked, Object, ObjectKey, Record, Whole};
 
@@ -101,7 +101,7 @@ pub fn key(ctx: &Context) -> Result<CacheKey> {
 }
 
 /// What the rules make of a stored response that was found.
-pub fn on_hit(
+pub async fn on_hit(
     shared: &Shared,
     session: &mut Session,
     ctx: &mut Context,
@@ -111,6 +111,11 @@ pub fn on_hit(
 ) -> Option<ForcedFreshness> {
     let record = meta.extensions().get::<Record>()?;
     let facts = record.facts;
+    if let Some(whole) = handler.as_any().downcast_ref::<Whole>()
+        && !hit::is_readable(whole.object()).await
+    {
+        return Some(ForcedFreshness::ForceMiss);
+    }
     let directives = ctx.request.as_ref().map(|r| r.directives).unwrap_or_default();
     let now = Timestamp::from(SystemTime::now());
     ctx.cache.ttl = Some(facts.ttl(now));

@@ -25,6 +25,10 @@ pub async fn fail(session: &mut Session, e: &Error, ctx: &mut Context) -> FailTo
     if fallback::serve(session, e, ctx).await {
         return FailToProxy { error_code: ctx.reply.status, can_reuse_downstream: false };
     }
+    // That may have failed in its middle.
+    if ctx.reply.begun {
+        return gone;
+    }
     let Some(answer) = upstream::answer(session, e) else {
         return gone;
     };

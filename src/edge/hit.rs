@@ -73,6 +73,9 @@ pub async fn answer(shared: &Shared, session: &mut Session, ctx: &mut Context) -
 pub async fn serve(session: &mut Session, ctx: &mut Context, object: &Arc<Object>) -> Result<()> {
     let header = session.req_header();
     let part = parts::part(object, &header.method, &header.headers, ctx);
+    if header.method != Method::HEAD && !is_there(object, &part).await {
+        return Error::e_explain(ErrorType::ReadError, "what is stored cannot be read");
+    }
     send(session, ctx, object, part).await
 }
 
@@ -127,6 +130,11 @@ async fn anywhere(
     let Variant::Other(wanted) = variant(&first.head, request) else { return Some(first) };
     let other = shared.store.find(ObjectKey { variance: wanted, ..key }, text, tiers).await?;
     belongs(&other.head, wanted, &first.head).then_some(other)
+}
+
+/// The same for what Pingora is about to serve whole.
+pub async fn is_readable(object: &Object) -> bool {
+    is_there(object, &Part::Whole).await
 }
 
 /// Whether the first bytes of what is to be sent can be had. What turns out to be damaged after the head has left ends
@@ -267,7 +275,10 @@ async fn send_pieces(connection: &Connection, file: &Arc<StoredFile>, pieces: &[
                 while at < range.end {
                     let window = file.window(at..range.end).await?;
                     let end = window.end;
-                    connection.send_file(&**file, file.in_file(&window)).await.map_err(gone)?;
+                    let sending = connection.send_file(&**file, file.in_file(&window)).await;
+                    sending.map_err(|e| file.not_sent(&e).unwrap_or_else(|| gone(e)))?;
+                    // A client may take as fast as this gives.
+                    tokio::task::yield_now().await;
                     *sent += end - at;
                     at = end;
                 }

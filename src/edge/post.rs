@@ -69,8 +69,12 @@ pub fn begin(shared: &Shared, session: &Session, response: &ResponseHeader, ctx:
         return;
     }
     let shareable = admission::shareable(&stored, response, received);
-    let mut meta =
-        admission::meta(post.text.as_bytes(), &stored, shareable, Identity { id: 0, began: now, asked: sent, url, tiers: policy.tiers });
+    let mut meta = admission::meta(
+        post.text.as_bytes(),
+        &stored,
+        shareable,
+        Identity { id: 0, began: now, asked: sent, url, tiers: policy.tiers },
+    );
     if let Some(variance) = caching::variance_of(meta.headers(), &header.headers) {
         meta.set_variance(variance);
     }
@@ -99,6 +103,8 @@ pub fn came(data: Option<&Bytes>, end: bool, ctx: &mut Context) {
                 fill.finish_aside();
             }
         }
+        // The way to the client does not wait for the disk.
+        Ok(Written::Kept) if fill.fill().is_far_behind() => ctx.cache.beside = None,
         Ok(Written::Kept) => {}
     }
 }

@@ -93,7 +93,7 @@ impl ProxyHttp for Edge {
         is_fresh: bool,
         ctx: &mut Context,
     ) -> Result<Option<ForcedFreshness>> {
-        Ok(caching::on_hit(&self.shared, session, ctx, meta, handler, is_fresh))
+        Ok(caching::on_hit(&self.shared, session, ctx, meta, handler, is_fresh).await)
     }
 
     /// Whether the client's condition is met, so that it gets a 304.

@@ -41,7 +41,10 @@ fn cut(ranges: Ranges, length: usize, head: &mut ResponseHeader) -> Result<Range
             let range = to_usize(range);
             head.set_status(StatusCode::PARTIAL_CONTENT)?;
             head.insert_header(CONTENT_LENGTH, range.len())?;
-            head.insert_header(CONTENT_RANGE, content_range(Some(&(range.start as u64..range.end as u64)), length as u64))?;
+            head.insert_header(
+                CONTENT_RANGE,
+                content_range(Some(&(range.start as u64..range.end as u64)), length as u64),
+            )?;
             Ok(RangeType::Single(range))
         }
         // The body passes once, so parts in another order than its own cannot be cut out of it.

@@ -188,16 +188,8 @@ enum Kind {
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
-        let all = [
-            Kind::Zone,
-            Kind::Host,
-            Kind::Scheme,
-            Kind::Path,
-            Kind::Query,
-            Kind::Header,
-            Kind::Cookie,
-            Kind::Value,
-        ];
+        let all =
+            [Kind::Zone, Kind::Host, Kind::Scheme, Kind::Path, Kind::Query, Kind::Header, Kind::Cookie, Kind::Value];
         all.into_iter().find(|kind| *kind as u8 == byte)
     }
 }

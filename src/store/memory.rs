@@ -1,10 +1,11 @@
 //! The memory tier: whole objects, bounded in bytes, found without decoding anything.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
+use smallvec::SmallVec;
 
 use super::key::{AlreadyHashed, ObjectId};
 use super::object::Object;
@@ -71,6 +72,17 @@ impl MemoryTier {
         self.cache.insert(id, object);
     }
 
+    /// Stores an object where there is none; whether it did.
+    pub fn insert_new(&self, id: ObjectId, object: &Arc<Object>) -> bool {
+        let there = self.cache.get_or_insert_with(&id, || Ok::<_, std::convert::Infallible>(object.clone()));
+        there.is_ok_and(|there| Arc::ptr_eq(&there, object))
+    }
+
+    /// Takes this very object out, if it is what is there.
+    pub fn remove_this(&self, id: &ObjectId, object: &Arc<Object>) {
+        self.cache.remove_if(id, |there| Arc::ptr_eq(there, object));
+    }
+
     /// Whether there was one.
     pub fn remove(&self, id: &ObjectId) -> bool {
         self.cache.remove(id).is_some()
@@ -93,7 +105,7 @@ impl MemoryTier {
 
     /// Who is told of objects that had to go though they had been of use.
     pub fn on_used_evicted(&self, told: impl Fn(&ObjectId) + Send + Sync + 'static) {
-        let _ = self.evictions.on_used.set(Box::new(told));
+        let _ = self.evictions.on_used.set(Arc::new(told));
     }
 
     /// All that is here, as far as nothing changes meanwhile.
@@ -120,8 +132,24 @@ impl Weighter<ObjectId, Arc<Object>> for Weight {
     }
 }
 
-/// What is done about an object that had to go: it has been of use since anybody looked, or it has not.
-type OnEvict = Box<dyn Fn(&ObjectId) + Send + Sync>;
+/// What is done about an object that had to go though it had been of use since anybody looked.
+type OnEvict = Arc<dyn Fn(&ObjectId) + Send + Sync>;
+
+/// Objects that had to go, told of once this is dropped: the tier's lock has been given back by then, under which
+/// nobody may be called who could want to look into the tier.
+#[derive(Default)]
+struct Evicted {
+    used: SmallVec<[ObjectId; 4]>,
+    told: Option<OnEvict>,
+}
+
+impl Drop for Evicted {
+    fn drop(&mut self) {
+        if let Some(told) = &self.told {
+            self.used.iter().for_each(|id| told(id));
+        }
+    }
+}
 
 #[derive(Clone)]
 struct Evictions {
@@ -130,14 +158,15 @@ struct Evictions {
 }
 
 impl Lifecycle<ObjectId, Arc<Object>> for Evictions {
-    type RequestState = ();
+    type RequestState = Evicted;
 
-    fn on_evict(&self, (): &mut (), id: ObjectId, object: Arc<Object>) {
+    fn on_evict(&self, evicted: &mut Evicted, id: ObjectId, object: Arc<Object>) {
         self.count.fetch_add(1, Ordering::Relaxed);
         if object.was_hit_lately()
             && let Some(told) = self.on_used.get()
         {
-            told(&id);
+            evicted.used.push(id);
+            evicted.told.get_or_insert_with(|| told.clone());
         }
     }
 }

@@ -152,6 +152,11 @@ impl Head {
         }
     }
 
+    /// The same head, current as of another sequence.
+    pub fn begun(&self, began: u64) -> Head {
+        Head { response: self.response.clone(), record: Record { began, ..self.record.clone() }, ..*self }
+    }
+
     /// What Pingora's cache wants to know.
     pub fn meta(&self) -> CacheMeta {
         let mut meta = meta_of(&self.record.facts, self.provenance, self.response.clone());

@@ -8,9 +8,7 @@ use bytes::Bytes;
 use pingora::{Error, ErrorType, Result};
 use pingora_cache::key::CacheHashKey;
 use pingora_cache::storage::streaming_write::U64WriteId;
-use pingora_cache::storage::{
-    HandleMiss, HitHandler, MissFinishType, MissHandler, PurgeOutcome, PurgeTarget, Storage,
-};
+use pingora_cache::storage::{HandleMiss, HitHandler, MissFinishType, MissHandler, PurgeOutcome, PurgeTarget, Storage};
 use pingora_cache::trace::SpanHandle;
 use pingora_cache::{CacheKey, CacheMeta, PurgeType};
 
@@ -28,7 +26,11 @@ pub struct Looked {
 }
 
 impl Store {
-    fn followed(&self, fill: &Arc<Fill>, follow: fn(&Arc<Fill>, u64) -> Option<Reader>) -> Option<(CacheMeta, HitHandler)> {
+    fn followed(
+        &self,
+        fill: &Arc<Fill>,
+        follow: fn(&Arc<Fill>, u64) -> Option<Reader>,
+    ) -> Option<(CacheMeta, HitHandler)> {
         let reader = self.follow(fill, follow)?;
         Some((fill.head.meta(), Box::new(Followed::new(reader))))
     }

@@ -1,9 +1,9 @@
 //! All that is stored, in memory and on disks, and what is on its way there.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -20,9 +20,12 @@ use super::sketch::Sketch;
 use super::storage::Writer;
 use super::uncacheable::Uncacheable;
 use crate::config::model;
-use crate::http_cache::{Policy, Tiers};
+use crate::http_cache::{Policy, Tiers, Timestamp};
 
 const SHARDS: usize = 16;
+
+/// How long whoever invalidates something waits for the disks to have it too.
+const DURABLE_WITHIN: Duration = Duration::from_millis(250);
 
 /// Resources that share a sequence: the more, the fewer fills are given up for somebody else's invalidation.
 const SEQUENCES: usize = 4096;
@@ -42,6 +45,8 @@ pub struct Store {
     starting: Mutex<HashMap<u64, Arc<Fill>>>,
     next_id: AtomicU64,
     sequences: Box<[AtomicU64]>,
+    /// When a resource of each of them was last invalidated, in milliseconds since 1970; 0: never.
+    invalidated: Box<[AtomicI64]>,
     running: AtomicUsize,
     /// Bytes that the fills hold, and what they may.
     held: Arc<AtomicU64>,
@@ -98,6 +103,7 @@ impl Store {
             // Numbers go on rising over restarts: what is on a disk has one from before.
             next_id: AtomicU64::new(micros_since_epoch().max(1)),
             sequences: (0..SEQUENCES).map(|_| AtomicU64::new(0)).collect(),
+            invalidated: (0..SEQUENCES).map(|_| AtomicI64::new(0)).collect(),
             running: AtomicUsize::new(0),
             held: Arc::default(),
             uncacheable: Uncacheable::default(),
@@ -185,17 +191,18 @@ impl Store {
         let id = key.id();
         let disk = self.disks.of(&id)?;
         let began = self.sequence(&key.primary);
-        let object = disk.find(id, Wanted { text, variance: key.variance, began, tiers }).await?;
+        let invalidated = self.invalidated[self.slot_of(&key.primary)].load(Ordering::Acquire);
+        let object = disk.find(id, Wanted { text, variance: key.variance, began, invalidated, tiers }).await?;
         // Invalidated meanwhile: what was opened before may have been remembered after.
         if self.sequence(&key.primary) != began {
             disk.close(&id);
             return None;
         }
-        self.promote(key, disk, object).await
+        self.promote(key, disk, object, began).await
     }
 
     /// Takes a copy into memory of what is small, and either finds room there or is not asked for the first time.
-    async fn promote(&self, key: ObjectKey, disk: &Disk, object: Arc<Object>) -> Option<Arc<Object>> {
+    async fn promote(&self, key: ObjectKey, disk: &Disk, object: Arc<Object>, began: u64) -> Option<Arc<Object>> {
         let Body::Disk(file) = &object.body else { return Some(object) };
         let len = file.len();
         if !object.head.record.tiers.memory || !self.memory.takes(len) {
@@ -207,12 +214,22 @@ impl Store {
         let Ok(body) = file.read(0..len).await else {
             return None;
         };
-        let copy = Arc::new(Object::new(object.head.clone(), Body::Memory(body)).succeeding(&object));
-        if !self.keep(key, copy.clone()) {
+        // What was opened before something else was invalidated that shares its sequence is current all the same.
+        let head = match object.head.record.began == began {
+            true => object.head.clone(),
+            false => Arc::new(object.head.begun(began)),
+        };
+        let (id, copy) = (key.id(), Arc::new(Object::new(head, Body::Memory(body)).succeeding(&object)));
+        // Another response, or another head for this one, may have come meanwhile: that is what counts.
+        if !self.is_current(&key, &copy.head) || !self.memory.insert_new(id, &copy) {
+            return self.memory.get(&id);
+        }
+        if !self.is_current(&key, &copy.head) || !disk.has_still(&id, &object) {
+            self.memory.remove_this(&id, &copy);
             return None;
         }
         // The one in memory answers from now on: the file need not stay open.
-        disk.close(&key.id());
+        disk.close(&id);
         Some(copy)
     }
 
@@ -348,19 +365,25 @@ impl Store {
     /// stored under its URL and more. The future is done when that will outlast the process.
     pub fn invalidate(&self, primary: HashBinary, url: &HashBinary) -> impl Future<Output = ()> + Send + use<> {
         let marked = self.disks.mark(self.url_mark(url).slot);
+        let slot = self.slot_of(&primary);
+        self.invalidated[slot].store(Timestamp::from(SystemTime::now()).as_millis(), Ordering::Release);
         // First the sequence: a fill that ends meanwhile looks at it after it has stored.
         self.sequence_of(&primary).fetch_add(1, Ordering::AcqRel);
         // The other variants belong to the primary: without it, or with a later one, they are not used.
         let removed = self.remove(&ObjectKey::primary(primary));
         async move {
-            marked.await;
-            removed.await;
+            // Both go on, whoever waits for them: a disk that takes longer holds up no client.
+            let _ = tokio::time::timeout(DURABLE_WITHIN, async { tokio::join!(marked, removed) }).await;
         }
     }
 
     fn sequence_of(&self, primary: &HashBinary) -> &AtomicU64 {
+        &self.sequences[self.slot_of(primary)]
+    }
+
+    fn slot_of(&self, primary: &HashBinary) -> usize {
         let word = u64::from_ne_bytes(std::array::from_fn(|i| primary[i]));
-        &self.sequences[(word % SEQUENCES as u64) as usize]
+        (word % SEQUENCES as u64) as usize
     }
 
     pub(super) fn is_current(&self, key: &ObjectKey, head: &Head) -> bool {
@@ -431,7 +454,12 @@ impl Store {
 
     /// Keeps a whole response in the tiers that are its: in memory at once; the future is done when the disk has it, or
     /// has had its chance.
-    pub(super) fn settle(&'static self, key: ObjectKey, head: Head, body: Bytes) -> impl Future<Output = ()> + Send + use<> {
+    pub(super) fn settle(
+        &'static self,
+        key: ObjectKey,
+        head: Head,
+        body: Bytes,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let written = self.settle_now(key, head, body);
         async move {
             match written {

@@ -445,7 +445,8 @@ async fn what_becomes_of_a_response() {
     }
     // What is too large for memory may be for the disk.
     let memory = "cache: { memory: { size: 1MiB, max_object: 1KiB } }";
-    let disk = "cache: { memory: { size: 1MiB, max_object: 1KiB }, disk: { path: /disk, size: 1MiB, max_object: 3KiB } }";
+    let disk =
+        "cache: { memory: { size: 1MiB, max_object: 1KiB }, disk: { path: /disk, size: 1MiB, max_object: 3KiB } }";
     let with_disk = YAML.replace(memory, disk);
     let of = |length: u32| format!("--response 'Content-Length: {length}' http://example.com/page");
     for (length, line) in [

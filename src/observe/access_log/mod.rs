@@ -22,8 +22,8 @@ use crate::config::model;
 use crate::observe::metrics::{Samples, table};
 use buffers::Buffers;
 pub use record::Record;
-pub use stamp::rfc3339;
 use sink::{LogFile, Sink, Stdout};
+pub use stamp::rfc3339;
 use writer::Writer;
 
 /// An access log that is open, and the thread that writes it.

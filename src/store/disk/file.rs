@@ -138,7 +138,7 @@ impl StoredFile {
     pub async fn ready(self: &Arc<Self>, range: Range<u64>) -> Result<()> {
         let window = range.start..range.end.min(range.start.saturating_add(WINDOW));
         if self.is_checked(&window) {
-            return Ok(());
+            return self.window(window).await.map(|_| ());
         }
         if blocks(&window).count() as u64 <= IN_PLACE && self.read_in_place(&window).is_some_and(|read| read.is_ok()) {
             return Ok(());
@@ -164,6 +164,15 @@ impl StoredFile {
         let done = self.pool(move || if checked { file.warm_blocking(&job) } else { file.check_blocking(&job) }).await;
         done.map_err(|failure| self.failed(failure))?;
         Ok(window)
+    }
+
+    /// What it means that the kernel could not send a part; `None`: that the client could not be written to.
+    pub fn not_sent(self: &Arc<Self>, e: &io::Error) -> Option<Box<Error>> {
+        if e.kind() == io::ErrorKind::UnexpectedEof {
+            return Some(self.failed(Failure::Defect(Defect::Length)));
+        }
+        let e = io::Error::from_raw_os_error(e.raw_os_error().filter(|errno| *errno == libc::EIO)?);
+        Some(self.failed(Failure::Io(e)))
     }
 
     /// Where a part of the body lies in the file.
@@ -321,6 +330,9 @@ impl StoredFile {
         &self,
         job: impl FnOnce() -> std::result::Result<T, Failure> + Send + 'static,
     ) -> std::result::Result<T, Failure> {
+        if !self.disk.health.may_read() {
+            return Err(Failure::Suspended);
+        }
         let began = Instant::now();
         let done = self.disk.pool.read(READ_LIMIT, job).await;
         self.disk.stats.read(began.elapsed());
@@ -349,7 +361,10 @@ impl StoredFile {
                 self.disk.not_done(Kind::Read, e);
                 format!("reading a stored object: {e}")
             }
+            Failure::Suspended => "reading a stored object: reading from the disk is suspended".to_owned(),
         };
+        // Whoever asks next looks anew, at whether the disk can be read for one.
+        self.disk.close(&self.id());
         Error::explain(ErrorType::ReadError, why)
     }
 }
@@ -369,15 +384,15 @@ impl std::fmt::Debug for StoredFile {
 impl Drop for StoredFile {
     fn drop(&mut self) {
         // Freeing the blocks of a large file takes its time.
-        let (file, doomed) = (self.file.clone(), self.doomed.take());
-        let removed = doomed.is_some();
-        self.disk.closed(&self.id(), move || drop((file, doomed)), removed);
+        self.disk.closed(&self.id(), self.file.clone(), self.doomed.take());
     }
 }
 
 /// Why a read has failed.
 enum Failure {
     Io(io::Error),
+    /// The disk is not read from for now.
+    Suspended,
     Pool(PoolError),
     Defect(Defect),
 }

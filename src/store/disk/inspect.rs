@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::disk::{PendingWrite, Disk, Unopened, folder, id_of, name};
+use super::disk::{Disk, PendingWrite, Unopened, folder, id_of, name};
 use super::format::{Defect, FIRST_READ};
 use super::io::FileKind;
 use crate::store::key::ObjectId;

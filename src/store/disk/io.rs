@@ -193,7 +193,8 @@ impl Io {
             }
         }
         if let Some(from) = &temp.name {
-            let rename = || making(&root, name.parent(), || rustix::fs::renameat(&temp.root.dir, from, &root.dir, name));
+            let rename =
+                || making(&root, name.parent(), || rustix::fs::renameat(&temp.root.dir, from, &root.dir, name));
             match rename() {
                 Err(Errno::ISDIR) => {
                     self.remove_folder(&root, name)?;

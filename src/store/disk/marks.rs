@@ -55,19 +55,36 @@ impl Marks {
         }
     }
 
-    /// Takes in what another process has counted meanwhile, as a disk's file has it.
-    pub fn catch_up(&self, counts: &[u64]) {
-        for (own, other) in self.counts.iter().zip(counts) {
-            own.fetch_max(*other, Ordering::AcqRel);
-        }
-    }
-
     /// Writes a disk's file anew. Blocks.
     pub fn write(&self, io: &Io) -> std::io::Result<()> {
         let bytes: Vec<u8> = self.counts.iter().flat_map(|count| count.load(Ordering::Acquire).to_le_bytes()).collect();
         let temp = io.create(Path::new("."))?;
         io.pwrite_all(temp.file(), 0, &bytes)?;
         io.publish(temp, Path::new(NAME))?;
+        Ok(())
+    }
+
+    /// Sees that a disk's file has no less than this, and this no less than the file. Blocks.
+    ///
+    /// Another process may write to the file at the same time: it stays the same file, in which nothing is written but
+    /// what it lacks.
+    pub fn mend(&self, io: &Io) -> std::io::Result<()> {
+        let file = match io.open_writable(Path::new(NAME)) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return self.write(io),
+            Err(e) => return Err(e),
+        };
+        let mut bytes = vec![0; FILE_LEN as usize];
+        if io.pread(&file, 0, &mut bytes)? < bytes.len() {
+            return self.write(io);
+        }
+        for ((slot, own), there) in self.counts.iter().enumerate().zip(bytes.as_chunks::<8>().0) {
+            let there = u64::from_le_bytes(*there);
+            let own = own.fetch_max(there, Ordering::AcqRel);
+            if own > there {
+                io.pwrite_all(&file, slot as u64 * 8, &own.to_le_bytes())?;
+            }
+        }
         Ok(())
     }
 

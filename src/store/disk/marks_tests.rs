@@ -68,3 +68,30 @@ async fn they_outlast_the_process_and_without_them_nothing_stored_before_is_usab
     }
     disks.shut();
 }
+
+#[test]
+fn a_file_is_mended_in_place_and_the_higher_count_holds_on_both_sides() {
+    let scratch = Scratch::new();
+    let io = scratch.io();
+    let (one, two) = (Marks::new(10), Marks::new(10));
+    one.write(&io).unwrap();
+    let before = std::fs::File::open(scratch.path("disk/marks")).unwrap();
+    one.add(3);
+    one.write_one(&io, 3).unwrap();
+    two.add(4);
+    two.mend(&io).unwrap();
+    assert_eq!([3, 4, 5].map(|slot| two.get(slot)), [11, 11, 10]);
+    assert_eq!(Marks::read(&io).unwrap()[3..6], [11, 11, 10]);
+    let inode = |metadata: std::fs::Metadata| std::os::unix::fs::MetadataExt::ino(&metadata);
+    let now = std::fs::metadata(scratch.path("disk/marks")).unwrap();
+    assert_eq!(inode(before.metadata().unwrap()), inode(now), "whoever has it open writes to the same");
+    // One that is short, or not there, is written whole.
+    for short in [true, false] {
+        std::fs::remove_file(scratch.path("disk/marks")).unwrap();
+        if short {
+            std::fs::write(scratch.path("disk/marks"), "short").unwrap();
+        }
+        two.mend(&io).unwrap();
+        assert_eq!(Marks::read(&io).unwrap()[3..6], [11, 11, 10]);
+    }
+}

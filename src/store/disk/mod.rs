@@ -7,7 +7,9 @@
 mod disk;
 mod faults;
 mod file;
+mod finding;
 mod format;
+mod freshen;
 mod health;
 mod index;
 mod inspect;
@@ -15,13 +17,16 @@ mod io;
 mod keeper;
 mod marks;
 mod pool;
+mod removing;
 mod residency;
 mod snapshot;
 mod space;
 mod spill;
 mod stats;
+mod stock;
 #[cfg(test)]
 pub mod testing;
+mod upkeep;
 mod walk;
 mod writing;
 
@@ -121,6 +126,7 @@ impl Disks {
             if disk.phase() == Phase::Loading
                 && let Err(e) = marks.write(&disk.io)
             {
+                disk.missed_marks();
                 disk.failed(Kind::Write, &e);
             }
             // All that is to be there from the beginning is, and what was there before is believed to be.
@@ -182,15 +188,17 @@ impl Disks {
         let disks = self.iter().filter(|disk| disk.phase() > Phase::Away).cloned();
         let begun: Vec<_> = disks
             .map(|disk| {
-                let (of_job, marks) = (disk.clone(), self.marks.clone());
-                let write = move || marks.write_one(&of_job.io, slot);
+                let (unless, marks) = (Missed(Some(disk.clone())), self.marks.clone());
+                let write = move || unless.write(&marks, slot);
                 (disk.pool.write(writing::WRITE_LIMIT, write), disk)
             })
             .collect();
         async move {
             for (written, disk) in begun {
-                if let Err(e) = written.await.map_err(std::io::Error::from).and_then(|written| written) {
-                    disk.failed(Kind::Write, &e);
+                match written.await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(e)) => disk.failed(Kind::Write, &e),
+                    Err(e) => disk.not_done(Kind::Write, e),
                 }
             }
         }
@@ -217,7 +225,7 @@ impl Disks {
 
     /// Does something to all disks at once, and waits for it as long as one of them gets on: a disk that hangs must not
     /// keep the process from ending.
-    fn unless_stuck(&self, what: impl Fn(&Disk) + Clone + Send + 'static) {
+    fn unless_stuck(&self, what: impl Fn(&Arc<Disk>) + Clone + Send + 'static) {
         let (done, each_done) = std::sync::mpsc::channel();
         let mut left = 0;
         for disk in self.iter() {
@@ -243,6 +251,26 @@ impl Disks {
                     return;
                 }
             }
+        }
+    }
+}
+
+/// A counter that is to be written: a disk that does not get as far is to write all of them later.
+struct Missed(Option<Arc<Disk>>);
+
+impl Missed {
+    fn write(mut self, marks: &Marks, slot: u16) -> std::io::Result<()> {
+        let Some(disk) = &self.0 else { return Ok(()) };
+        disk.write_mark(marks, slot)?;
+        self.0 = None;
+        Ok(())
+    }
+}
+
+impl Drop for Missed {
+    fn drop(&mut self) {
+        if let Some(disk) = &self.0 {
+            disk.missed_marks();
         }
     }
 }

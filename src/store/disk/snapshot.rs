@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | 0 | 8 | `FORESNAP` |
 //! | 8 | 4 | version: 1 |
-//! | 12 | 4 | flags: bit 0 is set when the snapshot is whole (a clean stop); the others are 0 |
+//! | 12 | 4 | flags: 1 when the snapshot is whole (a clean stop), 2 when it hands the disk over, else 0 |
 //! | 16 | 8 | created: a number that tells snapshots apart, such as the time in seconds since 1970 |
 //! | 24 | 8 | how many records there are in all |
 //! | 32 | 8 | the sum of the records' units |
@@ -50,6 +50,7 @@ pub const BLOCK_LEN: usize = BLOCK_HEAD + BLOCK_RECORDS * RECORD_LEN;
 const MAGIC: [u8; 8] = *b"FORESNAP";
 const VERSION: u32 = 1;
 const CLEAN: u32 = 1;
+const HANDED: u32 = 2;
 const BLOCK_HEAD: usize = 16;
 const BLOCK_RECORDS: usize = 2730;
 const RECORD_LEN: usize = 24;
@@ -59,13 +60,42 @@ const _: () = assert!(BLOCK_LEN == 64 * 1024);
 /// What a snapshot says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Whether it holds all that was on the disk, and nothing was changed after it.
-    pub clean: bool,
+    pub written: Written,
     /// The number that the writer gave it.
     pub created: u64,
     pub entries: u64,
     /// Of 4 KiB.
     pub units: u64,
+}
+
+/// When a snapshot was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Before something else was, or without knowing of all that was there.
+    Running,
+    /// When the disk was handed over: nothing has been removed after it, but something may have been added.
+    HandedOver,
+    /// At the end: it holds all that was on the disk, and nothing was changed after it.
+    Clean,
+}
+
+impl Written {
+    fn flags(self) -> u32 {
+        match self {
+            Written::Running => 0,
+            Written::HandedOver => HANDED,
+            Written::Clean => CLEAN,
+        }
+    }
+
+    fn of(flags: u32) -> Option<Written> {
+        match flags {
+            0 => Some(Written::Running),
+            HANDED => Some(Written::HandedOver),
+            CLEAN => Some(Written::Clean),
+            _ => None,
+        }
+    }
 }
 
 /// What is wrong with a snapshot. Any of these makes the rest of it useless.
@@ -125,12 +155,11 @@ impl Encoder {
     }
 
     /// Adds the last block to `out`, if there is anything left, and returns the header, which belongs at offset 0.
-    /// `clean` is for a snapshot that is whole: see [`Header::clean`].
-    pub fn finish(mut self, clean: bool, out: &mut Vec<u8>) -> [u8; HEADER_LEN] {
+    pub fn finish(mut self, written: Written, out: &mut Vec<u8>) -> [u8; HEADER_LEN] {
         if self.block.len() > BLOCK_HEAD {
             self.seal(out);
         }
-        Header { clean, created: self.created, entries: self.entries, units: self.units }.encode()
+        Header { written, created: self.created, entries: self.entries, units: self.units }.encode()
     }
 
     fn seal(&mut self, out: &mut Vec<u8>) {
@@ -228,7 +257,7 @@ impl Header {
         let mut bytes = [0; HEADER_LEN];
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        bytes[12..16].copy_from_slice(&if self.clean { CLEAN } else { 0 }.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.written.flags().to_le_bytes());
         bytes[16..24].copy_from_slice(&self.created.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.entries.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.units.to_le_bytes());
@@ -249,12 +278,11 @@ impl Header {
             VERSION => {}
             other => return Err(Defect::Version(other)),
         }
-        let flags = u32::from_le_bytes(part(bytes, 12));
-        if flags & !CLEAN != 0 || part(bytes, 40) != [0; 20] {
+        if part(bytes, 40) != [0; 20] {
             return Err(Defect::Header);
         }
         Ok(Header {
-            clean: flags & CLEAN != 0,
+            written: Written::of(u32::from_le_bytes(part(bytes, 12))).ok_or(Defect::Header)?,
             created: u64::from_le_bytes(part(bytes, 16)),
             entries: u64::from_le_bytes(part(bytes, 24)),
             units: u64::from_le_bytes(part(bytes, 32)),

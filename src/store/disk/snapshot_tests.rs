@@ -19,7 +19,7 @@ fn encode(entries: &[Saved], page: usize, created: u64, clean: bool) -> Vec<u8> 
         encoder.add(page, &mut file);
     }
     assert_eq!(encoder.entries(), entries.len() as u64);
-    let header = encoder.finish(clean, &mut file);
+    let header = encoder.finish(if clean { Written::Clean } else { Written::Running }, &mut file);
     file[..HEADER_LEN].copy_from_slice(&header);
     file
 }
@@ -60,7 +60,8 @@ fn what_is_written_is_read() {
             let entries = entries(count);
             let units = entries.iter().map(|entry| u64::from(entry.units)).sum();
             let file = encode(&entries, page, 77, count % 2 == 0);
-            let header = Header { clean: count % 2 == 0, created: 77, entries: count.into(), units };
+            let written = if count % 2 == 0 { Written::Clean } else { Written::Running };
+            let header = Header { written, created: 77, entries: count.into(), units };
             assert_eq!(decode(&file), Ok((header, entries)), "{count} by {page}");
         }
     }
@@ -79,6 +80,15 @@ fn the_bytes_are_as_documented() {
     let block = b"\0\0\0\0\x88\x77\x66\x55\x44\x33\x22\x110123456789abcdef\x04\x03\x02\x01\x01\x03\0\0";
     assert_eq!(file[64..68], crc32fast::hash(block).to_le_bytes());
     assert_eq!(file[68..], block[..]);
+}
+
+#[test]
+fn when_it_was_written_is_in_the_flags() {
+    for (written, flags) in [(Written::Running, 0), (Written::Clean, 1), (Written::HandedOver, 2)] {
+        let header = Encoder::new(5).finish(written, &mut Vec::new());
+        assert_eq!(header[12..16], [flags, 0, 0, 0]);
+        assert_eq!(decode(&header).map(|(header, _)| header.written), Ok(written));
+    }
 }
 
 #[test]
@@ -152,7 +162,8 @@ fn a_lie_with_right_checksums_is_a_defect() {
     let record = HEADER_LEN + BLOCK_HEAD + 3 * RECORD_LEN;
     for (at, byte, defect) in [
         (8, 2, Defect::Version(2)),
-        (12, 2, Defect::Header),
+        (12, 3, Defect::Header),
+        (12, 4, Defect::Header),
         (40, 1, Defect::Header),
         (59, 1, Defect::Header),
         (16, 6, Defect::Misplaced),

@@ -4,10 +4,11 @@
 //! blocks are free, which for a file that is still being read is when it is closed.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::index::Index;
 use super::marks;
+use crate::http_cache::Timestamp;
 use crate::store::key::ObjectId;
 
 /// Bytes of a unit: what file systems give out at least.
@@ -22,6 +23,9 @@ const FEW: u64 = 4;
 /// On a disk of fewer units than this, which are 64 MiB, folders that have become empty are removed: all 256 of them
 /// would be a considerable part of it.
 const SMALL: u64 = 16 * 1024;
+
+/// Objects that are chosen to go under one lock.
+const AT_ONCE: usize = 256;
 
 /// How long a writer waits for room that others are about to free.
 const FREED_SOON: Duration = Duration::from_secs(2);
@@ -51,8 +55,13 @@ pub struct State {
     folders: [u64; 4],
     /// Units that the process which handed the disk over may have taken since, or may still take.
     elsewhere: u64,
+    /// Units that may still be taken of a disk that has been handed over. None comes back: what this process frees, the
+    /// other may have taken already.
+    spare: Option<u64>,
     /// All that is on the disk is in the index.
     complete: bool,
+    /// Since when, in milliseconds since 1970.
+    completed: i64,
     limits: Limits,
 }
 
@@ -179,10 +188,18 @@ impl State {
         self.complete
     }
 
+    /// What was invalidated at this time may have been put on the disk all the same since: by another process, or while
+    /// the disk was away. So it is until the index is complete.
+    pub fn may_have_missed(&self, invalidated: i64) -> bool {
+        invalidated > 0 && invalidated <= self.completed
+    }
+
     /// The index is all there is, or is not known to be.
     pub fn set_complete(&mut self, complete: bool) {
         self.complete = complete;
+        self.completed = i64::MAX;
         if complete {
+            self.completed = Timestamp::from(SystemTime::now()).as_millis();
             (self.believed, self.elsewhere) = (0, 0);
         }
     }
@@ -195,6 +212,7 @@ impl State {
     /// Nothing of what was known holds any more: it is another folder.
     pub fn forget(&mut self) {
         (self.index, self.folders, self.believed, self.complete) = (Index::new(), [0; 4], 0, false);
+        self.completed = i64::MAX;
     }
 
     /// Why there is no room, where nothing is left to go.
@@ -209,6 +227,7 @@ impl State {
         let used = self.used();
         let spare = spare.min(self.limit().saturating_sub(used));
         self.limits.size = self.limits.size.min(used + spare);
+        self.spare = Some(spare);
         self.index.units() + self.reserved + self.leaving + self.pinned + spare
     }
 
@@ -243,8 +262,10 @@ impl Space {
             pinned: 0,
             believed: 0,
             elsewhere: 0,
+            spare: None,
             folders: [0; 4],
             complete: false,
+            completed: i64::MAX,
             limits,
         };
         Arc::new(Space { state: Mutex::new(state), freed: Condvar::new() })
@@ -275,7 +296,7 @@ impl Space {
                 return Err(state.no_room());
             }
             let mut victims = Vec::new();
-            while state.excess(units, objects) > 0 || state.is_crowded(objects) {
+            while victims.len() < AT_ONCE && (state.excess(units, objects) > 0 || state.is_crowded(objects)) {
                 let Some((id, units)) = state.index.victim(&mut used) else { break };
                 let doomed = self.doom(&mut state, units);
                 victims.push((id, doomed));
@@ -309,6 +330,9 @@ impl Space {
         let mut state = self.lock();
         if state.used_with(units, objects) > state.limit() {
             return Err(NoRoom::Busy);
+        }
+        if let Some(spare) = state.spare {
+            state.spare = Some(spare.checked_sub(units).ok_or(NoRoom::Busy)?);
         }
         Ok(self.reserved(&mut state, units, objects))
     }

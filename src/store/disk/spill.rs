@@ -185,10 +185,14 @@ impl Spill {
             let read = spill.disk.io.pread(&file, at, &mut buffer)?;
             if read == buffer.len() { Ok(buffer) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
         });
-        match read.await.map_err(io::Error::from).and_then(|read| read) {
-            Ok(buffer) => self.checked(buffer, start, offset),
-            Err(e) => {
+        match read.await {
+            Ok(Ok(buffer)) => self.checked(buffer, start, offset),
+            Ok(Err(e)) => {
                 self.disk.failed(Kind::Read, &e);
+                Err(Error::because(ErrorType::ReadError, "reading a fill's file", e))
+            }
+            Err(e) => {
+                self.disk.not_done(Kind::Read, e);
                 Err(Error::because(ErrorType::ReadError, "reading a fill's file", e))
             }
         }

@@ -140,7 +140,7 @@ pub fn name_of(key: [u8; 16]) -> std::path::PathBuf {
 
 /// What is looked for in tests.
 pub fn wanted() -> Wanted<'static> {
-    Wanted { text: testing::TEXT, variance: None, began: 0, tiers: Tiers::default() }
+    Wanted { text: testing::TEXT, variance: None, began: 0, invalidated: 0, tiers: Tiers::default() }
 }
 
 /// The validator of what is found.

@@ -1,13 +1,14 @@
 //! Looking through a disk's folders for what there is, after an end that left no word of it.
 
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use log::info;
+use log::{info, warn};
 
-use super::disk::{Disk, id_of, name};
-use super::health::Kind;
+use super::disk::{Disk, Phase, id_of, name};
+use super::health::{Kind, READ_ERRORS};
 use super::index::Walked;
 use super::io::{FileKind, TEMP_DIR};
 use super::space::units;
@@ -19,49 +20,108 @@ const SWEEP: usize = 4096;
 /// The longest pause after a page of names.
 const MAX_PAUSE: Duration = Duration::from_millis(20);
 
-/// Looks through all folders. Whether it came to the end.
+/// What the walks could not look at. A bit for each folder.
+#[derive(Default)]
+pub struct Unlisted {
+    /// In the last walk.
+    last: [u64; 4],
+    /// For good: the log has heard of it.
+    passed_over: [u64; 4],
+}
+
+/// How far looking at something has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Whole,
+    /// The disk has failed.
+    Failed,
+    /// It is no longer for this process to say.
+    Stopped,
+}
+
+/// Looks through all folders. Whether it came to the end of all, but for those that cannot be looked at time and again.
 pub fn walk(disk: &Arc<Disk>) -> bool {
     let began = Instant::now();
     disk.space.lock().index.begin_walk();
     let mut found = Vec::new();
-    for folder in 0..=255_u8 {
-        if !walk_folder(disk, folder, &mut found) {
-            return false;
-        }
-        // It may take long.
-        disk.measure();
-        disk.probe();
-    }
+    let outcome = walk_folders(disk, &mut found);
     // The newest first: each comes before those that came.
     found.sort_unstable_by_key(|(modified, _)| std::cmp::Reverse(*modified));
     let ids: Vec<ObjectId> = found.iter().map(|(_, id)| *id).collect();
     for some in ids.chunks(SWEEP) {
         disk.space.lock().index.settle(some);
     }
+    if outcome != Outcome::Whole {
+        return false;
+    }
     loop {
-        let Some(gone) = disk.space.lock().index.unwalked(SWEEP) else { break };
         if disk.is_stopped() {
             return false;
         }
+        let Some(gone) = disk.space.lock().index.unwalked(SWEEP) else { break };
         drop(gone);
     }
     info!("{}: looked through in {:?}", disk.path().display(), began.elapsed());
     true
 }
 
+fn walk_folders(disk: &Arc<Disk>, found: &mut Vec<(i64, ObjectId)>) -> Outcome {
+    let (mut failed, mut failures, mut whole) = ([0; 4], 0, true);
+    for folder in 0..=255_u8 {
+        match walk_folder(disk, folder, found) {
+            Ok(Outcome::Whole) => {}
+            Ok(outcome) => return outcome,
+            Err(e) => {
+                disk.failed(Kind::Read, &e);
+                failures += 1;
+                // It is not the folder, but the disk.
+                if failures >= READ_ERRORS || !disk.health.may_read() {
+                    return Outcome::Failed;
+                }
+                set(&mut failed, folder);
+                whole &= pass_over(disk, folder, &e);
+            }
+        }
+        // It may take long.
+        disk.measure();
+        disk.probe();
+    }
+    disk.keeper.unlisted.lock().unwrap_or_else(PoisonError::into_inner).last = failed;
+    if whole { Outcome::Whole } else { Outcome::Failed }
+}
+
+/// Whether to do without a folder that could not be looked at: one that failed the last time too, or that is none. A
+/// single bad block must not keep all else from being known.
+fn pass_over(disk: &Disk, folder: u8, e: &io::Error) -> bool {
+    let mut unlisted = disk.keeper.unlisted.lock().unwrap_or_else(PoisonError::into_inner);
+    if !has(&unlisted.last, folder) && e.kind() != io::ErrorKind::NotADirectory {
+        return false;
+    }
+    if !has(&unlisted.passed_over, folder) {
+        set(&mut unlisted.passed_over, folder);
+        warn!("{}: what is in {folder:02x} cannot be listed, and is lost: {e}", disk.path().display());
+    }
+    true
+}
+
+fn has(bits: &[u64; 4], folder: u8) -> bool {
+    bits[usize::from(folder / 64)] & (1 << (folder % 64)) != 0
+}
+
+fn set(bits: &mut [u64; 4], folder: u8) {
+    bits[usize::from(folder / 64)] |= 1 << (folder % 64);
+}
+
 /// One folder. Files that are new to the index are noted with when they were written.
-fn walk_folder(disk: &Arc<Disk>, folder: u8, found: &mut Vec<(i64, ObjectId)>) -> bool {
-    let mut dir = match disk.io.read_dir(Path::new(&format!("{folder:02x}"))) {
-        Ok(dir) => {
-            disk.space.lock().add_folder(folder);
-            dir
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return !disk.is_stopped(),
-        Err(e) => {
-            disk.failed(Kind::Read, &e);
-            return false;
-        }
+fn walk_folder(disk: &Arc<Disk>, folder: u8, found: &mut Vec<(i64, ObjectId)>) -> io::Result<Outcome> {
+    let path = PathBuf::from(format!("{folder:02x}"));
+    let stopped = || if disk.is_stopped() { Outcome::Stopped } else { Outcome::Whole };
+    let mut dir = match disk.io.read_dir(&path) {
+        Ok(dir) => dir,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(stopped()),
+        Err(e) => return Err(e),
     };
+    disk.space.lock().add_folder(folder);
     loop {
         let began = Instant::now();
         let mut names = Vec::new();
@@ -72,11 +132,9 @@ fn walk_folder(disk: &Arc<Disk>, folder: u8, found: &mut Vec<(i64, ObjectId)>) -
                 names.push(id);
             }
         }) {
-            Ok(more) => more,
-            Err(e) => {
-                disk.failed(Kind::Read, &e);
-                return false;
-            }
+            // It has become empty, and been removed.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(stopped()),
+            more => more?,
         };
         for id in names {
             let Ok(stat) = disk.io.stat_name(&name(&id)) else { continue };
@@ -84,11 +142,8 @@ fn walk_folder(disk: &Arc<Disk>, folder: u8, found: &mut Vec<(i64, ObjectId)>) -
                 found.push((stat.modified, id));
             }
         }
-        if disk.is_stopped() {
-            return false;
-        }
-        if !more {
-            return true;
+        if stopped() == Outcome::Stopped || !more {
+            return Ok(stopped());
         }
         // Half of the disk's time is the traffic's.
         disk.pause(began.elapsed().min(MAX_PAUSE));
@@ -119,6 +174,10 @@ pub fn clear_temporary(disk: &Disk) {
             }
         });
         for name in names {
+            // From then on they are another's.
+            if disk.phase() >= Phase::Handed {
+                return;
+            }
             let _ = disk.io.unlink(&name);
         }
         if !matches!(more, Ok(true)) {

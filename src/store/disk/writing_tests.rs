@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use futures_util::FutureExt;

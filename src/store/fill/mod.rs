@@ -55,6 +55,9 @@ const CLOSE_BEHIND: u64 = 128 * 1024;
 /// Bytes that may wait to be written to the disk before the writer has to wait too.
 const BACKLOG: u64 = 384 * 1024;
 
+/// Bytes that may wait where the writer cannot: beyond, the response is not stored.
+const FAR_BEHIND: u64 = 16 * BACKLOG;
+
 /// A write of this many bytes at once, at most.
 const WRITE_AT_ONCE: u64 = 256 * 1024;
 
@@ -335,6 +338,13 @@ impl Fill {
         }
     }
 
+    /// Whether far more waits for the disk than a writer that can wait would let it.
+    pub fn is_far_behind(&self) -> bool {
+        let state = self.lock();
+        let flushed = state.spill.as_ref().filter(|spilling| !spilling.failed).map(|spilling| spilling.flushed);
+        flushed.is_some_and(|flushed| state.len - flushed > FAR_BEHIND)
+    }
+
     /// Waits until all that has come is on the disk, if it is to be there; whether it is.
     async fn settle(&self) -> bool {
         let (mut since, mut before) = (Instant::now(), 0);
@@ -426,7 +436,7 @@ impl Fill {
         if state.readers.iter().any(|reader| reader.own) {
             return writing.then_some(TURN);
         }
-        let fastest = state.readers.iter().map(|r| r.offset).max().unwrap_or(state.len);
+        let fastest = if state.readers.is_empty() { state.len } else { state.fastest() };
         let ahead = state.len.saturating_sub(fastest).saturating_sub(WINDOW);
         (ahead > 0).then(|| Duration::from_millis(1 + ahead / AHEAD_PER_MS).min(MAX_PAUSE))
     }

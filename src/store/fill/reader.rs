@@ -16,6 +16,10 @@ pub(super) const AT_ONCE: usize = 512 * 1024;
 /// How much is read from the file at once, by a reader that is behind what memory holds.
 const FILE_AT_ONCE: u64 = 128 * 1024;
 
+/// The same for the writer's own reader of what will not be kept after all: it has to catch up with its writer before
+/// memory holds too much of what came since.
+const CATCH_UP_AT_ONCE: u64 = 4 * 1024 * 1024;
+
 /// One who follows a fill.
 pub struct Reader {
     fill: Arc<Fill>,
@@ -73,7 +77,8 @@ impl Fill {
             && in_memory.is_none_or(|start| position.offset < start)
         {
             let to = in_memory.unwrap_or(u64::MAX).min(spilling.flushed).min(end);
-            let len = (to - position.offset).min(FILE_AT_ONCE);
+            let at_once = if position.own && *oversize { CATCH_UP_AT_ONCE } else { FILE_AT_ONCE };
+            let len = (to - position.offset).min(at_once);
             return Some(Ok(Found::File(spilling.spill.clone(), position.offset, len)));
         }
         let at_once = if joined.is_some() { AT_ONCE } else { 0 };
@@ -151,7 +156,15 @@ impl Reader {
             match fill.look(*id, own.then_some(&mut *joined)) {
                 Some(Ok(Found::Bytes(bytes))) => return Ok(Some(bytes)),
                 Some(Ok(Found::File(spill, offset, len))) => {
-                    let bytes = spill.read(offset, len).await?;
+                    let bytes = match spill.read(offset, len).await {
+                        Ok(bytes) => bytes,
+                        Err(_) if *own => {
+                            // Its client is lost, but not those who follow, nor the fill: it ends with the writer.
+                            fill.own_reader_left();
+                            continue;
+                        }
+                        Err(e) => return Err(e),
+                    };
                     // Only now: this future may have been dropped before.
                     fill.place(*id, offset + len);
                     return Ok(Some(bytes));

@@ -55,9 +55,9 @@ fn bytes_of(census: &BTreeMap<PathBuf, (u64, u64)>) -> u64 {
 
 /// So many bytes that are this URL's and no other's.
 fn body_of(url: &str, len: usize) -> Vec<u8> {
-    let mut state = url.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let mut state = url
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {
         state ^= state << 13;

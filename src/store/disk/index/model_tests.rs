@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::snapshot::{Decoder, Encoder, HEADER_LEN};
+use super::super::snapshot::{Decoder, Encoder, HEADER_LEN, Written};
 use super::tests::{check, id, never, saved};
 use super::*;
 
@@ -259,7 +259,7 @@ fn op() -> impl Strategy<Value = Op> {
 fn restarted(index: &mut Index, page: usize) -> Index {
     let (mut encoder, mut file) = (Encoder::new(1), vec![0; HEADER_LEN]);
     saved(index, page).chunks(page).for_each(|page| encoder.add(page, &mut file));
-    let header = encoder.finish(true, &mut file);
+    let header = encoder.finish(Written::Clean, &mut file);
     let mut decoder = Decoder::new(&header, file.len() as u64).expect("sound");
     assert_eq!((decoder.header().entries, decoder.header().units), (index.len() as u64, index.units()));
     let (mut entries, mut at) = (Vec::new(), HEADER_LEN);
