@@ -119,6 +119,14 @@ impl Disk {
         }
     }
 
+    /// What could not be removed has been replaced: that need not be hidden any longer.
+    pub(super) fn replaced(&self, id: ObjectId) {
+        let gone = self.later().ids.remove(&id);
+        if gone.is_some() {
+            self.ended_removal(id);
+        }
+    }
+
     pub(super) fn remove_what_is_left(self: &Arc<Disk>) {
         self.forget_missing();
         let ids: Vec<_> = self.later().ids.keys().copied().take(PAGE).collect();

@@ -295,6 +295,7 @@ impl Disk {
         if let Some(doomed) = doomed {
             released(&before, doomed);
         }
+        self.replaced(id);
         // A request may have opened and remembered it meanwhile.
         self.close(&id);
     }

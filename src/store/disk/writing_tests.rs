@@ -24,13 +24,27 @@ fn body(seed: u64, len: usize) -> Bytes {
     testing::body(len + seed as usize).slice(seed as usize..)
 }
 
-/// A large object by way of a file that is written while it comes.
-async fn spilled(disk: &Arc<Disk>, number: u64, head: Head, body: &Bytes, current: impl Current) {
+/// A large object by way of a file that is written while it comes; whether it came to its end.
+async fn spilled(disk: &Arc<Disk>, number: u64, head: Head, body: &Bytes, current: impl Current) -> bool {
     let spill = Spill::begin(disk, key(number), &head, None);
     let (told, well) = tokio::sync::oneshot::channel();
     spill.append(0, vec![body.clone()], |how| _ = told.send(how.is_ok()));
-    if well.await == Ok(true) {
-        spill.commit(Arc::new(head), body.len() as u64, current).await;
+    if well.await != Ok(true) {
+        return false;
+    }
+    spill.commit(Arc::new(head), body.len() as u64, current).await;
+    true
+}
+
+/// Stores an object in any case: the keeper may just have come upon a fault that is no more.
+async fn put(rig: &Rig, id: ObjectId, object: Arc<Object>) {
+    loop {
+        rig.heal();
+        rig.store(id, object.clone(), always).await;
+        rig.drain();
+        if rig.space.lock().index.get(id).is_some() {
+            return;
+        }
     }
 }
 
@@ -62,7 +76,7 @@ async fn in_whatever_order_jobs_end_what_counts_is_the_order_in_which_they_were_
             let heads = [head("0", 10), head("1", 11), head("2", 12)];
             rig.faults("");
             if stored_before {
-                rig.store(id, object(heads[0].with_length(3), "old"), always).await;
+                put(&rig, id, object(heads[0].with_length(3), "old")).await;
             }
             rig.faults(faults);
             let mut under_way: Vec<BoxFuture<()>> = Vec::new();
@@ -148,14 +162,14 @@ async fn an_older_response_never_takes_the_place_of_a_newer_one() {
         let id = key(number).id();
         let (newer, bytes) = (head("newer", 2), body(1, 100_000));
         match spill_newer {
-            true => spilled(&rig, number, newer, &bytes, always).await,
+            true => assert!(spilled(&rig, number, newer, &bytes, always).await),
             false => rig.store(id, object(newer, bytes.clone()), always).await,
         }
         rig.drain();
         // Nobody has it open.
         rig.close_all();
         match spill_older {
-            true => spilled(&rig, number, old.with_length(9), &body(2, 70_000), always).await,
+            true => assert!(spilled(&rig, number, old.with_length(9), &body(2, 70_000), always).await),
             false => rig.store(id, object(older.with_length(9), body(2, 70_000)), always).await,
         }
         rig.drain();
@@ -200,14 +214,12 @@ async fn a_write_that_fails_gives_its_room_back_and_removes_what_was_there_befor
             let number = number as u64;
             let id = key(number).id();
             rig.faults("");
-            rig.store(id, object(head("before", 1), body(0, 9000)), always).await;
-            rig.drain();
+            put(&rig, id, object(head("before", 1), body(0, 9000))).await;
             rig.faults(faults);
             match spill {
                 true => {
-                    spilled(&rig, number, head("after", 2), &body(0, 500_000), always).await;
-                    // Where it failed before its end, the fill goes on without the disk.
-                    if *faults != "publish EIO" {
+                    // Where it fails before its end, the fill goes on without the disk.
+                    if !spilled(&rig, number, head("after", 2), &body(0, 500_000), always).await {
                         rig.remove(id).await;
                     }
                 }
@@ -387,6 +399,8 @@ async fn another_head_keeps_the_body_whatever_its_length() {
     // Twice in a row, longer but fitting, shorter, and longer than there is room for.
     for (tag, len) in [('b', 10), ('c', 10), ('d', 100), ('e', 1), ('f', 5000), ('g', 5100)] {
         rig.freshen(ID, Arc::new(long(tag, len, 5)), always).await;
+        // A disk that is slow is not waited for.
+        rig.drain();
         for reopened in [false, true] {
             if reopened {
                 rig.drain();
@@ -445,11 +459,20 @@ async fn readers_see_one_head_or_the_other_and_then_the_latest() {
             })
         })
         .collect();
+    let mut before = "0".to_owned();
     for round in 1..=20 {
         // Some do not fit, and the file is written anew.
         let tag = round.to_string().repeat(if round % 5 == 0 { 300 * round } else { 1 });
         rig.freshen(ID, Arc::new(head(&tag, 5)), always).await;
-        assert_eq!(found(&rig, ID).await, Some(tag.clone()), "round {round}");
+        // A disk that is slow is not waited for.
+        loop {
+            let there = found(&rig, ID).await.expect("it is there all the time");
+            if there == tag {
+                break;
+            }
+            assert_eq!(there, before, "round {round}");
+        }
+        before = tag;
     }
     done.store(true, Ordering::Relaxed);
     for reader in readers {
@@ -503,7 +526,7 @@ async fn at_random(rig: Arc<Rig>, seed: u64) {
                     written.await;
                 }
             }
-            4 => spilled(&rig, number, head("1", order), &body(number, 3 * len), always).await,
+            4 => _ = spilled(&rig, number, head("1", order), &body(number, 3 * len), always).await,
             5 => {
                 let fickle = AtomicU64::new(0);
                 let current = move || fickle.fetch_add(1, Ordering::Relaxed) % 3 < 2;
@@ -551,7 +574,7 @@ async fn whatever_happens_the_books_are_right_in_the_end() {
     rig.balances().await;
     // And it can be used as before.
     for number in 0..10 {
-        rig.store(key(number).id(), object(head("last", 1 << 20), body(number, 20_000)), always).await;
+        put(&rig, key(number).id(), object(head("last", 1 << 20), body(number, 20_000))).await;
     }
     rig.balances().await;
     let kept = rig.booked();
