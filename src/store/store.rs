@@ -300,39 +300,25 @@ impl Store {
     /// Gives a stored object another head, as a validation has it. Once it has returned, the object has it; the future
     /// is done when the disk has it too, and says whether the object was still there.
     pub fn freshen(&'static self, key: &ObjectKey, meta: &CacheMeta) -> impl Future<Output = bool> + Send + use<> {
-        let written = self.freshen_now(key, meta);
-        async move {
-            match written {
-                Some(written) => {
-                    if let Some(written) = written {
-                        written.await;
-                    }
-                    true
-                }
-                None => false,
-            }
-        }
-    }
-
-    fn freshen_now(
-        &'static self,
-        key: &ObjectKey,
-        meta: &CacheMeta,
-    ) -> Option<Option<impl Future<Output = ()> + Send + use<>>> {
         let (key, id) = (*key, key.id());
-        let (head, object) = (Arc::new(Head::of(meta)?), self.peek(&key)?);
         // Another request may have stored something else meanwhile: the validation was not about that.
-        if object.head.record.id != head.record.id {
-            return None;
-        }
-        if let Body::Memory(_) = object.body {
-            self.keep(key, Arc::new(Object::new(head.clone(), object.body.clone()).succeeding(&object)));
-        }
-        let disk = self.disks.of(&id).filter(|_| head.record.tiers.disk);
-        Some(disk.map(|disk| {
+        let head = Head::of(meta).map(Arc::new);
+        let found = head.zip(self.peek(&key)).filter(|(head, object)| object.head.record.id == head.record.id);
+        let there = found.is_some();
+        let written = found.and_then(|(head, object)| {
+            if let Body::Memory(_) = object.body {
+                self.keep(key, Arc::new(Object::new(head.clone(), object.body.clone()).succeeding(&object)));
+            }
+            let disk = self.disks.of(&id).filter(|_| head.record.tiers.disk)?;
             let current = self.currency(key, &head);
-            disk.freshen(id, head, current)
-        }))
+            Some(disk.freshen(id, head, current))
+        });
+        async move {
+            if let Some(written) = written {
+                written.await;
+            }
+            there
+        }
     }
 
     /// Whether a response is still what its resource is, to be asked later.

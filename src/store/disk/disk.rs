@@ -1,4 +1,5 @@
-//! One disk: finding what is on it. What changes it is in `writing`, what keeps it in order in `keeper`.
+//! One disk, as its other files share it: what `finding`, `writing`, `freshen`, `removing` and `spill` do with it, and the
+//! thread of the `keeper` with `stock` and `upkeep`.
 
 use std::collections::HashMap;
 use std::io;
@@ -6,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use log::{info, warn};
 use pingora_cache::key::HashBinary;
@@ -15,9 +16,8 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use smallvec::SmallVec;
 
 use super::file::StoredFile;
-use super::format::{BLOCK, Decoded, Defect};
 use super::health::{Health, Kind, Transition};
-use super::io::{Io, Stat};
+use super::io::Io;
 use super::keeper::Keeper;
 use super::pool::{Pool, PoolError};
 use super::space::{Doomed, Limits, Space, units};
@@ -30,15 +30,9 @@ use crate::store::key::{AlreadyHashed, ObjectId};
 use crate::store::object::{Head, Object};
 
 /// Threads of a disk, and jobs that may wait for each kind of them.
-pub(super) const READERS: usize = 8;
-pub(super) const WRITERS: usize = 4;
-pub(super) const QUEUE: usize = 1024;
-
-/// Files of up to so many bytes are read whole when they are opened.
-pub(super) const READ_WHOLE: u64 = 2 * BLOCK;
-
-/// A file that is too short may be one that is just being written, for so long.
-pub(super) const NEW: Duration = Duration::from_secs(2);
+const READERS: usize = 8;
+const WRITERS: usize = 4;
+const QUEUE: usize = 1024;
 
 /// Independent locks for what concerns one object.
 pub const SHARDS: usize = 64;
@@ -75,13 +69,13 @@ pub struct Disk {
     /// Until then, a moment in milliseconds since `started`, nobody waits for a write: the disk is slow.
     pub(super) slow_until: AtomicU64,
     /// Until then, likewise, nothing is written to it that is too much to wait in memory: it has not taken the last.
-    pub(super) stuck_until: AtomicU64,
+    stuck_until: AtomicU64,
     pub(super) started: Instant,
 }
 
 /// Open files by their names: usually one, but two requests at a time can open one each, and one that has been replaced
 /// may still be read.
-pub(super) type Live = HashMap<ObjectId, SmallVec<[Weak<StoredFile>; 1]>, AlreadyHashed>;
+type Live = HashMap<ObjectId, SmallVec<[Weak<StoredFile>; 1]>, AlreadyHashed>;
 
 /// What is under way for the objects of a shard.
 #[derive(Default)]
@@ -154,35 +148,6 @@ pub struct Wanted<'a> {
 impl Wanted<'_> {
     pub(super) fn is(&self, head: &Head) -> bool {
         head.record.key == self.text && (self.variance.is_none() || head.variance == self.variance)
-    }
-}
-
-/// A file whose head has been read.
-pub(super) struct Opened {
-    pub(super) file: Arc<OwnedFd>,
-    pub(super) stat: Stat,
-    /// As much as has been read, from its beginning.
-    pub(super) bytes: Vec<u8>,
-    pub(super) decoded: Decoded,
-}
-
-/// Why a file could not be opened as an object.
-pub(super) enum Unopened {
-    Missing,
-    Defect(Defect, Culprit),
-    Io(io::Error),
-}
-
-/// The file that has a defect.
-pub(super) struct Culprit {
-    pub(super) inode: u64,
-    /// While it is open, its number is not given to another. `None`: it cannot be opened, for what it is.
-    pub(super) _file: Option<Arc<OwnedFd>>,
-}
-
-impl From<io::Error> for Unopened {
-    fn from(e: io::Error) -> Unopened {
-        if e.kind() == io::ErrorKind::NotFound { Unopened::Missing } else { Unopened::Io(e) }
     }
 }
 
@@ -308,19 +273,22 @@ impl Disk {
 
     /// Milliseconds since the disk was first known of.
     pub(super) fn millis(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.millis_after(Duration::ZERO)
+    }
+
+    /// As [`Disk::millis`], so much later.
+    fn millis_after(&self, time: Duration) -> u64 {
+        u64::try_from(self.started.elapsed().saturating_add(time).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// For so long, nobody waits for this disk's writes.
     pub(super) fn be_slow(&self, time: Duration) {
-        let until = self.millis().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        self.slow_until.store(until, Ordering::Relaxed);
+        self.slow_until.store(self.millis_after(time), Ordering::Relaxed);
     }
 
     /// For so long, nothing large is given to this disk.
     pub(super) fn be_stuck(&self, time: Duration) {
-        let until = self.millis().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        self.stuck_until.store(until, Ordering::Relaxed);
+        self.stuck_until.store(self.millis_after(time), Ordering::Relaxed);
     }
 
     /// Whether the disk has not taken the last large body that it was given.
@@ -363,16 +331,14 @@ pub fn name(id: &ObjectId) -> PathBuf {
     PathBuf::from(format!("{}/{hex}", &hex[..2]))
 }
 
-/// Whether a file has been written to in the last seconds.
-pub(super) fn is_new(stat: &Stat) -> bool {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let age = i128::try_from(now.as_nanos()).unwrap_or(i128::MAX) - i128::from(stat.modified);
-    (0..NEW.as_nanos() as i128).contains(&age)
-}
-
 /// The folder of an object's file.
 pub fn folder(id: &ObjectId) -> PathBuf {
-    PathBuf::from(format!("{:02x}", id.0[0]))
+    folder_of(id.0[0])
+}
+
+/// The folder of the objects whose names begin with a byte.
+pub fn folder_of(byte: u8) -> PathBuf {
+    PathBuf::from(format!("{byte:02x}"))
 }
 
 /// The object that a file's name is of.

@@ -137,15 +137,14 @@ impl StoredFile {
     /// They cannot, or are not: then the object is gone.
     pub async fn ready(self: &Arc<Self>, range: Range<u64>) -> Result<()> {
         let window = range.start..range.end.min(range.start.saturating_add(WINDOW));
-        if self.is_checked(&window) {
-            return self.window(window).await.map(|_| ());
+        let checked = self.is_checked(&window);
+        if checked {
+            return self.see_to(window, checked).await;
         }
         if blocks(&window).count() as u64 <= IN_PLACE && self.read_in_place(&window).is_some_and(|read| read.is_ok()) {
             return Ok(());
         }
-        let file = self.clone();
-        let checked = self.pool(move || file.check_blocking(&window)).await;
-        checked.map_err(|failure| self.failed(failure))
+        self.see_to(window, checked).await
     }
 
     /// How much of a part the kernel may send now, from its beginning: checked, and in memory as far as can be known.
@@ -155,15 +154,20 @@ impl StoredFile {
     pub async fn window(self: &Arc<Self>, range: Range<u64>) -> Result<Range<u64>> {
         let window = range.start..range.end.min(range.start.saturating_add(WINDOW));
         self.look_for_changes();
-        let in_file = self.in_file(&window);
         let checked = self.is_checked(&window);
-        if checked && self.disk.io.resident(&self.file, in_file) == Residency::Yes {
-            return Ok(window);
-        }
-        let (file, job) = (self.clone(), window.clone());
-        let done = self.pool(move || if checked { file.warm_blocking(&job) } else { file.check_blocking(&job) }).await;
-        done.map_err(|failure| self.failed(failure))?;
+        self.see_to(window.clone(), checked).await?;
         Ok(window)
+    }
+
+    /// Has a part checked, or if it has been, read into memory, unless it is there.
+    async fn see_to(self: &Arc<Self>, part: Range<u64>, checked: bool) -> Result<()> {
+        if checked && self.disk.io.resident(&self.file, self.in_file(&part)) == Residency::Yes {
+            return Ok(());
+        }
+        let file = self.clone();
+        let done =
+            self.pool(move || if checked { file.warm_blocking(&part) } else { file.check_blocking(&part) }).await;
+        done.map_err(|failure| self.failed(failure))
     }
 
     /// What it means that the kernel could not send a part; `None`: that the client could not be written to.

@@ -1,23 +1,57 @@
 //! Finding what is on a disk: what is open, what is about to be written, and what a file has.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::disk::{
-    Culprit, Disk, Opened, Parcel, PendingWrite, Phase, READ_WHOLE, Unopened, Wanted, in_index, is_new, name,
-};
+use super::disk::{Disk, Parcel, PendingWrite, Phase, Wanted, in_index, name};
 use super::file::{READ_LIMIT, Since, StoredFile};
-use super::format::{self, Defect, Undecoded};
+use super::format::{self, BLOCK, Decoded, Defect, Undecoded};
 use super::health::Kind;
 use super::index::Walked;
-use super::io::FileKind;
+use super::io::{FileKind, Stat};
+use super::nanos_since_epoch;
 use super::space::Doomed;
 use crate::http_cache::Tiers;
 use crate::store::key::ObjectId;
 use crate::store::object::{Body, Object};
+
+/// Files of up to so many bytes are read whole when they are opened.
+const READ_WHOLE: usize = 2 * BLOCK as usize;
+
+/// A file that is too short may be one that is just being written, for so long.
+const NEW: Duration = Duration::from_secs(2);
+
+/// A file whose head has been read.
+pub(super) struct Opened {
+    pub(super) file: Arc<OwnedFd>,
+    pub(super) stat: Stat,
+    /// As much as has been read, from its beginning.
+    pub(super) bytes: Vec<u8>,
+    pub(super) decoded: Decoded,
+}
+
+/// Why a file could not be opened as an object.
+pub(super) enum Unopened {
+    Missing,
+    Defect(Defect, Culprit),
+    Io(io::Error),
+}
+
+/// The file that has a defect.
+pub(super) struct Culprit {
+    pub(super) inode: u64,
+    /// While it is open, its number is not given to another. `None`: it cannot be opened, for what it is.
+    _file: Option<Arc<OwnedFd>>,
+}
+
+impl From<io::Error> for Unopened {
+    fn from(e: io::Error) -> Unopened {
+        if e.kind() == io::ErrorKind::NotFound { Unopened::Missing } else { Unopened::Io(e) }
+    }
+}
 
 impl Disk {
     /// The object of a name, if it is here and is what is wanted.
@@ -143,7 +177,7 @@ impl Disk {
     }
 
     /// Whether it makes sense to look.
-    pub(super) fn may_have(&self, id: &ObjectId) -> bool {
+    fn may_have(&self, id: &ObjectId) -> bool {
         match self.phase() {
             Phase::Away => false,
             Phase::Standby => true,
@@ -154,12 +188,7 @@ impl Disk {
         }
     }
 
-    pub(super) fn open_blocking(
-        self: &Arc<Disk>,
-        id: ObjectId,
-        began: u64,
-        tiers: Tiers,
-    ) -> Result<Arc<Object>, Unopened> {
+    fn open_blocking(self: &Arc<Disk>, id: ObjectId, began: u64, tiers: Tiers) -> Result<Arc<Object>, Unopened> {
         let mut tried = false;
         loop {
             match self.open_once(id, began, tiers) {
@@ -175,7 +204,7 @@ impl Disk {
         }
     }
 
-    pub(super) fn open_once(self: &Arc<Disk>, id: ObjectId, began: u64, tiers: Tiers) -> Result<Arc<Object>, Unopened> {
+    fn open_once(self: &Arc<Disk>, id: ObjectId, began: u64, tiers: Tiers) -> Result<Arc<Object>, Unopened> {
         let Opened { file, stat, bytes, decoded } = self.open_head(id, READ_WHOLE)?;
         let defect = |defect| Unopened::Defect(defect, Culprit { inode: stat.inode, _file: Some(file.clone()) });
         let stored = StoredFile::new(self, file.clone(), decoded.state, &stat);
@@ -192,7 +221,7 @@ impl Disk {
     }
 
     /// Opens an object's file and reads its head, with at least `first` bytes if there are that many. Blocks.
-    pub(super) fn open_head(&self, id: ObjectId, first: u64) -> Result<Opened, Unopened> {
+    pub(super) fn open_head(&self, id: ObjectId, first: usize) -> Result<Opened, Unopened> {
         let file = match self.io.open(&name(&id)) {
             Ok(file) => Arc::new(file),
             // What cannot be opened for what it is, like a link, is no error of the disk.
@@ -208,26 +237,36 @@ impl Disk {
         if stat.kind != FileKind::File {
             return Err(defect(Defect::Magic));
         }
-        let mut bytes = vec![0; usize::try_from(stat.size.min(first)).unwrap_or(0)];
-        let read = self.io.pread(&file, 0, &mut bytes)?;
-        bytes.truncate(read);
-        let decoded = match format::decode(id, &bytes, stat.size) {
-            Err(Undecoded::More(len)) => {
-                bytes.resize(len, 0);
-                let read = self.io.pread(&file, 0, &mut bytes)?;
-                bytes.truncate(read);
-                format::decode(id, &bytes, stat.size)
-            }
-            decoded => decoded,
-        };
+        let (bytes, decoded) = self.read_head(id, &file, stat.size, first)?;
         match decoded {
             Ok(decoded) => Ok(Opened { file: file.clone(), stat, bytes, decoded }),
             // Another process that uses the disk too, until it has handed it over, may be about to write it.
-            Err(Undecoded::Defect(Defect::Length)) if self.phase() < Phase::Ready && is_new(&stat) => {
-                Err(Unopened::Missing)
+            Err(Defect::Length) if self.phase() < Phase::Ready && is_new(&stat) => Err(Unopened::Missing),
+            Err(what) => Err(defect(what)),
+        }
+    }
+
+    /// Reads the head of an open file of so many bytes, and at least `first` of them if there are that many: what was
+    /// read, and what it says. Blocks.
+    pub(super) fn read_head(
+        &self,
+        id: ObjectId,
+        file: impl AsFd,
+        len: u64,
+        first: usize,
+    ) -> io::Result<(Vec<u8>, Result<Decoded, Defect>)> {
+        let mut wanted = usize::try_from(len).unwrap_or(usize::MAX).min(first);
+        loop {
+            let mut bytes = vec![0; wanted];
+            let read = self.io.pread(&file, 0, &mut bytes)?;
+            bytes.truncate(read);
+            match format::decode(id, &bytes, len) {
+                Err(Undecoded::More(more)) if more > wanted => wanted = more,
+                // It has become shorter meanwhile.
+                Err(Undecoded::More(_)) => return Ok((bytes, Err(Defect::Length))),
+                Err(Undecoded::Defect(defect)) => return Ok((bytes, Err(defect))),
+                Ok(decoded) => return Ok((bytes, Ok(decoded))),
             }
-            Err(Undecoded::Defect(what)) => Err(defect(what)),
-            Err(Undecoded::More(_)) => Err(defect(Defect::Length)),
         }
     }
 
@@ -241,7 +280,7 @@ impl Disk {
     /// A file was found of which the index knows nothing, as the walk has yet to come upon it, or another size, as
     /// somebody has put it there; or it was not found. If that still holds when nobody changes it, the index is
     /// corrected: what was opened may have been replaced or removed since.
-    pub(super) fn correct(self: &Arc<Disk>, id: ObjectId, found: Option<u64>) {
+    fn correct(self: &Arc<Disk>, id: ObjectId, found: Option<u64>) {
         let known = self.space.lock().index.get(id);
         if found.map(in_index) == known || !matches!(self.phase(), Phase::Loading | Phase::Ready) {
             return;
@@ -272,7 +311,7 @@ impl Disk {
         });
     }
 
-    pub(super) fn unopened(self: &Arc<Disk>, id: ObjectId, why: Unopened) {
+    fn unopened(self: &Arc<Disk>, id: ObjectId, why: Unopened) {
         match why {
             Unopened::Missing => self.correct(id, None),
             // That is removed already.
@@ -282,7 +321,7 @@ impl Disk {
     }
 
     /// The file of an object has been removed by somebody else.
-    pub(super) fn vanished(&self, id: &ObjectId, inode: u64) {
+    fn vanished(&self, id: &ObjectId, inode: u64) {
         self.open.remove_if(id, |object| matches!(&object.body, Body::Disk(file) if file.inode() == inode));
     }
 
@@ -332,4 +371,10 @@ impl Disk {
     pub(super) fn open_files(&self, id: &ObjectId) -> Vec<Arc<StoredFile>> {
         self.live(id).get(id).into_iter().flatten().filter_map(Weak::upgrade).collect()
     }
+}
+
+/// Whether a file has been written to in the last seconds.
+fn is_new(stat: &Stat) -> bool {
+    let age = i128::from(nanos_since_epoch()) - i128::from(stat.modified);
+    (0..NEW.as_nanos() as i128).contains(&age)
 }

@@ -1,19 +1,23 @@
 //! Giving a stored object another head, as a validation has it.
 
-use std::io::{self};
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::disk::{Disk, PendingWrite, Phase, name};
 use super::file::Since;
-use super::format::{self, State, TableBuilder};
+use super::format::{self, Decoded, FIRST_READ, State, TableBuilder};
 use super::health::Kind;
 use super::io::FileKind;
 use super::stats::Refused;
-use super::writing::{Current, REWRITTEN_MAX, Unwritten};
+use super::writing::{Current, Unwritten};
 use crate::store::key::ObjectId;
 use crate::store::object::{Body, Head, Object};
+
+/// An object whose head has outgrown its file is written anew if its body is no longer than this, in bytes; else it is
+/// removed.
+const REWRITTEN_MAX: u64 = 8 * 1024 * 1024;
 
 impl Disk {
     /// Gives an object another head. From the call on, it has it; the future is done when the file has it too.
@@ -45,7 +49,7 @@ impl Disk {
     }
 
     /// Gives another head to an object that is about to be written, or is open.
-    pub(super) fn freshen_in_memory(&self, id: ObjectId, head: &Arc<Head>) {
+    fn freshen_in_memory(&self, id: ObjectId, head: &Arc<Head>) {
         let fresh = |object: &Object| Arc::new(Object::new(head.clone(), object.body.clone()).succeeding(object));
         if let Some(PendingWrite { object: Some(object), .. }) = self.shard(&id).writes.get_mut(&id) {
             if object.head.record.id == head.record.id {
@@ -74,7 +78,10 @@ impl Disk {
         if stat.kind != FileKind::File {
             return Err(Unwritten::Outdated);
         }
-        let Some((old, state)) = self.read_head(id, &file, stat.size)? else { return Err(Unwritten::Outdated) };
+        // Of one that is damaged, whoever reads it will find out too.
+        let (_, Ok(Decoded { head: old, state })) = self.read_head(id, &file, stat.size, FIRST_READ)? else {
+            return Err(Unwritten::Outdated);
+        };
         if old.record.id != head.record.id || !current() {
             return Err(Unwritten::Outdated);
         }
@@ -93,25 +100,7 @@ impl Disk {
         Ok(())
     }
 
-    /// The head of a file that is open. `None`: it is damaged, which whoever reads it will find out too.
-    pub(super) fn read_head(
-        &self,
-        id: ObjectId,
-        file: impl std::os::fd::AsFd,
-        len: u64,
-    ) -> io::Result<Option<(Head, State)>> {
-        let mut bytes = vec![0; format::FIRST_READ];
-        loop {
-            let read = self.io.pread(&file, 0, &mut bytes)?;
-            match format::decode(id, &bytes[..read], len) {
-                Ok(decoded) => return Ok(Some((decoded.head, decoded.state))),
-                Err(format::Undecoded::More(more)) if more > bytes.len() => bytes.resize(more, 0),
-                Err(_) => return Ok(None),
-            }
-        }
-    }
-
-    pub(super) fn rewrite(
+    fn rewrite(
         self: &Arc<Disk>,
         id: ObjectId,
         file: impl std::os::fd::AsFd,
@@ -138,3 +127,7 @@ impl Disk {
         self.write_whole(id, &object, current)
     }
 }
+
+#[cfg(test)]
+#[path = "freshen_tests.rs"]
+mod tests;

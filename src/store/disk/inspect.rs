@@ -4,7 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::disk::{Disk, PendingWrite, Unopened, folder, id_of, name};
+use super::disk::{Disk, PendingWrite, folder, id_of, name};
+use super::finding::Unopened;
 use super::format::{Defect, FIRST_READ};
 use super::io::FileKind;
 use crate::store::key::ObjectId;
@@ -48,7 +49,7 @@ impl Disk {
         let file = Some(self.path().join(name(&id)));
         let mut tried = false;
         loop {
-            return match self.open_head(id, FIRST_READ as u64) {
+            return match self.open_head(id, FIRST_READ) {
                 Ok(opened) => {
                     let len = opened.decoded.state.body_len;
                     Ok(Some(Seen { id, head: Ok(Arc::new(opened.decoded.head)), len, file }))

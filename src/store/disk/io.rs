@@ -207,6 +207,14 @@ impl Io {
         Ok(temp.file.clone())
     }
 
+    /// Writes a file of the disk's own folder anew, at once in the place of what was there.
+    pub fn replace(&self, name: &Path, bytes: &[u8]) -> io::Result<()> {
+        let temp = self.create(Path::new("."))?;
+        self.pwrite_all(temp.file(), 0, bytes)?;
+        self.publish(temp, name)?;
+        Ok(())
+    }
+
     /// Reads at an offset until the buffer is full or the file ends; how much it was.
     pub fn pread(&self, file: impl AsFd, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.before(Op::Read)?;

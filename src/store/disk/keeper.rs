@@ -1,14 +1,12 @@
-//! What keeps a disk in order beside the traffic: finding out what is on it, watching its room and its health, and
-//! writing down at the end what there is.
+//! What keeps a disk in order beside the traffic: whose it is, the round once a second, and the end.
 //!
 //! A thread for each disk, which looks about once a second and may wait for the disk as long as it takes.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use log::{debug, warn};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -16,10 +14,10 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use super::disk::{Disk, Phase};
 use super::health::Kind;
 use super::marks::Marks;
+use super::nanos_since_epoch;
 use super::snapshot::Written;
-use super::space::Doomed;
+use super::upkeep::Later;
 use super::walk::Unlisted;
-use crate::store::key::ObjectId;
 
 /// How often the thread looks.
 pub(super) const TICK: Duration = Duration::from_secs(1);
@@ -28,32 +26,20 @@ pub(super) const TICK: Duration = Duration::from_secs(1);
 pub(super) const WAITING_TICK: Duration = Duration::from_millis(50);
 
 /// How often what there is is written down, for a process that is killed.
-pub(super) const SNAPSHOT_EVERY: Duration = Duration::from_secs(600);
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(600);
 
 /// How soon what could not be looked through is tried again; each that fails doubles it.
-pub(super) const FIRST_PAUSE: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(5) };
-pub(super) const LAST_PAUSE: Duration = Duration::from_secs(60);
-
-/// Objects that could not be removed and are tried again, at most.
-pub(super) const LATER_MAX: usize = 1_000_000;
-
-/// Entries of the index that are handed out or taken in under one lock.
-pub(super) const PAGE: usize = 1024;
+const FIRST_PAUSE: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(5) };
+const LAST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The share of a disk that a process which hands it over may still take for what it is about to store.
-pub(super) const SPARE_SHARE: u64 = 64;
+const SPARE_SHARE: u64 = 64;
 
 /// How long what is being written may take at the end.
 pub(super) const DRAIN: Duration = Duration::from_secs(5);
 
 /// Who owns the disk: locked by that process for as long as it lives. It holds its number.
-pub(super) const LOCK: &str = "lock";
-/// What there is.
-pub(super) const INDEX: &str = "index";
-/// What there was when that was last read: after a process that was killed, the order is still of use.
-pub(super) const OLD_INDEX: &str = "index.old";
-/// The units that were in use a second ago at most: 8 bytes, little-endian.
-pub(super) const STATE: &str = "state";
+const LOCK: &str = "lock";
 
 /// How a disk begins its life in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +55,7 @@ pub enum Begin {
 pub struct Keeper {
     pub(super) lock: Mutex<Option<OwnedFd>>,
     pub(super) stop: Mutex<bool>,
-    pub(super) stopping: Condvar,
+    stopping: Condvar,
     /// The file system has turned out to be full.
     pub(super) full: AtomicBool,
     pub(super) later: Mutex<Later>,
@@ -88,26 +74,6 @@ pub struct Keeper {
     pub(super) written: AtomicU64,
     /// Pages of the index that have been written down: a sign of life.
     pub(super) saved: AtomicU64,
-}
-
-/// What could not be removed.
-#[derive(Default)]
-pub(super) struct Later {
-    /// With their room, where that was known.
-    pub(super) ids: HashMap<ObjectId, Option<Doomed>>,
-    /// Those of them that may never have been there.
-    pub(super) new: Vec<ObjectId>,
-    /// Those that are just being tried again.
-    pub(super) in_hand: usize,
-    /// There have been too many.
-    pub(super) crowded: bool,
-}
-
-impl Later {
-    /// All that was to be removed is gone.
-    pub(super) fn is_empty(&self) -> bool {
-        self.ids.is_empty() && self.in_hand == 0 && !self.crowded
-    }
 }
 
 impl Keeper {
@@ -173,7 +139,7 @@ impl Disk {
     }
 
     pub(super) fn run(self: Arc<Disk>) {
-        let since = created();
+        let since = nanos_since_epoch();
         match self.phase() {
             Phase::Loading => self.load(false),
             Phase::Standby => self.stand_by(since),
@@ -209,7 +175,7 @@ impl Disk {
     }
 
     /// One round: the folder, the room, the health.
-    pub(super) fn look_after(self: &Arc<Disk>) {
+    fn look_after(self: &Arc<Disk>) {
         match self.io.displaced() {
             Ok(true) => self.move_to_new_folder(),
             Ok(false) if self.phase() == Phase::Away => self.come_back(),
@@ -234,7 +200,7 @@ impl Disk {
     }
 
     /// The folder is gone, or another one is in its place: what was on the old one is lost.
-    pub(super) fn move_to_new_folder(self: &Arc<Disk>) {
+    fn move_to_new_folder(self: &Arc<Disk>) {
         let phase = self.phase();
         if matches!(phase, Phase::Handed | Phase::Closed | Phase::Standby) {
             return;
@@ -257,13 +223,13 @@ impl Disk {
         }
     }
 
-    pub(super) fn lose_all(&self) {
+    fn lose_all(&self) {
         self.close_all();
         self.space.lock().forget();
     }
 
     /// A folder that is ours to use, if nobody else has it.
-    pub(super) fn come_back(self: &Arc<Disk>) {
+    fn come_back(self: &Arc<Disk>) {
         // It may be the one that this process has locked already, which it could not lock once more.
         self.unlock();
         match self.lock() {
@@ -298,7 +264,7 @@ impl Disk {
     }
 
     /// Sees that the lock is where others look for it. Somebody may have emptied the folder.
-    pub(super) fn keep_lock(&self) {
+    fn keep_lock(&self) {
         let lock = self.keeper.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = lock.as_ref().is_some_and(|file| rustix::fs::fstat(file).is_ok_and(|stat| stat.st_nlink == 0));
         drop(lock);
@@ -317,11 +283,9 @@ impl Disk {
         }
     }
 
-    pub(super) fn unlock(&self) {
+    fn unlock(&self) {
         *self.keeper.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
-
-    // ---- the end
 
     /// Another process takes the disk over: from now on nothing is removed, and nothing begun. Blocks.
     pub fn hand_over(&self) {
@@ -378,12 +342,6 @@ impl Disk {
     pub(super) fn is_stopped(&self) -> bool {
         self.keeper.is_stopped() || self.phase() >= Phase::Handed
     }
-}
-
-/// Tells snapshots apart: nanoseconds since 1970.
-pub(super) fn created() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

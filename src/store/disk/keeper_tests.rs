@@ -1,11 +1,13 @@
 use std::thread;
 
+use super::super::stock::{INDEX, PAGE};
 use super::*;
 use crate::config::model::DiskTier;
 use crate::store::disk::health::Cause;
 use crate::store::disk::io::tests::Scratch;
 use crate::store::disk::testing::{Rig, eventually};
 use crate::store::disk::{Disks, Place};
+use crate::store::key::ObjectId;
 
 /// The units of everything that is entered in these tests.
 const FEW: u32 = 3;
@@ -128,7 +130,7 @@ fn an_index_that_cannot_be_set_aside_is_not_believed() {
 async fn only_what_is_written_to_hand_the_disk_over_ends_the_wait_for_it() {
     let rig = Rig::new(1 << 30);
     enter(&rig, 7);
-    let since = created();
+    let since = nanos_since_epoch();
     let next = disk(&rig.scratch);
     next.begin(Begin::Upgrade).unwrap();
     assert_eq!(next.phase(), Phase::Standby);

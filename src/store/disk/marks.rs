@@ -58,10 +58,7 @@ impl Marks {
     /// Writes a disk's file anew. Blocks.
     pub fn write(&self, io: &Io) -> std::io::Result<()> {
         let bytes: Vec<u8> = self.counts.iter().flat_map(|count| count.load(Ordering::Acquire).to_le_bytes()).collect();
-        let temp = io.create(Path::new("."))?;
-        io.pwrite_all(temp.file(), 0, &bytes)?;
-        io.publish(temp, Path::new(NAME))?;
-        Ok(())
+        io.replace(Path::new(NAME), &bytes)
     }
 
     /// Sees that a disk's file has no less than this, and this no less than the file. Blocks.

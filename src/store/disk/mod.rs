@@ -8,6 +8,7 @@ mod disk;
 mod faults;
 mod file;
 mod finding;
+mod folders;
 mod format;
 mod freshen;
 mod health;
@@ -310,6 +311,7 @@ fn open_files() -> usize {
     (limit / OPEN_SHARE).min(OPEN_MAX)
 }
 
+/// The time, in nanoseconds since 1970: tells apart what was written at different times.
 fn nanos_since_epoch() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)

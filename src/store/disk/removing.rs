@@ -1,6 +1,6 @@
 //! Removing objects from a disk: for others, for what is invalid, and for damage.
 
-use std::io::{self};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,8 +12,11 @@ use super::format::Defect;
 use super::health::Kind;
 use super::pool::PoolError;
 use super::space::Doomed;
-use super::writing::{REMOVALS_MAX, WRITE_LIMIT, released};
+use super::writing::{WRITE_LIMIT, released};
 use crate::store::key::ObjectId;
+
+/// Removals that may be under way in a shard.
+const REMOVALS_MAX: usize = 64 * 1024;
 
 impl Disk {
     /// Removes an object. From the call on, nobody finds it; the future is done when its file is gone, and says whether
@@ -37,7 +40,7 @@ impl Disk {
     }
 
     /// What is about to be written is not to be found, nor to be there when it has been; whether there was something.
-    pub(super) fn forget_write(&self, id: ObjectId) -> bool {
+    fn forget_write(&self, id: ObjectId) -> bool {
         let mut pending = self.shard(&id);
         let Some(write) = pending.writes.get_mut(&id) else { return false };
         let Some(object) = write.object.take() else { return false };
@@ -46,7 +49,7 @@ impl Disk {
     }
 
     /// Takes an object that is there out of sight; `None`: it is not there.
-    pub(super) fn begin_removal(self: &Arc<Disk>, id: ObjectId) -> Option<Option<Doomed>> {
+    fn begin_removal(self: &Arc<Disk>, id: ObjectId) -> Option<Option<Doomed>> {
         self.close(&id);
         if matches!(self.phase(), Phase::Away | Phase::Closed) {
             return None;
@@ -66,7 +69,7 @@ impl Disk {
         Some(doomed)
     }
 
-    pub(super) fn end_removal(self: &Arc<Disk>, id: ObjectId, doomed: Option<Doomed>) {
+    fn end_removal(self: &Arc<Disk>, id: ObjectId, doomed: Option<Doomed>) {
         // It takes room all the same, until it can be removed.
         self.unlink(id, doomed, |doomed| self.remove_later(id, doomed.map(Doomed::pin)));
         self.ended_removal(id);

@@ -6,6 +6,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use super::folders::Folders;
 use super::index::Index;
 use super::marks;
 use crate::http_cache::Timestamp;
@@ -51,8 +52,8 @@ pub struct State {
     pinned: u64,
     /// Units that were there before the last stop and that the walk has yet to come upon.
     believed: u64,
-    /// A bit for each folder of objects that there is, or may be.
-    folders: [u64; 4],
+    /// The folders of objects that there are, or may be.
+    folders: Folders,
     /// Units that the process which handed the disk over may have taken since, or may still take.
     elsewhere: u64,
     /// Units that may still be taken of a disk that has been handed over. None comes back: what this process frees, the
@@ -119,8 +120,7 @@ impl State {
 
     /// The units in use that no eviction frees, with so many more, beside so many objects.
     fn fixed_with(&self, more: u64, objects: u64) -> u64 {
-        let folders: u64 = self.folders.iter().map(|bits| u64::from(bits.count_ones())).sum();
-        let beside = units(objects * BESIDE) + folders + units(marks::FILE_LEN) + FEW;
+        let beside = units(objects * BESIDE) + self.folders.count() + units(marks::FILE_LEN) + FEW;
         self.believed + self.elsewhere + self.reserved + self.pinned + beside + more
     }
 
@@ -131,16 +131,16 @@ impl State {
 
     /// There is a folder for objects whose names begin so.
     pub fn add_folder(&mut self, byte: u8) {
-        self.folders[usize::from(byte / 64)] |= 1 << (byte % 64);
+        self.folders.add(byte);
     }
 
     pub fn has_folder(&self, byte: u8) -> bool {
-        self.folders[usize::from(byte / 64)] & (1 << (byte % 64)) != 0
+        self.folders.has(byte)
     }
 
     /// There is none.
     pub fn remove_folder(&mut self, byte: u8) {
-        self.folders[usize::from(byte / 64)] &= !(1 << (byte % 64));
+        self.folders.remove(byte);
     }
 
     /// Whether empty folders are too many to be left alone.
@@ -211,7 +211,7 @@ impl State {
 
     /// Nothing of what was known holds any more: it is another folder.
     pub fn forget(&mut self) {
-        (self.index, self.folders, self.believed, self.complete) = (Index::new(), [0; 4], 0, false);
+        (self.index, self.folders, self.believed, self.complete) = (Index::new(), Folders::default(), 0, false);
         self.completed = i64::MAX;
     }
 
@@ -263,7 +263,7 @@ impl Space {
             believed: 0,
             elsewhere: 0,
             spare: None,
-            folders: [0; 4],
+            folders: Folders::default(),
             complete: false,
             completed: i64::MAX,
             limits,

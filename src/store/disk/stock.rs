@@ -11,11 +11,24 @@ use log::{debug, info};
 
 use super::disk::{Disk, Phase};
 use super::health::Kind;
-use super::keeper::{INDEX, OLD_INDEX, PAGE, STATE, TICK, WAITING_TICK, created};
+use super::keeper::{TICK, WAITING_TICK};
 use super::marks::Marks;
+use super::nanos_since_epoch;
 use super::snapshot::{self, Decoder, Encoder, Header, Written};
 use super::space::UNIT;
-use super::walk::{self};
+use super::walk;
+
+/// Entries of the index that are handed out or taken in under one lock.
+pub(super) const PAGE: usize = 1024;
+
+/// What there is.
+pub(super) const INDEX: &str = "index";
+
+/// What there was when that was last read: after a process that was killed, the order is still of use.
+const OLD_INDEX: &str = "index.old";
+
+/// The units that were in use a second ago at most: 8 bytes, little-endian.
+pub(super) const STATE: &str = "state";
 
 impl Disk {
     /// Finds out what there is: by what the last process wrote down, and where that may not be all, by looking.
@@ -196,7 +209,7 @@ impl Disk {
     /// paging of the index.
     pub(super) fn save(&self, written: Written, overtaken: impl Fn() -> bool) -> io::Result<()> {
         let _alone = self.keeper.saving.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut encoder = Encoder::new(created());
+        let mut encoder = Encoder::new(nanos_since_epoch());
         let temp = self.io.create(Path::new("."))?;
         let (mut at, mut blocks) = (snapshot::HEADER_LEN as u64, Vec::new());
         self.space.lock().index.begin_pages();
@@ -237,11 +250,7 @@ impl Disk {
         }
         let written = match self.io.open_writable(Path::new(STATE)) {
             Ok(file) => self.io.pwrite_all(&file, 0, &units.to_le_bytes()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => (|| {
-                let temp = self.io.create(Path::new("."))?;
-                self.io.pwrite_all(temp.file(), 0, &units.to_le_bytes())?;
-                self.io.publish(temp, Path::new(STATE)).map(|_| ())
-            })(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.io.replace(Path::new(STATE), &units.to_le_bytes()),
             Err(e) => Err(e),
         };
         if let Err(e) = written {
@@ -249,7 +258,7 @@ impl Disk {
         }
     }
 
-    pub(super) fn recall_state(&self) -> Option<u64> {
+    fn recall_state(&self) -> Option<u64> {
         let mut units = [0; 8];
         let file = self.io.open(Path::new(STATE)).ok()?;
         let read = self.io.pread(&file, 0, &mut units).ok()?;

@@ -4,6 +4,8 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::disk::{Disk, Phase, Wanted};
 use super::health::Kind;
 use super::io::tests::Scratch;
@@ -14,7 +16,7 @@ use super::{Disks, Place};
 use crate::config::model::DiskTier;
 use crate::http_cache::Tiers;
 use crate::store::key::ObjectId;
-use crate::store::object::{Body, Object};
+use crate::store::object::{Body, Head, Object};
 use crate::store::testing;
 
 /// How long a test waits for what must happen.
@@ -173,4 +175,22 @@ impl Random {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         super::mixed(self.0) % bound
     }
+}
+
+/// The name of an object.
+pub const ID: ObjectId = ObjectId([7; 16]);
+
+/// What is never outdated.
+pub fn always() -> bool {
+    true
+}
+
+/// A head whose tag is that long.
+pub fn long(tag: char, len: usize, id: u64) -> Head {
+    testing::head(&tag.to_string().repeat(len), id)
+}
+
+/// A body of its own for each seed.
+pub fn body(seed: u64, len: usize) -> Bytes {
+    testing::body(len + seed as usize).slice(seed as usize..)
 }

@@ -1,5 +1,6 @@
 //! What is seen to on a disk once a second: its room, its health, and what could not be removed before.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
 use std::path::Path;
@@ -10,9 +11,32 @@ use log::warn;
 
 use super::disk::{Disk, Phase};
 use super::health::Kind;
-use super::keeper::{LATER_MAX, Later, PAGE};
 use super::space::{Doomed, UNIT};
+use super::stock::PAGE;
 use crate::store::key::ObjectId;
+
+/// Objects that could not be removed and are tried again, at most.
+const LATER_MAX: usize = 1_000_000;
+
+/// What could not be removed.
+#[derive(Default)]
+pub(super) struct Later {
+    /// With their room, where that was known.
+    pub(super) ids: HashMap<ObjectId, Option<Doomed>>,
+    /// Those of them that may never have been there.
+    pub(super) new: Vec<ObjectId>,
+    /// Those that are just being tried again.
+    in_hand: usize,
+    /// There have been too many.
+    pub(super) crowded: bool,
+}
+
+impl Later {
+    /// All that was to be removed is gone.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ids.is_empty() && self.in_hand == 0 && !self.crowded
+    }
+}
 
 impl Disk {
     /// Looks how much the file system has room for.
@@ -66,15 +90,13 @@ impl Disk {
         }
     }
 
-    pub(super) fn try_to_write(self: &Arc<Disk>) -> io::Result<()> {
+    fn try_to_write(self: &Arc<Disk>) -> io::Result<()> {
         const PROBE: [u8; UNIT as usize] = [0; UNIT as usize];
         if matches!(self.phase(), Phase::Loading | Phase::Ready) {
             self.make_way();
         }
-        let temp = self.io.create(Path::new("."))?;
-        self.io.pwrite_all(temp.file(), 0, &PROBE)?;
         let name = Path::new("probe");
-        self.io.publish(temp, name)?;
+        self.io.replace(name, &PROBE)?;
         match self.io.unlink(name) {
             // The process that hands the disk over has its probes too.
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -82,7 +104,7 @@ impl Disk {
         }
     }
 
-    pub(super) fn try_to_read(&self) -> io::Result<()> {
+    fn try_to_read(&self) -> io::Result<()> {
         let file = match self.io.open(Path::new(super::marks::NAME)) {
             Ok(file) => file,
             // Somebody has emptied the folder: that there is nothing to be read is an answer.
@@ -114,7 +136,7 @@ impl Disk {
                 entry.insert(doomed);
                 later.new.push(id);
                 drop(later);
-                *self.shard(&id).removals.entry(id).or_insert(0) += 1;
+                self.hide(id);
             }
         }
     }
@@ -142,7 +164,7 @@ impl Disk {
 
     /// Much of what could not be removed has never been there, which a disk that is read-only does not say when it is
     /// asked to remove it.
-    pub(super) fn forget_missing(&self) {
+    fn forget_missing(&self) {
         let new = std::mem::take(&mut self.later().new);
         for id in new {
             self.retry(id, || {
@@ -153,7 +175,7 @@ impl Disk {
     }
 
     /// Tries what ends a removal that is left; whether it has ended.
-    pub(super) fn retry(&self, id: ObjectId, end: impl FnOnce() -> bool) -> bool {
+    fn retry(&self, id: ObjectId, end: impl FnOnce() -> bool) -> bool {
         let doomed = {
             let mut later = self.later();
             let Some(doomed) = later.ids.remove(&id) else { return true };

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use super::disk::{Disk, Phase, id_of, name};
+use super::disk::{Disk, Phase, folder_of, id_of, in_index, name};
+use super::folders::Folders;
 use super::health::{Kind, READ_ERRORS};
 use super::index::Walked;
 use super::io::{FileKind, TEMP_DIR};
-use super::space::units;
 use crate::store::key::ObjectId;
 
 /// Places of the index that are looked at under one lock.
@@ -20,13 +20,13 @@ const SWEEP: usize = 4096;
 /// The longest pause after a page of names.
 const MAX_PAUSE: Duration = Duration::from_millis(20);
 
-/// What the walks could not look at. A bit for each folder.
+/// What the walks could not look at.
 #[derive(Default)]
 pub struct Unlisted {
     /// In the last walk.
-    last: [u64; 4],
+    last: Folders,
     /// For good: the log has heard of it.
-    passed_over: [u64; 4],
+    passed_over: Folders,
 }
 
 /// How far looking at something has come.
@@ -66,7 +66,7 @@ pub fn walk(disk: &Arc<Disk>) -> bool {
 }
 
 fn walk_folders(disk: &Arc<Disk>, found: &mut Vec<(i64, ObjectId)>) -> Outcome {
-    let (mut failed, mut failures, mut whole) = ([0; 4], 0, true);
+    let (mut failed, mut failures, mut whole) = (Folders::default(), 0, true);
     for folder in 0..=255_u8 {
         match walk_folder(disk, folder, found) {
             Ok(Outcome::Whole) => {}
@@ -78,7 +78,7 @@ fn walk_folders(disk: &Arc<Disk>, found: &mut Vec<(i64, ObjectId)>) -> Outcome {
                 if failures >= READ_ERRORS || !disk.health.may_read() {
                     return Outcome::Failed;
                 }
-                set(&mut failed, folder);
+                failed.add(folder);
                 whole &= pass_over(disk, folder, &e);
             }
         }
@@ -94,29 +94,20 @@ fn walk_folders(disk: &Arc<Disk>, found: &mut Vec<(i64, ObjectId)>) -> Outcome {
 /// single bad block must not keep all else from being known.
 fn pass_over(disk: &Disk, folder: u8, e: &io::Error) -> bool {
     let mut unlisted = disk.keeper.unlisted.lock().unwrap_or_else(PoisonError::into_inner);
-    if !has(&unlisted.last, folder) && e.kind() != io::ErrorKind::NotADirectory {
+    if !unlisted.last.has(folder) && e.kind() != io::ErrorKind::NotADirectory {
         return false;
     }
-    if !has(&unlisted.passed_over, folder) {
-        set(&mut unlisted.passed_over, folder);
+    if !unlisted.passed_over.has(folder) {
+        unlisted.passed_over.add(folder);
         warn!("{}: what is in {folder:02x} cannot be listed, and is lost: {e}", disk.path().display());
     }
     true
 }
 
-fn has(bits: &[u64; 4], folder: u8) -> bool {
-    bits[usize::from(folder / 64)] & (1 << (folder % 64)) != 0
-}
-
-fn set(bits: &mut [u64; 4], folder: u8) {
-    bits[usize::from(folder / 64)] |= 1 << (folder % 64);
-}
-
 /// One folder. Files that are new to the index are noted with when they were written.
 fn walk_folder(disk: &Arc<Disk>, folder: u8, found: &mut Vec<(i64, ObjectId)>) -> io::Result<Outcome> {
-    let path = PathBuf::from(format!("{folder:02x}"));
     let stopped = || if disk.is_stopped() { Outcome::Stopped } else { Outcome::Whole };
-    let mut dir = match disk.io.read_dir(&path) {
+    let mut dir = match disk.io.read_dir(&folder_of(folder)) {
         Ok(dir) => dir,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(stopped()),
         Err(e) => return Err(e),
@@ -138,7 +129,7 @@ fn walk_folder(disk: &Arc<Disk>, folder: u8, found: &mut Vec<(i64, ObjectId)>) -
         };
         for id in names {
             let Ok(stat) = disk.io.stat_name(&name(&id)) else { continue };
-            if disk.walked(id, u32::try_from(units(stat.size)).unwrap_or(u32::MAX)) == Some(Walked::New) {
+            if disk.walked(id, in_index(stat.size)) == Some(Walked::New) {
                 found.push((stat.modified, id));
             }
         }
@@ -153,7 +144,7 @@ fn walk_folder(disk: &Arc<Disk>, folder: u8, found: &mut Vec<(i64, ObjectId)>) -
 /// Looks which folders there are, where nobody walks through them: those that are empty take room too.
 pub fn note_folders(disk: &Disk) {
     for byte in 0..=255_u8 {
-        if disk.io.stat_name(Path::new(&format!("{byte:02x}"))).is_ok() {
+        if disk.io.stat_name(&folder_of(byte)).is_ok() {
             disk.space.lock().add_folder(byte);
         }
     }

@@ -1,4 +1,4 @@
-//! What changes a disk: storing whole objects, giving them other heads, and removing them.
+//! Storing whole objects on a disk, and what all that writes to it has in common.
 
 use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::disk::{Disk, Phase, SHARDS, folder, name};
 use super::file::StoredFile;
-use super::format::{self, Layout, TableBuilder};
+use super::format::{self, Decoded, FIRST_READ, Layout, TableBuilder};
 use super::health::Kind;
 use super::io::Temp;
 use super::pool::PoolError;
@@ -26,17 +26,10 @@ pub const SLOW_FOR: Duration = Duration::from_secs(10);
 pub const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Bytes of bodies that may wait to be written.
-pub(super) const PENDING_MAX: u64 = 64 * 1024 * 1024;
-
-/// Removals that may be under way in a shard.
-pub(super) const REMOVALS_MAX: usize = 64 * 1024;
-
-/// An object whose head has outgrown its file is written anew if its body is no longer than this, in bytes; else it is
-/// removed.
-pub(super) const REWRITTEN_MAX: u64 = 8 * 1024 * 1024;
+const PENDING_MAX: u64 = 64 * 1024 * 1024;
 
 /// By so much the time of a file's change may be behind the clock.
-pub(super) const CLOCK_TICK_MS: i64 = 1000;
+const CLOCK_TICK_MS: i64 = 1000;
 
 /// Taken by threads of the pool, one for each object of a shard: publishing and removing do not meet.
 pub type FileLocks = [Mutex<()>; SHARDS];
@@ -64,8 +57,6 @@ impl Disk {
     pub(super) fn file_lock(&self, id: &ObjectId) -> MutexGuard<'_, ()> {
         self.file_locks[usize::from(id.0[0]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    // ---- storing
 
     /// Stores a whole object whose body is in memory. From the call on, it is found in the place of what was there. The
     /// future is done when the file is, or when the disk takes too long: then it is still written.
@@ -128,7 +119,7 @@ impl Disk {
     }
 
     /// Notes that an object is about to be written; whether there is room for it among those that are.
-    pub(super) fn begin_write(&self, id: ObjectId, object: &Arc<Object>) -> bool {
+    fn begin_write(&self, id: ObjectId, object: &Arc<Object>) -> bool {
         let len = object.body.len();
         if !self.accepts() {
             return false;
@@ -151,7 +142,7 @@ impl Disk {
     }
 
     /// What was about to be written has been, or will not be; whether something has come after it.
-    pub(super) fn end_write(&self, id: ObjectId, object: &Arc<Object>) -> bool {
+    fn end_write(&self, id: ObjectId, object: &Arc<Object>) -> bool {
         self.pending_bytes.fetch_sub(object.body.len(), Ordering::Relaxed);
         let mut pending = self.shard(&id);
         let Some(write) = pending.writes.get_mut(&id) else { return false };
@@ -165,7 +156,7 @@ impl Disk {
     }
 
     /// Whether a later response for the same is there or about to be, or this one has been removed.
-    pub(super) fn is_overtaken(&self, id: &ObjectId, head: &Head) -> bool {
+    fn is_overtaken(&self, id: &ObjectId, head: &Head) -> bool {
         if self.shard(id).writes.get(id).is_some_and(|write| head.record.id <= write.removed) {
             return true;
         }
@@ -173,7 +164,7 @@ impl Disk {
     }
 
     /// The same where what is there may not be open. With its lock held; blocks.
-    pub(super) fn is_overtaken_by_file(&self, id: ObjectId, head: &Head) -> bool {
+    fn is_overtaken_by_file(&self, id: ObjectId, head: &Head) -> bool {
         let state = self.space.lock();
         // Once it has been handed over, another process writes to it.
         let knows = state.is_complete() && matches!(self.phase(), Phase::Loading | Phase::Ready);
@@ -188,26 +179,23 @@ impl Disk {
             return false;
         }
         let Ok(file) = self.io.open(&name) else { return false };
-        let there = self.read_head(id, &file, stat.size).ok().flatten();
-        there.is_some_and(|(there, _)| match there.record.id == head.record.id {
+        let Ok((_, Ok(Decoded { head: there, .. }))) = self.read_head(id, &file, stat.size, FIRST_READ) else {
+            return false;
+        };
+        match there.record.id == head.record.id {
             // Validated meanwhile.
             true => head.record.facts.received < there.record.facts.received,
             false => head.is_older_than(&there),
-        })
+        }
     }
 
     /// Whether a response may not take its place any more: the file's lock is held.
-    pub(super) fn is_outdated(&self, id: ObjectId, head: &Head, current: &impl Current) -> bool {
+    fn is_outdated(&self, id: ObjectId, head: &Head, current: &impl Current) -> bool {
         !current() || self.is_overtaken(&id, head) || self.phase() == Phase::Closed
     }
 
     /// Gives what has been written the head that it has been given meanwhile.
-    pub(super) fn catch_up(
-        self: &Arc<Disk>,
-        id: ObjectId,
-        written: &Object,
-        current: &impl Current,
-    ) -> Result<(), Unwritten> {
+    fn catch_up(self: &Arc<Disk>, id: ObjectId, written: &Object, current: &impl Current) -> Result<(), Unwritten> {
         let latest = self.shard(&id).writes.get(&id).and_then(|write| write.object.clone());
         match latest.map(|latest| latest.head.clone()) {
             Some(head) if head.record.id == written.head.record.id && !Arc::ptr_eq(&head, &written.head) => {
@@ -252,7 +240,7 @@ impl Disk {
     /// Writes a file where there is none of its name. Gives the room back that was reserved if there is one.
     ///
     /// A process that is killed in the middle of it leaves a file that is too short, which is a defect like another.
-    pub(super) fn write_new(
+    fn write_new(
         self: &Arc<Disk>,
         id: ObjectId,
         head: &Head,
@@ -284,7 +272,7 @@ impl Disk {
     }
 
     /// A file has its name: it is in the index from now on. `before`: the open files that had the name.
-    pub(super) fn enter_index(self: &Arc<Disk>, id: ObjectId, reserved: Reserved, before: Vec<Arc<StoredFile>>) {
+    fn enter_index(self: &Arc<Disk>, id: ObjectId, reserved: Reserved, before: Vec<Arc<StoredFile>>) {
         let doomed = {
             let mut state = self.space.lock();
             let units = u32::try_from(reserved.units()).unwrap_or(u32::MAX);
@@ -402,7 +390,7 @@ pub(super) fn released(open: &[Arc<StoredFile>], doomed: Doomed) {
 }
 
 /// Whether another response for the same is the later one.
-pub(super) fn is_older(head: &Head, other: &Head) -> bool {
+fn is_older(head: &Head, other: &Head) -> bool {
     head.record.id != other.record.id && head.is_older_than(other)
 }
 
