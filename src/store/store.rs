@@ -446,49 +446,37 @@ impl Store {
         head: Head,
         body: Bytes,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let written = self.settle_now(key, head, body);
+        let (tiers, len) = (head.record.tiers, body.len() as u64);
+        let object = Arc::new(Object::new(Arc::new(head), Body::Memory(body)));
+        let (mut stored, mut removed) = (None, None);
+        if !self.peek(&key).is_some_and(|other| object.head.is_older_than(&other.head)) {
+            let of_key = self.disks.of(&key.id());
+            let disk = of_key.filter(|disk| tiers.disk && disk.accepts() && len <= disk.max_object());
+            if tiers.memory && self.memory.takes(len) {
+                self.keep(key, object.clone());
+            } else if disk.is_some() {
+                // What was there before is not to answer any more.
+                self.memory.remove(&key.id());
+            }
+            match disk {
+                Some(disk) => {
+                    let current = self.currency(key, &object.head);
+                    stored = Some(disk.store(key.id(), object, current));
+                }
+                // What is there is of before.
+                None => removed = of_key.map(|disk| disk.remove(key.id())),
+            }
+        }
         async move {
-            match written {
-                Some(Settled::Stored(written)) => written.await,
+            if let Some(stored) = stored {
+                stored.await;
+            }
+            if let Some(removed) = removed {
                 // The end of the response waits for it, but not for a disk that does not get on.
-                Some(Settled::Removed(removed)) => _ = tokio::time::timeout(REMOVED_SOON, removed).await,
-                None => {}
+                let _ = tokio::time::timeout(REMOVED_SOON, removed).await;
             }
         }
     }
-
-    fn settle_now(
-        &'static self,
-        key: ObjectKey,
-        head: Head,
-        body: Bytes,
-    ) -> Option<Settled<impl Future<Output = ()> + Send + use<>, impl Future<Output = bool> + Send + use<>>> {
-        let (tiers, len) = (head.record.tiers, body.len() as u64);
-        let object = Arc::new(Object::new(Arc::new(head), Body::Memory(body)));
-        if self.peek(&key).is_some_and(|other| object.head.is_older_than(&other.head)) {
-            return None;
-        }
-        let of_key = if tiers.disk { self.disks.of(&key.id()) } else { None };
-        let disk = of_key.filter(|disk| disk.accepts() && len <= disk.max_object());
-        if tiers.memory && self.memory.takes(len) {
-            self.keep(key, object.clone());
-        } else if disk.is_some() {
-            // What was there before is not to answer any more.
-            self.memory.remove(&key.id());
-        }
-        if let Some(disk) = disk {
-            let current = self.currency(key, &object.head);
-            return Some(Settled::Stored(disk.store(key.id(), object, current)));
-        }
-        // What is there is of before.
-        self.disks.of(&key.id()).map(|disk| Settled::Removed(disk.remove(key.id())))
-    }
-}
-
-/// What is still to be done on the disk.
-enum Settled<S, R> {
-    Stored(S),
-    Removed(R),
 }
 
 fn micros_since_epoch() -> u64 {

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
 use super::*;

@@ -20,6 +20,7 @@ mod marks;
 mod pool;
 mod removing;
 mod residency;
+mod root;
 mod snapshot;
 mod space;
 mod spill;

@@ -106,19 +106,24 @@ async fn fetch(address: std::net::SocketAddr, url: &str) -> Result<(), String> {
     }
 }
 
+/// An origin that answers in two halves, and for `/held...` waits in between.
+async fn in_halves(gate: &Gate) -> Origin {
+    let held = gate.clone();
+    Origin::start(move |r| {
+        let body = body_of(&r.target, length(&r.target));
+        let (first, rest) = body.split_at(body.len() / 2);
+        let reply = Reply::ok(first.to_vec()).cache_control("max-age=3600");
+        let reply = if r.target.starts_with("/held") { reply.wait(&held) } else { reply };
+        reply.body(rest.to_vec())
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_that_was_whole_is_there_afterwards() {
     for memory in ["32MiB", "off"] {
         let gate = Gate::new();
-        let held = gate.clone();
-        let origin = Origin::start(move |r| {
-            let body = body_of(&r.target, length(&r.target));
-            let (first, rest) = body.split_at(body.len() / 2);
-            let reply = Reply::ok(first.to_vec()).cache_control("max-age=3600");
-            let reply = if r.target.starts_with("/held") { reply.wait(&held) } else { reply };
-            reply.body(rest.to_vec())
-        })
-        .await;
+        let origin = in_halves(&gate).await;
         let mut old = Edge::start(&(yaml(&origin, memory, "size: 1GiB") + UPGRADE)).await;
         let before: Vec<_> = (0..40).map(|n| format!("/first-{n}/{}", 100 + n * n * 1000)).collect();
         for url in &before {
@@ -179,15 +184,7 @@ async fn all_that_was_whole_is_there_afterwards() {
 async fn the_limit_holds_for_both_together() {
     const LIMIT: u64 = 12 << 20;
     let gate = Gate::new();
-    let held = gate.clone();
-    let origin = Origin::start(move |r| {
-        let body = body_of(&r.target, length(&r.target));
-        let (first, rest) = body.split_at(body.len() / 2);
-        let reply = Reply::ok(first.to_vec()).cache_control("max-age=3600");
-        let reply = if r.target.starts_with("/held") { reply.wait(&held) } else { reply };
-        reply.body(rest.to_vec())
-    })
-    .await;
+    let origin = in_halves(&gate).await;
     let old = Edge::start(&(yaml(&origin, "off", &format!("size: {LIMIT}B")) + UPGRADE)).await;
     let (stop, path) = (Arc::new(AtomicBool::new(false)), folder(&old));
     let stopped = stop.clone();

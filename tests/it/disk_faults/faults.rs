@@ -1,13 +1,11 @@
 //! Errors of a disk: traffic goes on with right answers, the log says it once, and the disk comes back by itself.
 
 use super::faulty::{
-    KIB, LITTLE_MEMORY, MIB, NO_MEMORY, Scratch, check, disk_hits, get, get_all, hits_disk, log_lines, object_files,
-    sized, stores_again, targets, text, tier,
+    KIB, LARGE, LITTLE_MEMORY, MIB, NO_MEMORY, Scratch, check, disk_hits, get, get_all, hits_disk, log_lines,
+    object_files, sized, stores_again, targets, text, tier, with_large,
 };
 use crate::harness::{Ask, Edge, Gate, Origin, Reply, eventually};
 use crate::over::{BOTH, Over, all, is_broken};
-
-const LARGE: usize = 100 * KIB;
 
 const WRITING: &str = "writing to the disk is suspended";
 const READING: &str = "reading from the disk is suspended";
@@ -99,11 +97,7 @@ async fn permission_to_write_is_lost() {
 
 /// Reading fails, as `fault` has it; the log calls it `reason`.
 async fn reading_fails(fault: &str, reason: &str) {
-    let scratch = Scratch::new();
-    let origin = sized().await;
-    let edge = scratch.edge(&origin, LITTLE_MEMORY, "size: 64MiB").await;
-    let large = targets(LARGE, "large", 12);
-    get_all(&edge, &large, 4).await;
+    let (scratch, origin, edge, large) = with_large(LITTLE_MEMORY).await;
     get(&edge, "/1000/small").await;
     let asked = origin.count();
 
@@ -142,11 +136,7 @@ async fn permission_to_read_is_lost() {
 
 #[tokio::test]
 async fn nothing_is_permitted_any_more() {
-    let scratch = Scratch::new();
-    let origin = sized().await;
-    let edge = scratch.edge(&origin, LITTLE_MEMORY, "size: 64MiB").await;
-    let large = targets(LARGE, "large", 12);
-    get_all(&edge, &large, 4).await;
+    let (scratch, _origin, edge, large) = with_large(LITTLE_MEMORY).await;
     scratch.fault("any EACCES\n");
     let new = targets(LARGE, "new", 4);
     for _ in 0..3 {
@@ -167,11 +157,7 @@ async fn nothing_is_permitted_any_more() {
 
 #[tokio::test]
 async fn reading_resumes_where_all_has_been_removed_meanwhile() {
-    let scratch = Scratch::new();
-    let origin = sized().await;
-    let edge = scratch.edge(&origin, NO_MEMORY, "size: 64MiB").await;
-    let large = targets(LARGE, "large", 12);
-    get_all(&edge, &large, 4).await;
+    let (scratch, _origin, edge, large) = with_large(NO_MEMORY).await;
     scratch.fault("read EIO\n");
     get_all(&edge, &large, 4).await;
     edge.wait_log(READING).await;

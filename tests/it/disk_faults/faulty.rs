@@ -21,6 +21,9 @@ pub const NO_MEMORY: &str = "off";
 /// A memory tier for bodies of up to 2 KiB: what is larger is on the disk alone.
 pub const LITTLE_MEMORY: &str = "{ size: 4MiB, max_object: 2KiB }";
 
+/// Bytes of a body that is on the disk alone, and written whole.
+pub const LARGE: usize = 100 * KIB;
+
 /// A folder for disks and their faults, which several edges may use one after the other. It goes with this value, unless
 /// the test has failed.
 pub struct Scratch(PathBuf);
@@ -81,6 +84,16 @@ impl Drop for Scratch {
             let _ = fs::remove_dir_all(&self.0);
         }
     }
+}
+
+/// An edge with this memory tier and a disk of 64 MiB, which has the twelve targets that come with it.
+pub async fn with_large(memory: &str) -> (Scratch, Origin, Edge, Vec<String>) {
+    let scratch = Scratch::new();
+    let origin = sized().await;
+    let edge = scratch.edge(&origin, memory, "size: 64MiB").await;
+    let large = targets(LARGE, "large", 12);
+    get_all(&edge, &large, 4).await;
+    (scratch, origin, edge, large)
 }
 
 /// The YAML of an edge before an origin, with these tiers.

@@ -4,12 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use super::faulty::{
-    KIB, LITTLE_MEMORY, NO_MEMORY, Scratch, disk_hits, get, get_all, log_lines, object_files, sized, stores_again,
-    targets, tier,
+    LARGE, LITTLE_MEMORY, NO_MEMORY, Scratch, disk_hits, get, get_all, log_lines, object_files, sized, stores_again,
+    targets, tier, with_large,
 };
 use crate::harness::{Edge, eventually};
-
-const LARGE: usize = 100 * KIB;
 
 const SUSPENDED: &str = "is suspended";
 const ANOTHER: &str = "the folder is another one than before";
@@ -40,11 +38,7 @@ async fn fills_again(edge: &Edge, disk: &Path, targets: &[String]) {
 
 #[tokio::test]
 async fn the_folder_is_removed() {
-    let scratch = Scratch::new();
-    let origin = sized().await;
-    let edge = scratch.edge(&origin, LITTLE_MEMORY, "size: 64MiB").await;
-    let large = targets(LARGE, "large", 12);
-    get_all(&edge, &large, 4).await;
+    let (scratch, _origin, edge, large) = with_large(LITTLE_MEMORY).await;
     get(&edge, "/1000/small").await;
     remove_all(&scratch.disk());
     for n in 0..3 {
@@ -59,11 +53,7 @@ async fn the_folder_is_removed() {
 
 #[tokio::test]
 async fn the_folder_is_removed_and_made_again_at_once() {
-    let scratch = Scratch::new();
-    let origin = sized().await;
-    let edge = scratch.edge(&origin, NO_MEMORY, "size: 64MiB").await;
-    let large = targets(LARGE, "large", 12);
-    get_all(&edge, &large, 4).await;
+    let (scratch, _origin, edge, large) = with_large(NO_MEMORY).await;
     remove_all(&scratch.disk());
     fs::create_dir(scratch.disk()).expect("made again");
     get_all(&edge, &large, 4).await;
@@ -75,11 +65,7 @@ async fn the_folder_is_removed_and_made_again_at_once() {
 
 #[tokio::test]
 async fn only_the_contents_are_removed() {
-    let scratch = Scratch::new();
-    let origin = sized().await;
-    let edge = scratch.edge(&origin, LITTLE_MEMORY, "size: 64MiB").await;
-    let large = targets(LARGE, "large", 12);
-    get_all(&edge, &large, 4).await;
+    let (scratch, _origin, edge, large) = with_large(LITTLE_MEMORY).await;
     assert_eq!(disk_hits(&get_all(&edge, &large, 4).await), large.len());
     empty(&scratch.disk());
     let after = get_all(&edge, &large, 4).await;
@@ -105,11 +91,7 @@ async fn a_folder_that_was_emptied_is_still_taken() {
 
 #[tokio::test]
 async fn a_file_stands_in_its_place() {
-    let scratch = Scratch::new();
-    let origin = sized().await;
-    let edge = scratch.edge(&origin, LITTLE_MEMORY, "size: 64MiB").await;
-    let large = targets(LARGE, "large", 12);
-    get_all(&edge, &large, 4).await;
+    let (scratch, _origin, edge, large) = with_large(LITTLE_MEMORY).await;
     // In one step, so that the edge has no time to make the folder again.
     fs::rename(scratch.disk(), scratch.path("away")).expect("moved away");
     fs::write(scratch.disk(), "no folder").expect("a file");
@@ -127,11 +109,7 @@ async fn a_file_stands_in_its_place() {
 /// As when a device comes back: what is on it is found.
 #[tokio::test]
 async fn what_was_stored_comes_back_with_its_folder() {
-    let scratch = Scratch::new();
-    let origin = sized().await;
-    let edge = scratch.edge(&origin, NO_MEMORY, "size: 64MiB").await;
-    let large = targets(LARGE, "large", 12);
-    get_all(&edge, &large, 4).await;
+    let (scratch, origin, edge, large) = with_large(NO_MEMORY).await;
     fs::rename(scratch.disk(), scratch.path("away")).expect("moved away");
     fs::write(scratch.disk(), "no folder").expect("a file");
     edge.wait_log("writing to the disk is suspended: it is gone").await;

@@ -5,12 +5,10 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::faulty::{
-    KIB, LITTLE_MEMORY, MIB, Scratch, check, get, get_all, hits_disk, log_lines, sized, targets, tier,
+    LARGE, LITTLE_MEMORY, MIB, Scratch, check, get, get_all, hits_disk, log_lines, sized, targets, tier,
 };
 use crate::harness::{Ask, Edge, Origin, eventually};
 use crate::over::all;
-
-const LARGE: usize = 100 * KIB;
 
 /// One worker, so that whoever blocks it blocks all.
 async fn one_worker(scratch: &Scratch, origin: &Origin) -> Edge {
