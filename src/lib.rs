@@ -11,6 +11,8 @@ pub mod config;
 
 pub mod site;
 
+pub mod invalidate;
+
 pub mod store;
 
 pub mod origin;

@@ -11,6 +11,8 @@ mod reply;
 mod routes;
 mod serve;
 
+use std::time::SystemTime;
+
 use serde_json::Value;
 
 pub use bind::{Bound, bind};
@@ -49,6 +51,16 @@ pub trait Control: Send + Sync + 'static {
     /// The question cannot be answered.
     fn lookup(&self, url: &str, fields: &[String]) -> Result<Value, Unanswered>;
 
+    /// Purges what is selected, all of it or nothing. Once it has returned, nothing of that is served to a request that
+    /// begins afterwards; and it is written down.
+    ///
+    /// # Errors
+    /// See [`NotPurged`].
+    fn purge(&self, purge: &Purge) -> Result<Purged, NotPurged>;
+
+    /// The ledger: its head, and the latest entries, at most so many, the latest first.
+    fn ledger(&self, limit: usize) -> Value;
+
     /// The text exposition.
     fn render_metrics(&self) -> Vec<u8>;
 }
@@ -70,6 +82,51 @@ pub enum Unanswered {
     Bad(String),
     /// No site serves it.
     NoSite(String),
+}
+
+/// What is to be purged, as it was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Purge {
+    pub urls: Vec<String>,
+    pub hosts: Vec<String>,
+    pub prefixes: Vec<String>,
+    pub tags: Vec<String>,
+    pub sites: Vec<String>,
+    pub everything: bool,
+    /// Stale, rather than gone.
+    pub soft: bool,
+    /// Prefixes may end within a segment of the path.
+    pub raw: bool,
+}
+
+/// A purge that is in force and written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Purged {
+    /// Its sequence in the ledger.
+    pub sequence: u64,
+    pub at: SystemTime,
+}
+
+/// Why something is not purged, or not for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotPurged {
+    /// These selectors are wrong; nothing has been done.
+    Wrong(Vec<WrongSelector>),
+    /// It is in force here, but could not be written down (it says why): a crash could undo it.
+    NotDurable { sequence: u64, why: String },
+    /// Nothing has been done; later, it may be.
+    Unavailable(String),
+}
+
+/// A selector that is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrongSelector {
+    /// The key of the list that it is in: `urls`.
+    pub list: &'static str,
+    /// Its place in that.
+    pub index: usize,
+    pub value: String,
+    pub why: String,
 }
 
 /// What a reload that succeeded came to.

@@ -71,6 +71,14 @@ impl Control for Fake {
         }
     }
 
+    fn purge(&self, _: &Purge) -> Result<Purged, NotPurged> {
+        Err(NotPurged::Unavailable("not yet".to_owned()))
+    }
+
+    fn ledger(&self, limit: usize) -> Value {
+        json!({ "limit": limit })
+    }
+
     fn render_metrics(&self) -> Vec<u8> {
         self.metrics.lock().unwrap().clone()
     }

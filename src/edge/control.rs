@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::state::{Life, Shared};
 use super::{lookup, reload};
-use crate::admin::{Control, Readiness, ReloadReport, Unanswered};
+use crate::admin::{Control, NotPurged, Purge, Purged, Readiness, ReloadReport, Unanswered};
 use crate::config;
 use crate::store::{Cause, Defect, Disk, Kind, Load, MemoryTier, Refused, Usage};
 
@@ -60,6 +60,14 @@ impl Control for EdgeControl {
 
     fn lookup(&self, url: &str, fields: &[String]) -> Result<Value, Unanswered> {
         lookup::lookup(&self.shared, url, fields)
+    }
+
+    fn purge(&self, _: &Purge) -> Result<Purged, NotPurged> {
+        Err(NotPurged::Unavailable("not yet".to_owned()))
+    }
+
+    fn ledger(&self, _: usize) -> Value {
+        Value::Null
     }
 
     fn render_metrics(&self) -> Vec<u8> {

@@ -24,6 +24,7 @@ mod reference;
 mod selection;
 mod status;
 mod storing;
+mod tags;
 mod targeted;
 #[cfg(test)]
 mod testing;
@@ -46,6 +47,7 @@ pub use reference::describes_target;
 pub use selection::{Selection, select};
 pub use status::{CACHE_NAME, CacheStatus, FwdReason, Handling, Outcome};
 pub use storing::{NotStored, RequestFacts, Stored, age_value, is_heuristically_cacheable, storability};
+pub use tags::Tags;
 pub use targeted::{CDN_CACHE_CONTROL, Control, ControlField, FORELAND_CDN_CACHE_CONTROL, SURROGATE_CONTROL};
 pub use time::Timestamp;
 pub use validation::{ETag, if_range_matches, not_modified, revalidation_fields, strong_match, weak_match};
