@@ -172,6 +172,33 @@ pub fn describe(text: &[u8]) -> String {
     line
 }
 
+/// What a key's text says of the site and the URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts<'a> {
+    pub zone: &'a str,
+    /// With the port, where that is not the scheme's own.
+    pub host: &'a str,
+    pub path: &'a str,
+    /// What of it is in the key; `None`: none, as without a `?`.
+    pub query: Option<&'a str>,
+}
+
+/// The site and the URL of a key's text; `None` where it is none of this version. What follows them is not looked at.
+pub fn parts(text: &[u8]) -> Option<Parts<'_>> {
+    let mut frames = Frames::new(text);
+    let mut expected = |kind| match frames.next()?? {
+        (found, value) if found == kind => str::from_utf8(value).ok(),
+        _ => None,
+    };
+    let (zone, host, path) = (expected(Kind::Zone)?, expected(Kind::Host)?, expected(Kind::Path)?);
+    let query = match frames.next() {
+        Some(Some((Kind::Query, query))) => Some(str::from_utf8(query).ok()?),
+        Some(Some(_)) | None => None,
+        Some(None) => return None,
+    };
+    Some(Parts { zone, host, path, query })
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Kind {
@@ -504,7 +531,41 @@ mod tests {
         assert_eq!(shown("/\u{1b}[0m", &[], &KeyPolicy::default()), r"site=shop host=example.com path=/\x1b[0m");
     }
 
+    #[test]
+    fn the_parts_are_those_that_it_was_made_of() {
+        let policy = KeyPolicy { headers: names(&["x-a"]), ..KeyPolicy::default() };
+        let said = |query| Parts { zone: "shop", host: "example.com", path: "/a", query };
+        for (target, query) in [("/a", None), ("/a?", Some("")), ("/a?b=1", Some("b=1"))] {
+            assert_eq!(parts(text_of(target, &[], &KeyPolicy::default()).as_bytes()), Some(said(query)), "{target}");
+            assert_eq!(parts(text_of(target, &[("x-a", "q")], &policy).as_bytes()), Some(said(query)), "{target}");
+        }
+        let https = of("/a", None, &[("x-forwarded-proto", "https")], true, &KeyPolicy::default());
+        assert_eq!(parts(https.as_bytes()), Some(said(None)));
+    }
+
+    #[test]
+    fn what_is_no_key_has_no_parts() {
+        for text in [
+            &b""[..],
+            b"\x01",
+            b"\x02z\x01sh\x01hp\x01/",
+            b"\x01z\x01sh\x01h",
+            b"\x01h\x01hz\x01sp\x01/",
+            b"\x01z\x01sh\x01hp\x02/",
+            b"\x01z\x01sh\x01hp\x01\xff",
+            b"\x01z\x01sh\x01hp\x01/q\x01\xff",
+            b"\x01z\x01sh\x01hp\x01/q\x02a",
+        ] {
+            assert_eq!(parts(text), None, "{text:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_bytes_have_parts_or_none(text in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = parts(&text);
+        }
+
         /// A text reads back as the parts that made it: so no two sequences of parts share one.
         #[test]
         fn the_framing_is_injective(parts in proptest::collection::vec((0usize..8, proptest::collection::vec(any::<u8>(), 0..300)), 0..8)) {

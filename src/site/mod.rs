@@ -13,7 +13,7 @@ mod resolve;
 
 pub use directory::{Directory, pattern_of};
 pub use fields::{Names, nominated, withheld};
-pub use key::{Key, KeyParts, KeyText, describe, key};
+pub use key::{Key, KeyParts, KeyText, Parts, describe, key, parts};
 pub use matcher::{Facts, Unmet, matches, route, unmet};
 pub use normal::{BadHost, has_dot_segments, normalise_authority, normalise_host, normalise_path, normalise_query};
 pub use refusal::Refusal;
