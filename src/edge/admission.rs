@@ -13,8 +13,8 @@ use pingora_proxy::Session;
 use super::caching::of_users;
 use super::context::Context;
 use super::state::Shared;
-use crate::http_cache::{self, NotStored, RequestFacts, Stored, Tiers, Timestamp};
-use crate::store::{ObjectKey, Record, Rejection, UrlMark, meta_of};
+use crate::http_cache::{self, NotStored, RequestFacts, Stored, Tags, Tiers, Timestamp};
+use crate::store::{ObjectKey, Record, Rejection, meta_of};
 
 /// Whether the origin's response may be stored, and as what.
 pub fn on_response(shared: &Shared, session: &Session, response: &ResponseHeader, ctx: &mut Context) -> RespCacheable {
@@ -31,7 +31,7 @@ pub fn on_response(shared: &Shared, session: &Session, response: &ResponseHeader
     let now = Timestamp::from(SystemTime::now());
     let asked = ctx.upstream.sent.unwrap_or(now);
     let tiers = ctx.request.as_ref().and_then(|r| r.cache_policy()).map(|policy| policy.tiers).unwrap_or_default();
-    let identity = Identity { id: id.unwrap_or(0), began: ctx.cache.began, asked, url: ctx.cache.url_mark, tiers };
+    let identity = Identity { id: id.unwrap_or(0), began: ctx.cache.began, asked, tiers };
     let verdict = match ctx.cache.not_modified.take() {
         Some(update) => freshened(shared, session, ctx, &update),
         None => judged(shared, session, ctx, response),
@@ -180,12 +180,7 @@ fn head_answered(shared: &Shared, session: &Session, response: &ResponseHeader, 
         Some(merged) => judge(session, ctx, status, &merged).ok().and_then(|stored| {
             let response = built(status, &merged, &stored)?;
             let mut meta = meta_of(&stored.facts, old.provenance(), response);
-            meta.extensions_mut().insert(Record {
-                facts: stored.facts,
-                began: ctx.cache.began,
-                url: ctx.cache.url_mark,
-                ..record.clone()
-            });
+            meta.extensions_mut().insert(Record { facts: stored.facts, began: ctx.cache.began, ..record.clone() });
             Some(meta)
         }),
         None => {
@@ -268,15 +263,14 @@ pub struct Identity {
     pub id: u64,
     pub began: u64,
     pub asked: Timestamp,
-    pub url: Option<UrlMark>,
     pub tiers: Tiers,
 }
 
 /// `key`: its text.
 pub fn meta(key: &[u8], stored: &Stored, response: ResponseHeader, of: Identity) -> CacheMeta {
-    let Identity { id, began, asked, url, tiers } = of;
+    let Identity { id, began, asked, tiers } = of;
     let mut meta = meta_of(&stored.facts, SystemTime::now(), response);
     let key = Bytes::copy_from_slice(key);
-    meta.extensions_mut().insert(Record { facts: stored.facts, key, id, began, asked, url, tiers });
+    meta.extensions_mut().insert(Record { facts: stored.facts, key, id, began, asked, tags: Tags::default(), tiers });
     meta
 }

@@ -38,8 +38,7 @@ pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
         return;
     };
     ctx.cache.forwarded = Some(FwdReason::UriMiss);
-    ctx.cache.began = shared.store.sequence(&key.hash);
-    ctx.cache.url_mark = key.url.map(|url| shared.store.url_mark(&url));
+    ctx.cache.began = shared.store.ledger().head();
     // Where the last answer could not be shared, waiting for the next one would be in vain. It is stored all the same
     // if it can be.
     let expected = shared.store.uncacheable().expect(&key.hash, shared.uptime());

@@ -17,7 +17,7 @@ use crate::http_cache::{FwdReason, Outcome, Policy, RequestDirectives, Timestamp
 use crate::observe::InFlight;
 use crate::origin::Chosen;
 use crate::site::{Key, KeyText};
-use crate::store::{Fill, Object, UrlMark, Writer};
+use crate::store::{Fill, Object, Writer};
 
 /// One request's context.
 pub struct Context {
@@ -57,10 +57,8 @@ pub struct Request {
 #[derive(Default)]
 pub struct CacheTrace {
     pub outcome: Outcome,
-    /// The store's sequence for this resource when the request came to the cache.
+    /// The ledger's head when the request came to the cache: purges after that concern its response.
     pub began: u64,
-    /// The same for its URL, where its key has more than that.
-    pub url_mark: Option<UrlMark>,
     /// Why the request went to the origin.
     pub forwarded: Option<FwdReason>,
     /// The status that the origin answered.

@@ -43,7 +43,7 @@ pub async fn answer(shared: &Shared, session: &mut Session, ctx: &mut Context) -
             let tiers = request.cache_policy().map(|policy| policy.tiers).unwrap_or_default();
             anywhere(shared, key, text.as_bytes(), tiers, &header.headers).await
         }
-        found => found.filter(|object| shared.store.is_usable(&object.head.record)),
+        found => found,
     };
     let Some(object) = found else { return Ok(false) };
     let facts = &object.head.record.facts;
@@ -111,10 +111,11 @@ pub(super) fn belongs(variant: &Head, wanted: Option<HashBinary>, first: &Head) 
 
 /// The variant of the object that the request selects, from memory.
 fn in_memory(shared: &Shared, key: ObjectKey, request: &HeaderMap) -> Option<Arc<Object>> {
-    let memory = shared.store.memory();
-    let first = memory.get(&key.id())?;
+    let (store, id) = (shared.store, key.id());
+    let first = store.usable(&id, store.memory().get(&id)?)?;
     let Variant::Other(wanted) = variant(&first.head, request) else { return Some(first) };
-    let other = memory.get(&ObjectKey { variance: wanted, ..key }.id())?;
+    let id = ObjectKey { variance: wanted, ..key }.id();
+    let other = store.usable(&id, store.memory().get(&id)?)?;
     belongs(&other.head, wanted, &first.head).then_some(other)
 }
 

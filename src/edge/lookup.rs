@@ -17,6 +17,7 @@ use super::hit::{self, Variant};
 use super::state::Shared;
 use crate::admin::Unanswered;
 use crate::http_cache::Timestamp;
+use crate::invalidate::Verdict;
 use crate::observe::rfc3339;
 use crate::site::{self, Asked, Key, KeyText};
 use crate::store::{Disk, Head, Kind, Object, ObjectId, ObjectKey, Phase, Seen, Store, Variants};
@@ -196,7 +197,7 @@ impl Found {
         let now = Timestamp::from(SystemTime::now());
         let objects: Vec<_> = shown
             .map(|(id, entry)| {
-                let mut object = describe(id, entry, now);
+                let mut object = describe(store, id, entry, now);
                 let usable = entry.head().is_some_and(|head| self.is_usable(store, id, head));
                 object["usable"] = usable.into();
                 object["selected"] = (usable && selected == Some(id)).into();
@@ -215,7 +216,7 @@ impl Found {
 
     /// The one that a request with these fields would look at.
     fn selected(&self, store: &Store, request: &HeaderMap) -> Option<ObjectId> {
-        let first = self.first().filter(|first| store.is_usable(&first.record))?;
+        let first = self.first().filter(|first| is_alive(store, first))?;
         Some(match hit::variant(first, request) {
             Variant::This => self.primary,
             Variant::Other(variance) => ObjectKey { variance, ..self.key }.id(),
@@ -224,9 +225,14 @@ impl Found {
 
     /// Whether a request could find it: it has not been invalidated, and is of the Vary that is in force.
     fn is_usable(&self, store: &Store, id: ObjectId, head: &Head) -> bool {
-        let in_force = |first: &Arc<Head>| hit::belongs(head, head.variance, first) && store.is_usable(&first.record);
-        store.is_usable(&head.record) && (id == self.primary || self.first().is_some_and(in_force))
+        let in_force = |first: &Arc<Head>| hit::belongs(head, head.variance, first) && is_alive(store, first);
+        is_alive(store, head) && (id == self.primary || self.first().is_some_and(in_force))
     }
+}
+
+/// Whether no purge forbids its use.
+fn is_alive(store: &Store, head: &Head) -> bool {
+    store.verdict(head) != Verdict::Dead
 }
 
 /// What the disks have, which are asked at once.
@@ -260,7 +266,7 @@ async fn on_disk(disk: Arc<Disk>, primary: ObjectId) -> Result<Variants, String>
     }
 }
 
-fn describe(id: ObjectId, entry: &Entry, now: Timestamp) -> Value {
+fn describe(store: &Store, id: ObjectId, entry: &Entry, now: Timestamp) -> Value {
     let (memory, disk) = (entry.memory.as_ref(), entry.disk.as_ref());
     let tiers: Vec<_> = [memory.map(|_| "memory"), disk.map(|_| "disk")].into_iter().flatten().collect();
     let file = disk.and_then(|(_, seen)| seen.file.as_ref()).map(|file| file.to_string_lossy());
@@ -269,7 +275,11 @@ fn describe(id: ObjectId, entry: &Entry, now: Timestamp) -> Value {
         object["defect"] = defect.as_str().into();
     }
     let Some(head) = entry.head() else { return object };
-    let (facts, headers) = (&head.record.facts, &head.response.headers);
+    let facts = match store.verdict(head) {
+        Verdict::Stale(since) => head.record.facts.expired_at(since),
+        Verdict::Alive | Verdict::Dead => head.record.facts,
+    };
+    let headers = &head.response.headers;
     let hits = match (memory, disk) {
         (Some(object), _) => object.hits(),
         (None, Some((disk, _))) => disk.peek(&id).map_or(0, |object| object.hits()),

@@ -11,17 +11,32 @@ use super::admission::{self, Identity};
 use super::caching;
 use super::context::Context;
 use super::state::Shared;
-use crate::http_cache::{self, RequestDirectives, RequestFacts, Timestamp};
+use crate::http_cache::{self, RequestDirectives, RequestFacts, Tags, Timestamp};
+use crate::invalidate::Verdict;
 use crate::site::{self, Key, KeyText};
-use crate::store::{Head, ObjectKey, UrlMark, Written};
+use crate::store::{Head, ObjectKey, Written};
 
 /// What a GET of the same URL would be looked up by.
 pub struct Target {
     key: Key,
     text: KeyText,
-    /// The store's sequence when the POST came; and that of the URL, where the key has more.
+    /// The ledger's head when the POST came; then, the POST's own entry.
     began: u64,
-    url: Option<UrlMark>,
+    /// Nothing else than the POST itself has purged it since.
+    alive: bool,
+}
+
+impl Target {
+    /// Looks at what others have purged, before the POST's own entry.
+    pub fn look(&mut self, shared: &Shared) {
+        let verdict = shared.store.ledger().verdict(self.text.as_bytes(), &Tags::default(), self.began);
+        self.alive = verdict == Verdict::Alive;
+    }
+
+    /// The POST's own entry has that sequence.
+    pub fn set_began(&mut self, sequence: u64) {
+        self.began = sequence;
+    }
 }
 
 /// Notes what a GET of the POST's URL would be looked up by, before the origin hears of the POST: what changes the
@@ -33,8 +48,7 @@ pub fn note(shared: &Shared, session: &Session, ctx: &mut Context) {
     let get = site::key_of_get(request.site(), &request.authority, target, &header.headers, ctx.is_trusted());
     // Under other settings, other fields of the request would have reached the origin.
     let Some((_, key, text)) = get.filter(|(policy, ..)| std::ptr::eq(*policy, own)) else { return };
-    let url = key.url.map(|url| shared.store.url_mark(&url));
-    ctx.cache.post = Some(Box::new(Target { began: shared.store.sequence(&key.hash), url, key, text }));
+    ctx.cache.post = Some(Box::new(Target { began: shared.store.ledger().head(), alive: true, key, text }));
 }
 
 /// Begins to store the response, if it says that it is what a GET of the same URL would get. After the invalidation
@@ -62,10 +76,7 @@ pub fn begin(shared: &Shared, session: &Session, response: &ResponseHeader, ctx:
     if length.is_some_and(|length| !shared.store.takes(length, &key, policy.tiers)) || !shared.store.has_room() {
         return;
     }
-    // Its own invalidation, and no other.
-    let now = shared.store.sequence(&post.key.hash);
-    let url = post.key.url.map(|url| shared.store.url_mark(&url));
-    if now != post.began + 1 || url.is_some_and(|now| post.url.is_none_or(|then| !now.follows(then))) {
+    if !post.alive {
         return;
     }
     let shareable = admission::shareable(&stored, response, received);
@@ -73,7 +84,7 @@ pub fn begin(shared: &Shared, session: &Session, response: &ResponseHeader, ctx:
         post.text.as_bytes(),
         &stored,
         shareable,
-        Identity { id: 0, began: now, asked: sent, url, tiers: policy.tiers },
+        Identity { id: 0, began: post.began, asked: sent, tiers: policy.tiers },
     );
     if let Some(variance) = caching::variance_of(meta.headers(), &header.headers) {
         meta.set_variance(variance);

@@ -1,7 +1,16 @@
 //! Invalidation: what has been purged, in which order, and whether that concerns what is stored.
+//!
+//! A purge removes nothing. It is an entry in the [`Ledger`], and each hit compares what it found with the entries that
+//! are later than that: so a purge takes the same time whatever is stored, and is in force at once.
 
-pub mod entry;
-pub mod selector;
+mod entry;
+mod ledger;
+mod marks;
+mod selector;
+mod subject;
 
 pub use entry::{By, Entry};
+pub use ledger::{Appended, Ledger, NEVER, Recent, SHOWN};
+pub use marks::{Marks, Verdict};
 pub use selector::Selector;
+pub use subject::{Subject, without_port};

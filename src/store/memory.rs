@@ -83,6 +83,13 @@ impl MemoryTier {
         self.cache.remove_if(id, |there| Arc::ptr_eq(there, object));
     }
 
+    /// Puts another object in the place of this very one, if it is what is there, and nothing else comes meanwhile.
+    pub fn replace_this(&self, id: &ObjectId, object: &Arc<Object>, other: &Arc<Object>) {
+        if self.cache.remove_if(id, |there| Arc::ptr_eq(there, object)).is_some() {
+            self.insert_new(*id, other);
+        }
+    }
+
     /// Whether there was one.
     pub fn remove(&self, id: &ObjectId) -> bool {
         self.cache.remove(id).is_some()

@@ -1,6 +1,7 @@
 //! The store: a memory tier over disks, the fills that are on their way into them, and the `Storage` of Pingora over
 //! all of it.
 
+mod current;
 mod disk;
 mod failures;
 mod fill;
@@ -14,6 +15,7 @@ mod storage;
 mod store;
 #[cfg(test)]
 mod testing;
+mod tidying;
 mod uncacheable;
 
 pub use disk::{
@@ -24,7 +26,7 @@ pub use failures::Failures;
 pub use fill::{Fill, MAX_LAG, Written};
 pub use key::{ObjectId, ObjectKey};
 pub use memory::{MemoryTier, MemoryUsage};
-pub use object::{Body, Head, Object, Record, UrlMark, meta_of, write_field};
+pub use object::{Body, Head, Object, Record, meta_of, write_field};
 pub use reading::{Followed, PIECE, Whole};
 pub use storage::{Looked, Writer};
 pub use store::{Rejection, Store};

@@ -1,7 +1,7 @@
 //! What is stored: a response, ready to be sent.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use pingora_cache::CacheMeta;
 use pingora_cache::key::HashBinary;
 
 use super::disk::StoredFile;
-use crate::http_cache::{Facts, Tiers, Timestamp, parse_http_date};
+use crate::http_cache::{Facts, Tags, Tiers, Timestamp, parse_http_date};
 
 /// What goes to the store with a response and comes back with it, in the extensions of Pingora's `CacheMeta`.
 #[derive(Clone, Debug)]
@@ -23,29 +23,14 @@ pub struct Record {
     pub key: Bytes,
     /// Which object this is: a fill gives each one a number, and what freshens it keeps it. 0: none yet.
     pub id: u64,
-    /// The store's sequence (see [`Store::sequence`](super::Store::sequence)) when the request began whose response
-    /// this is.
+    /// The ledger's head when the request began whose response this is: purges after that concern it.
     pub began: u64,
     /// When the origin was asked for it.
     pub asked: Timestamp,
-    /// The same as `began` for the URL, where the key has more than that.
-    pub url: Option<UrlMark>,
+    /// By what else than its URL it can be purged.
+    pub tags: Tags,
     /// Where it may be kept: as its route has it, so not stored with it.
     pub tiers: Tiers,
-}
-
-/// How often a URL has been invalidated, and where that is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UrlMark {
-    pub(super) slot: u16,
-    pub(super) count: u64,
-}
-
-impl UrlMark {
-    /// Whether there has been exactly one invalidation since.
-    pub fn follows(self, then: UrlMark) -> bool {
-        self.slot == then.slot && self.count == then.count + 1
-    }
 }
 
 /// A stored response without its body.
@@ -62,6 +47,8 @@ pub struct Head {
     pub provenance: SystemTime,
     /// Bytes that the fields take in memory.
     size: usize,
+    /// The ledger's head when it was last compared with that.
+    checked: AtomicU64,
 }
 
 /// A whole response in memory.
@@ -111,8 +98,15 @@ impl Head {
     pub fn of(meta: &CacheMeta) -> Option<Head> {
         let record = meta.extensions().get::<Record>()?.clone();
         let (response, fields) = compact(meta.response_header());
-        let size = fields + record.key.len();
-        Some(Head { response, record, variance: meta.variance(), provenance: meta.provenance(), size })
+        let size = fields + record.key.len() + record.tags.weight();
+        Some(Head {
+            response,
+            record,
+            variance: meta.variance(),
+            provenance: meta.provenance(),
+            size,
+            checked: AtomicU64::new(0),
+        })
     }
 
     /// A head that was kept outside of memory. The fields' values should share one allocation of their own.
@@ -122,8 +116,8 @@ impl Head {
         variance: Option<HashBinary>,
         provenance: SystemTime,
     ) -> Head {
-        let size = size_of_fields(&response.headers) + record.key.len();
-        Head { response, record, variance, provenance, size }
+        let size = size_of_fields(&response.headers) + record.key.len() + record.tags.weight();
+        Head { response, record, variance, provenance, size, checked: AtomicU64::new(0) }
     }
 
     /// The same head for a body whose length is known now.
@@ -132,7 +126,26 @@ impl Head {
         if response.status != StatusCode::NO_CONTENT && !response.headers.contains_key(CONTENT_LENGTH) {
             let _ = response.insert_header(CONTENT_LENGTH, len);
         }
-        Head { response, record: self.record.clone(), ..*self }
+        self.with(response, self.record.clone())
+    }
+
+    /// The same head, with other facts.
+    pub fn with_facts(&self, facts: Facts) -> Head {
+        self.with(self.response.clone(), Record { facts, ..self.record.clone() })
+    }
+
+    fn with(&self, response: ResponseHeader, record: Record) -> Head {
+        Head { response, record, checked: AtomicU64::new(self.checked.load(Ordering::Relaxed)), ..*self }
+    }
+
+    /// The sequence of the latest entry of the ledger that it need not be compared with.
+    pub fn since(&self) -> u64 {
+        self.record.began.max(self.checked.load(Ordering::Acquire))
+    }
+
+    /// It has been compared with all entries up to that one.
+    pub fn set_checked(&self, head: u64) {
+        self.checked.fetch_max(head, Ordering::Release);
     }
 
     /// Whether another response for the same, which came while this one was being fetched, is the later of the two
@@ -150,11 +163,6 @@ impl Head {
             (Some(a), Some(b)) if a != b => a < b,
             _ => ours.id < theirs.id,
         }
-    }
-
-    /// The same head, current as of another sequence.
-    pub fn begun(&self, began: u64) -> Head {
-        Head { response: self.response.clone(), record: Record { began, ..self.record.clone() }, ..*self }
     }
 
     /// What Pingora's cache wants to know.

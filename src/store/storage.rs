@@ -14,6 +14,7 @@ use pingora_cache::{CacheKey, CacheMeta, PurgeType};
 
 use super::fill::{Fill, Filled, Reader, Written};
 use super::key::ObjectKey;
+use super::object::Head;
 use super::reading::{Followed, Whole};
 use super::store::{Rejection, Store};
 use crate::http_cache::Tiers;
@@ -61,7 +62,7 @@ impl Storage for Store {
     }
 
     async fn get_miss_handler(&'static self, key: &CacheKey, meta: &CacheMeta, _: &SpanHandle) -> Result<MissHandler> {
-        let Some(head) = super::object::Head::of(meta) else {
+        let Some(head) = Head::of(meta) else {
             return Error::e_explain(ErrorType::InternalError, "a response to store without its facts");
         };
         let writer = self.fill(ObjectKey::of(key), head);
@@ -154,12 +155,13 @@ impl Writer {
                 len
             }
             Filled::Spilled(spill, len) => {
-                let head = Arc::new(self.fill.head.with_length(len));
-                if store.peek(&key).is_some_and(|other| head.is_older_than(&other.head)) {
+                let head = store.admitted(self.fill.head.with_length(len)).map(Arc::new);
+                let latest = |head: &Arc<Head>| !store.peek(&key).is_some_and(|other| head.is_older_than(&other.head));
+                let Some(head) = head.filter(latest) else {
                     self.end(true);
                     return Ok(0);
-                }
-                let current = store.currency(key, &head);
+                };
+                let current = store.currency(&head);
                 spill.commit(head, len, current).await;
                 // What is in memory is of before.
                 if let Some(before) = store.memory().peek(&key.id())

@@ -1,8 +1,8 @@
-use futures_util::FutureExt;
 use pingora_cache::trace::Span;
 
 use super::*;
 use crate::config::model;
+use crate::invalidate::By;
 use crate::store::disk::testing::Rig;
 use crate::store::{Disks, testing};
 
@@ -32,6 +32,10 @@ fn stored(store: &Store) -> Option<(String, u64)> {
     Some((testing::tag(&object.head).to_owned(), object.head.record.id))
 }
 
+fn purge(store: &Store) {
+    let _ = store.ledger().append(testing::selector(), false, By::Api);
+}
+
 #[tokio::test]
 async fn a_confirmation_changes_only_what_it_is_about() {
     let store = store();
@@ -50,16 +54,17 @@ async fn a_confirmation_changes_only_what_it_is_about() {
 async fn what_was_asked_for_before_an_invalidation_is_neither_stored_nor_found() {
     let store = store();
     let span = Span::inactive();
-    let before = store.sequence(&KEY);
+    let before = store.ledger().head();
     let writer = fill(store, before, "old").await;
     assert!(store.lookup(&key(), &span.handle()).await.unwrap().is_some());
-    store.invalidate(KEY, &KEY).await;
+    purge(store);
     assert!(store.lookup(&key(), &span.handle()).await.unwrap().is_none());
     writer.finish().await.ok().unwrap();
     assert_eq!(stored(store), None);
-    fill(store, store.sequence(&KEY), "new").await.finish().await.ok().unwrap();
+    fill(store, store.ledger().head(), "new").await.finish().await.ok().unwrap();
     assert_eq!(stored(store).map(|(tag, _)| tag), Some("new".to_owned()));
-    store.invalidate(KEY, &KEY).await;
+    purge(store);
+    assert!(store.lookup(&key(), &span.handle()).await.unwrap().is_none());
     assert_eq!(stored(store), None);
 }
 
@@ -91,7 +96,7 @@ fn only_disk() -> Tiers {
 /// A fill for the disk alone, of a body of that length.
 fn disk_fill(store: &'static Store, tag: &str, len: usize) -> Writer {
     let len = len.to_string();
-    let meta = testing::meta(&[("etag", tag), ("content-length", &len)], 0, store.sequence(&KEY));
+    let meta = testing::meta(&[("etag", tag), ("content-length", &len)], 0, store.ledger().head());
     let mut head = crate::store::Head::of(&meta).unwrap();
     head.record.tiers = only_disk();
     store.fill(ObjectKey::primary(KEY), head)
@@ -142,17 +147,16 @@ async fn what_is_invalidated_while_it_waits_to_be_written_is_not_found_again() {
     writer.finish_aside();
     tokio::task::yield_now().await;
     assert_eq!(find(store).await.as_deref(), Some("v1"));
-    let invalidated = store.invalidate(KEY, &KEY);
+    purge(store);
     assert_eq!(find(store).await, None, "from the call on");
     rig.faults("");
-    invalidated.await;
     rig.drain();
     assert_eq!((find(store).await, rig.files()), (None, (0, 0)));
     rig.balances().await;
 }
 
 #[tokio::test]
-async fn an_invalidation_that_nobody_waits_for_is_done_all_the_same() {
+async fn what_has_been_purged_makes_room_when_it_is_found() {
     let rig = Rig::new(8 << 20);
     let store = on_disk(&rig);
     let stored = async |tag| {
@@ -162,10 +166,10 @@ async fn an_invalidation_that_nobody_waits_for_is_done_all_the_same() {
         rig.drain();
     };
     stored("v1").await;
-    // Its client has left in the middle of it.
-    assert!(store.invalidate(KEY, &KEY).now_or_never().is_none());
+    purge(store);
+    assert_eq!((rig.files().0, find(store).await), (1, None));
     rig.drain();
-    assert_eq!((find(store).await, rig.files()), (None, (0, 0)));
+    assert_eq!(rig.files(), (0, 0));
     stored("v2").await;
     assert_eq!(find(store).await.as_deref(), Some("v2"));
     rig.balances().await;

@@ -1,9 +1,9 @@
 //! All that is stored, in memory and on disks, and what is on its way there.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -13,22 +13,16 @@ use pingora_cache::key::HashBinary;
 use super::disk::{Disk, Disks, Wanted};
 use super::failures::Failures;
 use super::fill::{Fill, Reader, Room, spill_above};
-use super::key::{AlreadyHashed, ObjectKey};
+use super::key::{AlreadyHashed, ObjectId, ObjectKey};
 use super::memory::MemoryTier;
-use super::object::{Body, Head, Object, Record, UrlMark};
+use super::object::{Body, Head, Object};
 use super::sketch::Sketch;
 use super::storage::Writer;
 use super::uncacheable::Uncacheable;
 use crate::config::model;
-use crate::http_cache::{Policy, Tiers, Timestamp};
+use crate::http_cache::{Policy, Tiers};
 
 const SHARDS: usize = 16;
-
-/// How long whoever invalidates something waits for the disks to have it too.
-const DURABLE_WITHIN: Duration = Duration::from_millis(250);
-
-/// Resources that share a sequence: the more, the fewer fills are given up for somebody else's invalidation.
-const SEQUENCES: usize = 4096;
 
 /// What fills may hold in memory at least, where a disk takes what is large: a window for each of many.
 const HELD_WITH_DISK: u64 = 128 * 1024 * 1024;
@@ -44,10 +38,8 @@ pub struct Store {
     /// Fills whose own reader has not come yet. Another fill of the same key may be the one that is found by it.
     starting: Mutex<HashMap<u64, Arc<Fill>>>,
     next_id: AtomicU64,
-    sequences: Box<[AtomicU64]>,
-    /// When a resource of each of them was last invalidated, in milliseconds since 1970; 0: never.
-    invalidated: Box<[AtomicI64]>,
-    running: AtomicUsize,
+    /// The heads of all fills in progress, by their numbers.
+    running: Mutex<HashMap<u64, Arc<Head>>>,
     /// Bytes that the fills hold, and what they may.
     held: Arc<AtomicU64>,
     held_max: u64,
@@ -102,9 +94,7 @@ impl Store {
             starting: Mutex::default(),
             // Numbers go on rising over restarts: what is on a disk has one from before.
             next_id: AtomicU64::new(micros_since_epoch().max(1)),
-            sequences: (0..SEQUENCES).map(|_| AtomicU64::new(0)).collect(),
-            invalidated: (0..SEQUENCES).map(|_| AtomicI64::new(0)).collect(),
-            running: AtomicUsize::new(0),
+            running: Mutex::default(),
             held: Arc::default(),
             uncacheable: Uncacheable::default(),
             failures: Failures::default(),
@@ -143,7 +133,7 @@ impl Store {
 
     /// Fills in progress.
     pub fn fills_running(&self) -> usize {
-        self.running.load(Ordering::Relaxed)
+        self.running().len()
     }
 
     /// Bytes that fills in progress hold in memory, apart from the memory tier's own.
@@ -181,28 +171,23 @@ impl Store {
     pub async fn find(&self, key: ObjectKey, text: &[u8], tiers: Tiers) -> Option<Arc<Object>> {
         let id = key.id();
         let object = match self.memory.get(&id) {
-            Some(object) => Some(object),
-            None => self.find_on_disk(key, text, tiers).await,
+            Some(object) => object,
+            None => self.find_on_disk(key, text, tiers).await?,
         };
-        object.filter(|object| self.is_usable(&object.head.record))
+        self.usable(&id, object)
     }
 
     async fn find_on_disk(&self, key: ObjectKey, text: &[u8], tiers: Tiers) -> Option<Arc<Object>> {
         let id = key.id();
         let disk = self.disks.of(&id)?;
-        let began = self.sequence(&key.primary);
-        let invalidated = self.invalidated[self.slot_of(&key.primary)].load(Ordering::Acquire);
-        let object = disk.find(id, Wanted { text, variance: key.variance, began, invalidated, tiers }).await?;
-        // Invalidated meanwhile: what was opened before may have been remembered after.
-        if self.sequence(&key.primary) != began {
-            disk.close(&id);
-            return None;
-        }
-        self.promote(key, disk, object, began).await
+        let object = disk.find(id, Wanted { text, variance: key.variance, tiers }).await?;
+        // What has been purged need not be read.
+        let object = self.usable(&id, object)?;
+        self.promote(id, disk, object).await
     }
 
     /// Takes a copy into memory of what is small, and either finds room there or is not asked for the first time.
-    async fn promote(&self, key: ObjectKey, disk: &Disk, object: Arc<Object>, began: u64) -> Option<Arc<Object>> {
+    async fn promote(&self, id: ObjectId, disk: &Disk, object: Arc<Object>) -> Option<Arc<Object>> {
         let Body::Disk(file) = &object.body else { return Some(object) };
         let len = file.len();
         if !object.head.record.tiers.memory || !self.memory.takes(len) {
@@ -214,17 +199,12 @@ impl Store {
         let Ok(body) = file.read(0..len).await else {
             return None;
         };
-        // What was opened before something else was invalidated that shares its sequence is current all the same.
-        let head = match object.head.record.began == began {
-            true => object.head.clone(),
-            false => Arc::new(object.head.begun(began)),
-        };
-        let (id, copy) = (key.id(), Arc::new(Object::new(head, Body::Memory(body)).succeeding(&object)));
+        let copy = Arc::new(Object::new(object.head.clone(), Body::Memory(body)).succeeding(&object));
         // Another response, or another head for this one, may have come meanwhile: that is what counts.
-        if !self.is_current(&key, &copy.head) || !self.memory.insert_new(id, &copy) {
+        if !self.memory.insert_new(id, &copy) {
             return self.memory.get(&id);
         }
-        if !self.is_current(&key, &copy.head) || !disk.has_still(&id, &object) {
+        if !disk.has_still(&id, &object) {
             self.memory.remove_this(&id, &copy);
             return None;
         }
@@ -281,36 +261,21 @@ impl Store {
         }
     }
 
-    /// Stores an object in memory, unless its resource has been invalidated since it was asked for; says whether it
-    /// has not.
-    pub(super) fn keep(&self, key: ObjectKey, object: Arc<Object>) -> bool {
-        if !self.is_current(&key, &object.head) {
-            return false;
-        }
-        let (id, head) = (key.id(), object.head.clone());
-        self.memory.insert(id, object);
-        // Again: else an invalidation between the look and the insertion would be lost.
-        let current = self.is_current(&key, &head);
-        if !current {
-            self.memory.remove(&id);
-        }
-        current
-    }
-
     /// Gives a stored object another head, as a validation has it. Once it has returned, the object has it; the future
     /// is done when the disk has it too, and says whether the object was still there.
     pub fn freshen(&'static self, key: &ObjectKey, meta: &CacheMeta) -> impl Future<Output = bool> + Send + use<> {
         let (key, id) = (*key, key.id());
+        let head = Head::of(meta).and_then(|head| self.admitted(head)).map(Arc::new);
         // Another request may have stored something else meanwhile: the validation was not about that.
-        let head = Head::of(meta).map(Arc::new);
         let found = head.zip(self.peek(&key)).filter(|(head, object)| object.head.record.id == head.record.id);
         let there = found.is_some();
         let written = found.and_then(|(head, object)| {
             if let Body::Memory(_) = object.body {
-                self.keep(key, Arc::new(Object::new(head.clone(), object.body.clone()).succeeding(&object)));
+                let fresh = Object::new(head.clone(), object.body.clone()).succeeding(&object);
+                self.memory.insert(id, Arc::new(fresh));
             }
             let disk = self.disks.of(&id).filter(|_| head.record.tiers.disk)?;
-            let current = self.currency(key, &head);
+            let current = self.currency(&head);
             Some(disk.freshen(id, head, current))
         });
         async move {
@@ -319,61 +284,6 @@ impl Store {
             }
             there
         }
-    }
-
-    /// Whether a response is still what its resource is, to be asked later.
-    pub(super) fn currency(&'static self, key: ObjectKey, head: &Arc<Head>) -> impl Fn() -> bool + Send + Sync + use<> {
-        let head = head.clone();
-        move || self.is_current(&key, &head)
-    }
-
-    // ---- invalidation
-
-    /// How often a resource has been invalidated. What was asked for before the latest time is not stored: it may
-    /// describe what was before.
-    pub fn sequence(&self, primary: &HashBinary) -> u64 {
-        self.sequence_of(primary).load(Ordering::Acquire)
-    }
-
-    /// How often a URL has been invalidated, for what is stored under more than that. URLs on the same slot share their
-    /// fate, which costs those a fetch.
-    pub fn url_mark(&self, url: &HashBinary) -> UrlMark {
-        let slot = u16::from_le_bytes([url[0], url[1]]);
-        UrlMark { slot, count: self.disks.marks().get(slot) }
-    }
-
-    /// Whether what is stored may still be used, as far as its URL is concerned.
-    pub fn is_usable(&self, record: &Record) -> bool {
-        record.url.is_none_or(|mark| self.disks.marks().get(mark.slot) == mark.count)
-    }
-
-    /// Makes what is stored of a resource, in all its variants, unusable, and whatever is on its way; and so whatever is
-    /// stored under its URL and more. The future is done when that will outlast the process.
-    pub fn invalidate(&self, primary: HashBinary, url: &HashBinary) -> impl Future<Output = ()> + Send + use<> {
-        let marked = self.disks.mark(self.url_mark(url).slot);
-        let slot = self.slot_of(&primary);
-        self.invalidated[slot].store(Timestamp::from(SystemTime::now()).as_millis(), Ordering::Release);
-        // First the sequence: a fill that ends meanwhile looks at it after it has stored.
-        self.sequence_of(&primary).fetch_add(1, Ordering::AcqRel);
-        // The other variants belong to the primary: without it, or with a later one, they are not used.
-        let removed = self.remove(&ObjectKey::primary(primary));
-        async move {
-            // Both go on, whoever waits for them: a disk that takes longer holds up no client.
-            let _ = tokio::time::timeout(DURABLE_WITHIN, async { tokio::join!(marked, removed) }).await;
-        }
-    }
-
-    fn sequence_of(&self, primary: &HashBinary) -> &AtomicU64 {
-        &self.sequences[self.slot_of(primary)]
-    }
-
-    fn slot_of(&self, primary: &HashBinary) -> usize {
-        let word = u64::from_ne_bytes(std::array::from_fn(|i| primary[i]));
-        (word % SEQUENCES as u64) as usize
-    }
-
-    pub(super) fn is_current(&self, key: &ObjectKey, head: &Head) -> bool {
-        self.sequence(&key.primary) == head.record.began && self.is_usable(&head.record)
     }
 
     // ---- fills
@@ -387,6 +297,11 @@ impl Store {
         self.starting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The heads of the fills in progress, by their numbers.
+    pub(super) fn running(&self) -> MutexGuard<'_, HashMap<u64, Arc<Head>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether there is room for one more fill.
     pub fn has_room(&self) -> bool {
         self.fill_bytes() < self.held_max
@@ -394,7 +309,9 @@ impl Store {
 
     /// The fill of a key in progress, if it may be followed.
     pub(super) fn filling(&self, key: &ObjectKey) -> Option<Arc<Fill>> {
-        self.fills(key).get(key).filter(|fill| self.is_current(key, &fill.head)).cloned()
+        let fill = self.fills(key).get(key).cloned();
+        // What a soft purge has made stale is fetched anew rather than followed.
+        fill.filter(|fill| self.is_current(&fill.head))
     }
 
     /// Nobody new finds this fill from now on.
@@ -419,7 +336,7 @@ impl Store {
         head.record.id = id;
         let room = self.room(&key, head.record.tiers);
         let fill = Arc::new(Fill::new(id, key, Arc::new(head), expected, room));
-        self.running.fetch_add(1, Ordering::Relaxed);
+        self.running().insert(id, fill.head.clone());
         Writer::new(self, fill)
     }
 
@@ -427,7 +344,7 @@ impl Store {
     pub(super) fn ended(&self, fill: &Fill) {
         self.starting().remove(&fill.id);
         self.forget(fill);
-        self.running.fetch_sub(1, Ordering::Relaxed);
+        self.running().remove(&fill.id);
     }
 
     pub(super) fn follow(&self, fill: &Arc<Fill>, follow: fn(&Arc<Fill>, u64) -> Option<Reader>) -> Option<Reader> {
@@ -446,25 +363,27 @@ impl Store {
         head: Head,
         body: Bytes,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let (tiers, len) = (head.record.tiers, body.len() as u64);
-        let object = Arc::new(Object::new(Arc::new(head), Body::Memory(body)));
         let (mut stored, mut removed) = (None, None);
-        if !self.peek(&key).is_some_and(|other| object.head.is_older_than(&other.head)) {
-            let of_key = self.disks.of(&key.id());
+        let (id, len) = (key.id(), body.len() as u64);
+        let object = self.admitted(head).map(|head| Arc::new(Object::new(Arc::new(head), Body::Memory(body))));
+        let latest =
+            |object: &Arc<Object>| !self.peek(&key).is_some_and(|other| object.head.is_older_than(&other.head));
+        if let Some(object) = object.filter(latest) {
+            let (tiers, of_key) = (object.head.record.tiers, self.disks.of(&id));
             let disk = of_key.filter(|disk| tiers.disk && disk.accepts() && len <= disk.max_object());
             if tiers.memory && self.memory.takes(len) {
-                self.keep(key, object.clone());
+                self.memory.insert(id, object.clone());
             } else if disk.is_some() {
                 // What was there before is not to answer any more.
-                self.memory.remove(&key.id());
+                self.memory.remove(&id);
             }
             match disk {
                 Some(disk) => {
-                    let current = self.currency(key, &object.head);
-                    stored = Some(disk.store(key.id(), object, current));
+                    let current = self.currency(&object.head);
+                    stored = Some(disk.store(id, object, current));
                 }
                 // What is there is of before.
-                None => removed = of_key.map(|disk| disk.remove(key.id())),
+                None => removed = of_key.map(|disk| disk.remove(id)),
             }
         }
         async move {

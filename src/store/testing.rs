@@ -9,9 +9,10 @@ use pingora_cache::CacheMeta;
 
 use super::{Body, Head, Object, ObjectKey, Record};
 use crate::http_cache::{Policy, RequestDirectives, RequestFacts, Tiers, Timestamp, storability};
+use crate::invalidate::Selector;
 
-/// The text of the key of everything that is stored in tests.
-pub const TEXT: &[u8] = b"https://example.com/";
+/// The text of the key of everything that is stored in tests: of `/` on example.com, in the site `s`.
+pub const TEXT: &[u8] = b"\x01z\x01sh\x0bexample.comp\x01/";
 
 /// The metadata of a response with these fields, fresh for a minute.
 pub fn meta(fields: &[(&str, &str)], id: u64, began: u64) -> CacheMeta {
@@ -31,10 +32,15 @@ pub fn meta(fields: &[(&str, &str)], id: u64, began: u64) -> CacheMeta {
         id,
         began,
         asked: stored.facts.received,
-        url: None,
+        tags: stored.tags.clone(),
         tiers: Tiers::default(),
     });
     meta
+}
+
+/// What selects all that is stored in tests.
+pub fn selector() -> Box<[Selector]> {
+    [Selector::Host("example.com".into())].into()
 }
 
 /// A head with a validator, of the object with that number.

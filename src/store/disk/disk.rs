@@ -22,10 +22,12 @@ use super::keeper::Keeper;
 use super::pool::{Pool, PoolError};
 use super::space::{Doomed, Limits, Space, units};
 use super::stats::{Refused, Stats};
+use super::vouching::Vouching;
 use super::writing::FileLocks;
 use super::{Usage, health};
 use crate::config::model::DiskTier;
 use crate::http_cache::Tiers;
+use crate::invalidate::Ledger;
 use crate::store::key::{AlreadyHashed, ObjectId};
 use crate::store::object::{Head, Object};
 
@@ -66,6 +68,7 @@ pub struct Disk {
     pub(super) phase: AtomicU8,
     pub(super) max_object: AtomicU64,
     pub(super) keeper: Keeper,
+    pub(super) vouching: Vouching,
     /// Until then, a moment in milliseconds since `started`, nobody waits for a write: the disk is slow.
     pub(super) slow_until: AtomicU64,
     /// Until then, likewise, nothing is written to it that is too much to wait in memory: it has not taken the last.
@@ -137,10 +140,6 @@ pub struct Wanted<'a> {
     pub text: &'a [u8],
     /// For a further variant, which one.
     pub variance: Option<HashBinary>,
-    /// The store's sequence of the resource before the look.
-    pub began: u64,
-    /// When something of the resource's sequence was last invalidated, in milliseconds since 1970; 0: never.
-    pub invalidated: i64,
     /// Where its route keeps responses.
     pub tiers: Tiers,
 }
@@ -153,12 +152,12 @@ impl Wanted<'_> {
 
 impl Disk {
     /// A disk that nobody has looked at yet. `files`: how many it may keep open.
-    pub fn new(settings: DiskTier, instance: &str, files: usize) -> Arc<Disk> {
-        Disk::over(Io::new(&settings.path, instance), settings, instance, files)
+    pub fn new(settings: DiskTier, instance: &str, files: usize, ledger: &Arc<Ledger>) -> Arc<Disk> {
+        Disk::over(Io::new(&settings.path, instance), settings, instance, files, ledger)
     }
 
     /// The same by way of that I/O.
-    pub(super) fn over(io: Io, settings: DiskTier, instance: &str, files: usize) -> Arc<Disk> {
+    pub(super) fn over(io: Io, settings: DiskTier, instance: &str, files: usize, ledger: &Arc<Ledger>) -> Arc<Disk> {
         let limits = Limits { size: 0, objects: 0, ceiling: u64::MAX };
         let disk = Disk {
             io,
@@ -178,6 +177,7 @@ impl Disk {
             file_locks: std::array::from_fn(|_| Mutex::default()),
             phase: AtomicU8::new(Phase::Away as u8),
             keeper: Keeper::default(),
+            vouching: Vouching::new(ledger),
             slow_until: AtomicU64::new(0),
             stuck_until: AtomicU64::new(0),
             started: Instant::now(),

@@ -77,9 +77,9 @@ impl Disk {
         if !self.may_have(&id) || !self.health.may_read() {
             return None;
         }
-        let (disk, began, tiers) = (self.clone(), wanted.began, wanted.tiers);
+        let (disk, tiers) = (self.clone(), wanted.tiers);
         let asked = Instant::now();
-        let opened = self.pool.read(READ_LIMIT, move || disk.open_blocking(id, began, tiers)).await;
+        let opened = self.pool.read(READ_LIMIT, move || disk.open_blocking(id, tiers)).await;
         self.stats.read(asked.elapsed());
         let object = match opened {
             Ok(Ok(object)) => object,
@@ -94,11 +94,6 @@ impl Disk {
         };
         self.health.read_ok();
         if !wanted.is(&object.head) {
-            return None;
-        }
-        let outdated = object.head.record.asked.as_millis() <= wanted.invalidated;
-        if outdated && self.space.lock().may_have_missed(wanted.invalidated) {
-            tokio::spawn(self.remove(id));
             return None;
         }
         self.stats.opened.fetch_add(1, Ordering::Relaxed);
@@ -125,6 +120,13 @@ impl Disk {
         }
     }
 
+    /// Keeps another object open in the place of this one, if it is what is open.
+    pub fn replace_open(&self, id: ObjectId, object: &Arc<Object>, other: &Arc<Object>) {
+        if self.open.remove_if(&id, |there| Arc::ptr_eq(there, object)).is_some() {
+            let _ = self.open.get_or_insert_with(&id, || Ok::<_, std::convert::Infallible>(other.clone()));
+        }
+    }
+
     /// Whether an object that was found is what is found still: with the same head, and nothing on its way in its place.
     pub fn has_still(&self, id: &ObjectId, object: &Arc<Object>) -> bool {
         let same = self.peek(id).is_some_and(|there| Arc::ptr_eq(&there.head, &object.head));
@@ -134,6 +136,11 @@ impl Disk {
     /// An object need not be kept open.
     pub fn close(&self, id: &ObjectId) {
         self.open.remove(id);
+    }
+
+    /// Objects whose files are kept open.
+    pub fn open_objects(&self) -> impl Iterator<Item = (ObjectId, Arc<Object>)> + '_ {
+        self.open.iter()
     }
 
     /// No file need be kept open.
@@ -188,15 +195,15 @@ impl Disk {
         }
     }
 
-    fn open_blocking(self: &Arc<Disk>, id: ObjectId, began: u64, tiers: Tiers) -> Result<Arc<Object>, Unopened> {
+    fn open_blocking(self: &Arc<Disk>, id: ObjectId, tiers: Tiers) -> Result<Arc<Object>, Unopened> {
         let mut tried = false;
         loop {
-            match self.open_once(id, began, tiers) {
+            match self.open_once(id, tiers) {
                 // It may have been in the middle of being given another head.
                 Err(Unopened::Defect(Defect::Checksum, _)) if !tried => tried = true,
                 Err(Unopened::Defect(defect, culprit)) => {
                     // Before anybody is told: who looks again, or stores anew, finds nothing.
-                    self.remove_damaged(id, culprit.inode, defect);
+                    self.remove_file(id, culprit.inode, Some(defect));
                     return Err(Unopened::Defect(defect, culprit));
                 }
                 opened => return opened,
@@ -204,7 +211,7 @@ impl Disk {
         }
     }
 
-    fn open_once(self: &Arc<Disk>, id: ObjectId, began: u64, tiers: Tiers) -> Result<Arc<Object>, Unopened> {
+    fn open_once(self: &Arc<Disk>, id: ObjectId, tiers: Tiers) -> Result<Arc<Object>, Unopened> {
         let Opened { file, stat, bytes, decoded } = self.open_head(id, READ_WHOLE)?;
         let defect = |defect| Unopened::Defect(defect, Culprit { inode: stat.inode, _file: Some(file.clone()) });
         let stored = StoredFile::new(self, file.clone(), decoded.state, &stat);
@@ -215,7 +222,7 @@ impl Disk {
         }
         let stored = self.opened(id, stored);
         let mut head = decoded.head;
-        (head.record.began, head.record.tiers) = (began, tiers);
+        head.record.tiers = tiers;
         self.correct(id, Some(stat.size));
         Ok(Arc::new(Object::new(Arc::new(head), Body::Disk(stored))))
     }
@@ -265,7 +272,10 @@ impl Disk {
                 // It has become shorter meanwhile.
                 Err(Undecoded::More(_)) => return Ok((bytes, Err(Defect::Length))),
                 Err(Undecoded::Defect(defect)) => return Ok((bytes, Err(defect))),
-                Ok(decoded) => return Ok((bytes, Ok(decoded))),
+                Ok(mut decoded) => {
+                    self.vouch(&mut decoded);
+                    return Ok((bytes, Ok(decoded)));
+                }
             }
         }
     }
@@ -327,12 +337,21 @@ impl Disk {
 
     /// An open file has turned out to be damaged: nobody finds it any more. Does not wait.
     pub fn condemn(self: &Arc<Disk>, file: &Arc<StoredFile>, defect: Defect) {
+        self.dispose_of(file, Some(defect));
+    }
+
+    /// An open file has been purged: it makes room. Does not wait.
+    pub fn discard(self: &Arc<Disk>, file: &Arc<StoredFile>) {
+        self.dispose_of(file, None);
+    }
+
+    fn dispose_of(self: &Arc<Disk>, file: &Arc<StoredFile>, defect: Option<Defect>) {
         let (id, inode) = (file.id(), file.inode());
         self.hide(id);
         self.vanished(&id, inode);
         let (disk, held) = (self.clone(), file.clone());
         let job = move || {
-            disk.remove_damaged(id, inode, defect);
+            disk.remove_file(id, inode, defect);
             disk.ended_removal(id);
             drop(held);
         };

@@ -220,6 +220,19 @@ impl Index {
         Some(gone)
     }
 
+    /// The objects in `count` places from this one on, and the place after them; `None` at the end. Each object keeps its
+    /// place for as long as it is there.
+    pub fn places(&self, from: u32, count: usize) -> Option<(Vec<ObjectId>, u32)> {
+        let all = self.queues.slots().count();
+        if from as usize >= all {
+            return None;
+        }
+        // There are fewer than 2^32 slots.
+        let to = (from as usize).saturating_add(count.max(1)).min(all) as u32;
+        let entries = (from..to).map(|slot| self.queues.entry(slot));
+        Some((entries.filter(|entry| entry.queue.is_some()).map(|entry| entry.id).collect(), to))
+    }
+
     /// Gives the objects that a walk has found their places: each comes to the old end of probation, so the newest is to
     /// be given first. Those that have left [`Queue::Found`] by other ways are left where they are.
     pub fn settle(&mut self, newest_first: &[ObjectId]) {

@@ -270,6 +270,18 @@ impl Io {
         Ok(retry_on_intr(|| rustix::fs::fdatasync(&file))?)
     }
 
+    /// Waits until what has become of a folder's names is on the disk. One that is not there has none.
+    pub fn sync_folder(&self, name: &Path) -> io::Result<()> {
+        self.before(Op::Sync)?;
+        let root = self.root()?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        match retry_on_intr(|| rustix::fs::openat(&root.dir, name, flags, Mode::empty())) {
+            Ok(folder) => Ok(retry_on_intr(|| rustix::fs::fsync(&folder))?),
+            Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Removes a file, or whatever else somebody has put in its place. `ENOENT` where there is none.
     pub fn unlink(&self, name: &Path) -> io::Result<()> {
         self.before(Op::Unlink)?;

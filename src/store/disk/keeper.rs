@@ -5,7 +5,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::{debug, warn};
@@ -13,9 +13,9 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::disk::{Disk, Phase};
 use super::health::Kind;
-use super::marks::Marks;
 use super::nanos_since_epoch;
 use super::snapshot::Written;
+use super::sweep::Sweeps;
 use super::upkeep::Later;
 use super::walk::Unlisted;
 
@@ -63,11 +63,8 @@ pub struct Keeper {
     pub(super) saving: Mutex<()>,
     /// What was last written down as all there is could not be set aside, and is not all any more.
     pub(super) unretired: AtomicBool,
-    pub(super) marks: OnceLock<Arc<Marks>>,
-    /// Held by who writes to the disk's file of them.
-    pub(super) marking: Mutex<()>,
-    /// That file does not have them all.
-    pub(super) missed: AtomicBool,
+    /// What was to be evicted could not be removed, and has got another place in the index.
+    pub(super) put_back: AtomicBool,
     /// What the walks could not look at.
     pub(super) unlisted: Mutex<Unlisted>,
     /// What was last written to [`STATE`].
@@ -108,10 +105,10 @@ impl Disk {
     ///
     /// # Errors
     /// Another process uses it. A disk that cannot be used is no error: it may come back.
-    pub(super) fn begin(self: &Arc<Disk>, begin: Begin) -> Result<Option<Vec<u64>>, String> {
+    pub(super) fn begin(self: &Arc<Disk>, begin: Begin) -> Result<(), String> {
         if let Err(e) = self.io.reopen() {
             self.failed(Kind::Write, &e);
-            return Ok(None);
+            return Ok(());
         }
         match (self.lock(), begin) {
             (Ok(true), _) => _ = self.advance(Phase::Away, Phase::Loading),
@@ -121,18 +118,17 @@ impl Disk {
             }
             (Err(e), _) => {
                 self.failed(Kind::Write, &e);
-                return Ok(None);
+                return Ok(());
             }
         }
         if self.phase() == Phase::Loading {
             self.believe_state();
         }
-        Ok(Marks::read(&self.io))
+        Ok(())
     }
 
     /// Starts the thread that keeps the disk in order.
-    pub(super) fn keep(self: &Arc<Disk>, marks: &Arc<Marks>) -> io::Result<()> {
-        let _ = self.keeper.marks.set(marks.clone());
+    pub(super) fn keep(self: &Arc<Disk>) -> io::Result<()> {
         let disk = self.clone();
         std::thread::Builder::new().name("disk-keeper".to_owned()).spawn(move || disk.run())?;
         Ok(())
@@ -146,7 +142,7 @@ impl Disk {
             _ => {}
         }
         let (mut saved, mut looked) = (Instant::now(), Instant::now());
-        let (mut walked, mut pause) = (Instant::now(), FIRST_PAUSE);
+        let (mut walked, mut pause, mut sweeps) = (Instant::now(), FIRST_PAUSE, Sweeps::default());
         while self.keeper.wait(TICK) {
             if self.phase() == Phase::Closed {
                 return;
@@ -165,6 +161,7 @@ impl Disk {
                 self.look_through();
                 (walked, pause) = (Instant::now(), (pause * 2).min(LAST_PAUSE));
             }
+            self.sweep(&mut sweeps);
             if self.phase() == Phase::Ready && saved.elapsed() >= SNAPSHOT_EVERY {
                 saved = Instant::now();
                 if let Err(e) = self.save(Written::Running, || self.phase() != Phase::Ready) {
@@ -190,9 +187,6 @@ impl Disk {
             self.remove_what_is_left();
             self.make_way();
             self.save_state();
-        }
-        if !matches!(phase, Phase::Away | Phase::Closed) {
-            self.write_missed_marks();
         }
         if self.keeper.unretired.load(Ordering::Relaxed) && self.health.may_write() {
             self.retire_index();
@@ -236,9 +230,6 @@ impl Disk {
             Ok(true) => {}
             Ok(false) => return,
             Err(e) => return self.failed(Kind::Write, &e),
-        }
-        if !self.mend_marks() {
-            return;
         }
         self.measure();
         if self.advance(Phase::Away, Phase::Loading) {
@@ -319,9 +310,6 @@ impl Disk {
         let drained = self.pool.drain(deadline);
         *self.keeper.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.keeper.stopping.notify_all();
-        if !matches!(phase, Phase::Away | Phase::Closed) && self.keeper.missed.load(Ordering::Relaxed) {
-            self.mend_marks();
-        }
         if matches!(phase, Phase::Loading | Phase::Ready) {
             self.remove_what_is_left();
             self.credit_hits();

@@ -6,7 +6,7 @@ use crate::config::model::DiskTier;
 use crate::store::disk::health::Cause;
 use crate::store::disk::io::tests::Scratch;
 use crate::store::disk::testing::{Rig, eventually};
-use crate::store::disk::{Disks, Place};
+use crate::invalidate::Ledger;
 use crate::store::key::ObjectId;
 
 /// The units of everything that is entered in these tests.
@@ -16,7 +16,7 @@ const FEW: u32 = 3;
 fn disk(scratch: &Scratch) -> Arc<Disk> {
     let settings =
         DiskTier { path: scratch.path("disk"), size: 1 << 30, max_object: 1 << 20, max_objects: None, min_free: 0 };
-    Disk::over(scratch.io(), settings, "one", 64)
+    Disk::over(scratch.io(), settings, "one", 64, &Arc::new(Ledger::with_id(7)))
 }
 
 fn id(number: u64) -> ObjectId {
@@ -155,7 +155,7 @@ async fn what_could_not_be_looked_through_is_looked_through_again() {
     put(&scratch, id(1));
     scratch.faults("readdir EIO");
     disk.begin(Begin::Alone).unwrap();
-    disk.keep(&Arc::new(Marks::new(1))).unwrap();
+    disk.keep().unwrap();
     eventually("the walk ends", || !disk.health.may_read()).await;
     assert_eq!(disk.phase(), Phase::Loading);
     scratch.faults("");
@@ -176,33 +176,6 @@ fn a_file_in_the_place_of_a_folder_is_passed_over() {
     assert_eq!((disk.phase(), disk.usage().objects), (Phase::Ready, 1));
     assert_eq!(disk.health.errors(Kind::Read, Cause::Missing), 1);
     disk.shut();
-}
-
-#[tokio::test]
-async fn a_mark_that_could_not_be_written_is_written_later() {
-    for at_the_end in [false, true] {
-        let scratch = Scratch::new();
-        let (disk, marks) = (disk(&scratch), Arc::new(Marks::new(1)));
-        disk.begin(Begin::Alone).unwrap();
-        marks.write(&disk.io).unwrap();
-        let _ = disk.keeper.marks.set(marks.clone());
-        disk.load(false);
-        let disks = Disks { disks: vec![Place { disk: disk.clone(), seed: 0, size: 1.0 }], marks };
-        scratch.faults("write EIO");
-        disks.mark(7).await;
-        assert_eq!(Marks::read(&disk.io).unwrap()[7], 1);
-        scratch.faults("");
-        if at_the_end {
-            disk.shut();
-        } else {
-            disk.look_after();
-            assert_eq!(Marks::read(&disk.io).unwrap()[7], 1, "nothing is written to what fails");
-            heal(&disk);
-            disk.look_after();
-        }
-        assert_eq!(Marks::read(&disk.io).unwrap()[6..9], [1, 2, 1]);
-        disk.shut();
-    }
 }
 
 #[test]

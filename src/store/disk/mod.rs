@@ -16,7 +16,6 @@ mod index;
 mod inspect;
 mod io;
 mod keeper;
-mod marks;
 mod pool;
 mod removing;
 mod residency;
@@ -26,9 +25,11 @@ mod space;
 mod spill;
 mod stats;
 mod stock;
+mod sweep;
 #[cfg(test)]
 pub mod testing;
 mod upkeep;
+mod vouching;
 mod walk;
 mod writing;
 
@@ -44,13 +45,13 @@ pub use format::Defect;
 pub use health::{Cause, Kind};
 pub use inspect::{Seen, Variants};
 pub use keeper::Begin;
-pub use marks::Marks;
 pub use pool::{Load, PoolError};
 pub use spill::Spill;
 pub use stats::{READ_BUCKETS, Refused};
 
 use super::key::ObjectId;
 use crate::config::model::DiskTier;
+use crate::invalidate::Ledger;
 
 /// Files that all disks together may keep open, at most, and the share of what the process may have.
 const OPEN_MAX: usize = 8192;
@@ -62,7 +63,7 @@ const STUCK: Duration = keeper::DRAIN.saturating_add(Duration::from_secs(1));
 /// All disks.
 pub struct Disks {
     disks: Vec<Place>,
-    marks: Arc<Marks>,
+    ledger: Arc<Ledger>,
 }
 
 /// A disk, and where it stands among the others.
@@ -104,7 +105,7 @@ pub struct Usage {
 impl Disks {
     /// No disk.
     pub fn none() -> Disks {
-        Disks { disks: Vec::new(), marks: Arc::new(Marks::new(0)) }
+        Disks { disks: Vec::new(), ledger: Arc::new(Ledger::new()) }
     }
 
     /// Takes the disks into possession, and begins to find out what is on them. Blocks.
@@ -112,30 +113,26 @@ impl Disks {
     /// # Errors
     /// Another process uses one of them.
     pub fn open(settings: &[DiskTier], begin: Begin) -> Result<Disks, String> {
-        // Nothing stored before has this count, unless the old ones are found.
-        let marks = Arc::new(Marks::new(nanos_since_epoch()));
         let instance = format!("{}-{:x}-", std::process::id(), nanos_since_epoch());
         let files = open_files() / settings.len().max(1);
-        let mut known = Vec::new();
+        let ledger = Arc::new(Ledger::new());
         let mut disks = Vec::new();
         for settings in settings {
-            let disk = Disk::new(settings.clone(), &instance, files.max(16));
-            known.extend(disk.begin(begin)?);
+            let disk = Disk::new(settings.clone(), &instance, files.max(16), &ledger);
+            disk.begin(begin)?;
             disks.push(Place { disk, seed: seed(settings), size: settings.size as f64 });
         }
-        marks.join(&known);
         for Place { disk, .. } in &disks {
-            if disk.phase() == Phase::Loading
-                && let Err(e) = marks.write(&disk.io)
-            {
-                disk.missed_marks();
-                disk.failed(Kind::Write, &e);
-            }
             // All that is to be there from the beginning is, and what was there before is believed to be.
             disk.measure();
-            disk.keep(&marks).map_err(|e| format!("{}: {e}", disk.path().display()))?;
+            disk.keep().map_err(|e| format!("{}: {e}", disk.path().display()))?;
         }
-        Ok(Disks { disks, marks })
+        Ok(Disks { disks, ledger })
+    }
+
+    /// All purges.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
     pub fn is_empty(&self) -> bool {
@@ -176,33 +173,6 @@ impl Disks {
     pub fn on_eviction(&self, used: impl Fn(ObjectId) -> bool + Clone + Send + Sync + 'static) {
         for disk in self.iter() {
             let _ = disk.used_elsewhere.set(Box::new(used.clone()));
-        }
-    }
-
-    /// How often URLs have been invalidated.
-    pub fn marks(&self) -> &Marks {
-        &self.marks
-    }
-
-    /// A URL of that slot is invalidated. The future is done when the disks have that too.
-    pub fn mark(&self, slot: u16) -> impl Future<Output = ()> + Send + use<> {
-        self.marks.add(slot);
-        let disks = self.iter().filter(|disk| disk.phase() > Phase::Away).cloned();
-        let begun: Vec<_> = disks
-            .map(|disk| {
-                let (unless, marks) = (Missed(Some(disk.clone())), self.marks.clone());
-                let write = move || unless.write(&marks, slot);
-                (disk.pool.write(writing::WRITE_LIMIT, write), disk)
-            })
-            .collect();
-        async move {
-            for (written, disk) in begun {
-                match written.await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(e)) => disk.failed(Kind::Write, &e),
-                    Err(e) => disk.not_done(Kind::Write, e),
-                }
-            }
         }
     }
 
@@ -253,26 +223,6 @@ impl Disks {
                     return;
                 }
             }
-        }
-    }
-}
-
-/// A counter that is to be written: a disk that does not get as far is to write all of them later.
-struct Missed(Option<Arc<Disk>>);
-
-impl Missed {
-    fn write(mut self, marks: &Marks, slot: u16) -> std::io::Result<()> {
-        let Some(disk) = &self.0 else { return Ok(()) };
-        disk.write_mark(marks, slot)?;
-        self.0 = None;
-        Ok(())
-    }
-}
-
-impl Drop for Missed {
-    fn drop(&mut self) {
-        if let Some(disk) = &self.0 {
-            disk.missed_marks();
         }
     }
 }

@@ -103,6 +103,7 @@ impl Disk {
                 drop(pending);
                 return self.remove_later(id, Some(doomed.pin()));
             }
+            self.keeper.put_back.store(true, Ordering::Relaxed);
             doomed.undo(&mut self.space.lock(), id);
         })
     }
@@ -153,9 +154,9 @@ impl Disk {
         *self.shard(&id).removals.entry(id).or_insert(0) += 1;
     }
 
-    /// Removes a damaged file, unless it has been replaced meanwhile. Blocks; the caller has it open, so that no other has
-    /// its number.
-    pub(super) fn remove_damaged(self: &Arc<Disk>, id: ObjectId, inode: u64, defect: Defect) {
+    /// Removes a file that has a defect, or that has been purged, unless it has been replaced meanwhile. Blocks; the caller
+    /// has it open, so that no other has its number.
+    pub(super) fn remove_file(self: &Arc<Disk>, id: ObjectId, inode: u64, defect: Option<Defect>) {
         let removal = {
             // What the name is of, and what the index has, change together.
             let _alone = self.file_lock(&id);
@@ -165,8 +166,10 @@ impl Disk {
                 _ => return,
             }
         };
-        self.stats.defect(defect);
-        warn!("{}: {id} is damaged ({}): removed", self.path().display(), defect.as_str());
+        if let Some(defect) = defect {
+            self.stats.defect(defect);
+            warn!("{}: {id} is damaged ({}): removed", self.path().display(), defect.as_str());
+        }
         if let Some(doomed) = removal {
             self.end_removal(id, doomed);
         }

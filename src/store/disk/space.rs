@@ -4,12 +4,10 @@
 //! blocks are free, which for a file that is still being read is when it is closed.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::folders::Folders;
 use super::index::Index;
-use super::marks;
-use crate::http_cache::Timestamp;
 use crate::store::key::ObjectId;
 
 /// Bytes of a unit: what file systems give out at least.
@@ -59,10 +57,10 @@ pub struct State {
     /// Units that may still be taken of a disk that has been handed over. None comes back: what this process frees, the
     /// other may have taken already.
     spare: Option<u64>,
+    /// Units of the disk's copy of the ledger.
+    ledger: u64,
     /// All that is on the disk is in the index.
     complete: bool,
-    /// Since when, in milliseconds since 1970.
-    completed: i64,
     limits: Limits,
 }
 
@@ -120,7 +118,7 @@ impl State {
 
     /// The units in use that no eviction frees, with so many more, beside so many objects.
     fn fixed_with(&self, more: u64, objects: u64) -> u64 {
-        let beside = units(objects * BESIDE) + self.folders.count() + units(marks::FILE_LEN) + FEW;
+        let beside = units(objects * BESIDE) + self.folders.count() + self.ledger + FEW;
         self.believed + self.elsewhere + self.reserved + self.pinned + beside + more
     }
 
@@ -188,20 +186,17 @@ impl State {
         self.complete
     }
 
-    /// What was invalidated at this time may have been put on the disk all the same since: by another process, or while
-    /// the disk was away. So it is until the index is complete.
-    pub fn may_have_missed(&self, invalidated: i64) -> bool {
-        invalidated > 0 && invalidated <= self.completed
-    }
-
     /// The index is all there is, or is not known to be.
     pub fn set_complete(&mut self, complete: bool) {
         self.complete = complete;
-        self.completed = i64::MAX;
         if complete {
-            self.completed = Timestamp::from(SystemTime::now()).as_millis();
             (self.believed, self.elsewhere) = (0, 0);
         }
+    }
+
+    /// Units of the disk's copy of the ledger.
+    pub fn set_ledger(&mut self, units: u64) {
+        self.ledger = units;
     }
 
     /// Units that were in use before the last stop.
@@ -212,7 +207,6 @@ impl State {
     /// Nothing of what was known holds any more: it is another folder.
     pub fn forget(&mut self) {
         (self.index, self.folders, self.believed, self.complete) = (Index::new(), Folders::default(), 0, false);
-        self.completed = i64::MAX;
     }
 
     /// Why there is no room, where nothing is left to go.
@@ -264,8 +258,8 @@ impl Space {
             elsewhere: 0,
             spare: None,
             folders: Folders::default(),
+            ledger: 0,
             complete: false,
-            completed: i64::MAX,
             limits,
         };
         Arc::new(Space { state: Mutex::new(state), freed: Condvar::new() })

@@ -53,7 +53,7 @@ impl Spill {
         Arc::new(Spill {
             disk: disk.clone(),
             id,
-            layout: Layout::for_head(id, head),
+            layout: Layout::for_head(id, head, disk.vouching.ledger().id()),
             expected,
             file: OnceLock::new(),
             table: Mutex::default(),

@@ -12,7 +12,6 @@ use log::{debug, info};
 use super::disk::{Disk, Phase};
 use super::health::Kind;
 use super::keeper::{TICK, WAITING_TICK};
-use super::marks::Marks;
 use super::nanos_since_epoch;
 use super::snapshot::{self, Decoder, Encoder, Header, Written};
 use super::space::UNIT;
@@ -97,7 +96,6 @@ impl Disk {
                 // It has gone, whatever it has written down.
                 Ok(true) => {
                     self.believe_state();
-                    self.mend_marks();
                     if self.advance(Phase::Standby, Phase::Loading) {
                         self.load(true);
                     }
@@ -117,7 +115,6 @@ impl Disk {
         if let Some(units) = self.recall_state() {
             self.space.lock().take_over(units);
         }
-        self.mend_marks();
         if !self.advance(Phase::Standby, Phase::Loading) {
             return;
         }
@@ -135,46 +132,11 @@ impl Disk {
                 looked = Instant::now();
                 self.probe();
                 self.remove_what_is_left();
-                self.write_missed_marks();
                 self.save_state();
             }
         }
-        // As for what it has invalidated.
-        self.mend_marks();
         self.retire_index();
         self.look_through();
-    }
-
-    /// Takes in what another process has invalidated, and sees that the disk's file has it all.
-    pub(super) fn mend_marks(&self) -> bool {
-        let Some(marks) = self.keeper.marks.get() else { return true };
-        let _alone = self.keeper.marking.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whatever is missed from here on is for the next time.
-        self.keeper.missed.store(false, Ordering::Relaxed);
-        let mended = marks.mend(&self.io);
-        if let Err(e) = &mended {
-            self.missed_marks();
-            self.failed(Kind::Write, e);
-        }
-        mended.is_ok()
-    }
-
-    /// Not all that has been invalidated is in the disk's file.
-    pub(super) fn missed_marks(&self) {
-        self.keeper.missed.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn write_missed_marks(&self) {
-        if self.keeper.missed.load(Ordering::Relaxed) && self.health.may_write() {
-            self.mend_marks();
-        }
-    }
-
-    /// Writes a slot's counter to the disk's file. Blocks.
-    pub(super) fn write_mark(&self, marks: &Marks, slot: u16) -> io::Result<()> {
-        // Of two for the same slot, the later one has the higher count.
-        let _alone = self.keeper.marking.lock().unwrap_or_else(PoisonError::into_inner);
-        marks.write_one(&self.io, slot)
     }
 
     /// Takes in what has been written down; with `since`, if it was to hand the disk over, and after that. When it was.

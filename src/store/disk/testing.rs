@@ -10,11 +10,11 @@ use super::disk::{Disk, Phase, Wanted};
 use super::health::Kind;
 use super::io::tests::Scratch;
 use super::keeper::Begin;
-use super::marks::Marks;
 use super::space::units;
 use super::{Disks, Place};
 use crate::config::model::DiskTier;
 use crate::http_cache::Tiers;
+use crate::invalidate::Ledger;
 use crate::store::key::ObjectId;
 use crate::store::object::{Body, Head, Object};
 use crate::store::testing;
@@ -49,7 +49,7 @@ impl Rig {
     /// As all the disks there are.
     pub fn disks(&self) -> Disks {
         let place = Place { disk: self.disk.clone(), seed: 0, size: 1.0 };
-        Disks { disks: vec![place], marks: Arc::new(Marks::new(1)) }
+        Disks { disks: vec![place], ledger: self.disk.vouching.ledger().clone() }
     }
 
     /// Puts faults in the place of those there were; what the ones before have led to is forgotten.
@@ -124,9 +124,9 @@ impl Drop for Rig {
 fn open(scratch: &Scratch, size: u64) -> Arc<Disk> {
     let path = scratch.path("disk");
     let settings = DiskTier { path, size, max_object: size, max_objects: None, min_free: 0 };
-    let disk = Disk::over(scratch.io(), settings, "one", 64);
+    let disk = Disk::over(scratch.io(), settings, "one", 64, &Arc::new(Ledger::with_id(7)));
     disk.begin(Begin::Alone).unwrap();
-    disk.keep(&Arc::new(Marks::new(1))).unwrap();
+    disk.keep().unwrap();
     let began = Instant::now();
     while disk.phase() != Phase::Ready {
         assert!(began.elapsed() < PATIENCE, "it does not get ready");
@@ -142,7 +142,7 @@ pub fn name_of(key: [u8; 16]) -> std::path::PathBuf {
 
 /// What is looked for in tests.
 pub fn wanted() -> Wanted<'static> {
-    Wanted { text: testing::TEXT, variance: None, began: 0, invalidated: 0, tiers: Tiers::default() }
+    Wanted { text: testing::TEXT, variance: None, tiers: Tiers::default() }
 }
 
 /// The validator of what is found.

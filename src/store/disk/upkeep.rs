@@ -105,7 +105,7 @@ impl Disk {
     }
 
     fn try_to_read(&self) -> io::Result<()> {
-        let file = match self.io.open(Path::new(super::marks::NAME)) {
+        let file = match self.io.open(Path::new(super::stock::STATE)) {
             Ok(file) => file,
             // Somebody has emptied the folder: that there is nothing to be read is an answer.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -215,7 +215,8 @@ impl Disk {
         if self.is_outdated(id, &object.head, current) {
             return Err(Unwritten::Outdated);
         }
-        let layout = Layout::for_head(id, &object.head).ok_or(Unwritten::Refused(Refused::Head))?;
+        let layout =
+            Layout::for_head(id, &object.head, self.vouching.ledger().id()).ok_or(Unwritten::Refused(Refused::Head))?;
         let len = body.len() as u64;
         let reserved = self.reserve_for(&id, layout.file_len(len))?;
         let mut table = TableBuilder::default();

@@ -313,7 +313,7 @@ async fn a_disk_from_which_nothing_can_be_removed_is_not_written_full_nor_forgot
 
 #[tokio::test]
 async fn what_is_removed_while_it_is_evicted_in_vain_does_not_come_back() {
-    let rig = Rig::new(2 << 20);
+    let rig = Rig::new(1536 << 10);
     for number in 0..5 {
         rig.store(key(number).id(), object(head("1", number + 1), body(0, 300_000)), always).await;
     }

@@ -1,4 +1,4 @@
-//! The form of an object's file, version 1: bytes in, bytes out. `docs/store.md` has it byte by byte.
+//! The form of an object's file, version 2: bytes in, bytes out. `docs/store.md` has it byte by byte.
 //!
 //! A file has two slots for a head and one descriptor that says which of them is in force. An update writes the other
 //! slot and then, in one write of 64 bytes that lie in one sector, the descriptor: at every instant the file has the
@@ -16,7 +16,7 @@ pub use self::table::{TableBuilder, check_block};
 use crate::store::{Head, ObjectId};
 
 /// The version that is written, and the only one that is read.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Bytes of the body under one checksum; the last block may be shorter.
 pub const BLOCK: u64 = 1 << BLOCK_LOG2;
@@ -48,22 +48,29 @@ pub struct Layout {
     id: ObjectId,
     /// Bytes of a slot, at most [`MAX_CAPACITY`].
     capacity: u32,
+    /// The ledger in whose order the object began.
+    ledger: u64,
 }
 
 impl Layout {
     /// A layout for a new object with room for a somewhat larger head. `None` where the head is too large to be stored.
-    pub fn for_head(id: ObjectId, head: &Head) -> Option<Layout> {
+    pub fn for_head(id: ObjectId, head: &Head, ledger: u64) -> Option<Layout> {
         let length = payload::length(head);
         if length > MAX_CAPACITY {
             return None;
         }
         let capacity = (length + SLACK).next_multiple_of(RECORD).min(MAX_CAPACITY);
-        Some(Layout { id, capacity: u32::try_from(capacity).ok()? })
+        Some(Layout { id, capacity: u32::try_from(capacity).ok()?, ledger })
     }
 
     /// The object that the file is of.
     pub fn id(&self) -> ObjectId {
         self.id
+    }
+
+    /// The ledger in whose order the object's `began` is.
+    pub fn ledger(&self) -> u64 {
+        self.ledger
     }
 
     /// Bytes of each of the two slots.
@@ -92,9 +99,9 @@ impl Layout {
     }
 
     fn preamble(&self) -> [u8; RECORD] {
-        let fields: [&[u8]; 5] =
-            [&MAGIC, &VERSION.to_le_bytes(), &self.capacity.to_le_bytes(), &self.id.0, &[BLOCK_LOG2]];
-        sealed(&fields)
+        let (version, capacity, ledger) =
+            (VERSION.to_le_bytes(), self.capacity.to_le_bytes(), self.ledger.to_le_bytes());
+        sealed(&[&MAGIC, &version, &capacity, &self.id.0, &[BLOCK_LOG2], &ledger])
     }
 
     fn of_preamble(wanted: ObjectId, preamble: &[u8; RECORD]) -> Result<Layout, Defect> {
@@ -103,14 +110,16 @@ impl Layout {
         fields.take(MAGIC.len() + size_of_val(&VERSION)).ok_or(Defect::Malformed)?;
         let capacity = fields.u32().ok_or(Defect::Malformed)?;
         let id = ObjectId(fields.array().ok_or(Defect::Malformed)?);
+        let block = fields.array();
+        let ledger = fields.u64().ok_or(Defect::Malformed)?;
         let fits = (1..=MAX_CAPACITY).contains(&(capacity as usize)) && (capacity as usize).is_multiple_of(RECORD);
-        if !fits || fields.array() != Some([BLOCK_LOG2]) || !fields.is_zeros() {
+        if !fits || block != Some([BLOCK_LOG2]) || !fields.is_zeros() {
             return Err(Defect::Malformed);
         }
         if id != wanted {
             return Err(Defect::WrongKey);
         }
-        Ok(Layout { id, capacity })
+        Ok(Layout { id, capacity, ledger })
     }
 
     /// What is to stand in a slot. `None` where it does not fit.
@@ -183,8 +192,7 @@ impl State {
 /// What is read of a file at first: all but the body.
 #[derive(Debug)]
 pub struct Decoded {
-    /// As it was stored, but for `record.began`: that is a number that no sequence has, so that the head counts as
-    /// outdated until the reader puts in its own.
+    /// As it was stored. What `record.began` means is only for the ledger of [`Layout::ledger`].
     pub head: Head,
     pub state: State,
 }

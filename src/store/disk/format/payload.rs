@@ -8,45 +8,47 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use pingora::http::ResponseHeader;
 
 use super::cursor::Cursor;
-use crate::http_cache::{Facts, Tiers, Timestamp};
-use crate::store::{Head, Record, UrlMark};
+use crate::http_cache::{Facts, Tags, Tiers, Timestamp};
+use crate::store::{Head, Record};
 
 /// Bytes before the key.
-const FIXED: usize = 4 + 4 + 8 + 8 + 8 + 4 + 2 + 2 + 8 + 16 + 1 + Facts::ENCODED_LENGTH;
+const FIXED: usize = 4 + 4 + 4 + 8 + 8 + 8 + 8 + 4 + 2 + 16 + 1 + Facts::ENCODED_LENGTH;
 
 /// Bytes of a field's lengths: of its name and of its value.
 const LENGTHS: usize = 2 + 4;
 
-const HAS_URL: u8 = 1;
-const HAS_VARIANCE: u8 = 2;
+const HAS_VARIANCE: u8 = 1;
 
 const NANOS: u32 = 1_000_000_000;
 
 /// The bytes that [`write`] would write.
 pub fn length(head: &Head) -> usize {
     let fields = head.response.headers.iter();
-    FIXED + head.record.key.len() + fields.map(|(n, v)| LENGTHS + n.as_str().len() + v.len()).sum::<usize>()
+    let record = &head.record;
+    FIXED
+        + record.key.len()
+        + record.tags.encoded_length()
+        + fields.map(|(n, v)| LENGTHS + n.as_str().len() + v.len()).sum::<usize>()
 }
 
 /// Appends the head. `None` where a number is too large for its place, which no head that was let in has.
 pub fn write(head: &Head, to: &mut Vec<u8>) -> Option<()> {
     let (record, fields) = (&head.record, &head.response.headers);
     let (seconds, nanos) = split(head.provenance)?;
-    let url = record.url.unwrap_or(UrlMark { slot: 0, count: 0 });
-    let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
     to.extend_from_slice(&u32::try_from(fields.len()).ok()?.to_le_bytes());
     to.extend_from_slice(&u32::try_from(record.key.len()).ok()?.to_le_bytes());
+    to.extend_from_slice(&u32::try_from(record.tags.encoded_length()).ok()?.to_le_bytes());
     to.extend_from_slice(&record.id.to_le_bytes());
+    to.extend_from_slice(&record.began.to_le_bytes());
     to.extend_from_slice(&record.asked.as_millis().to_le_bytes());
     to.extend_from_slice(&seconds.to_le_bytes());
     to.extend_from_slice(&nanos.to_le_bytes());
     to.extend_from_slice(&head.response.status.as_u16().to_le_bytes());
-    to.extend_from_slice(&url.slot.to_le_bytes());
-    to.extend_from_slice(&url.count.to_le_bytes());
     to.extend_from_slice(&head.variance.unwrap_or_default());
-    to.push(flag(record.url.is_some(), HAS_URL) | flag(head.variance.is_some(), HAS_VARIANCE));
+    to.push(if head.variance.is_some() { HAS_VARIANCE } else { 0 });
     to.extend_from_slice(&record.facts.encode());
     to.extend_from_slice(&record.key);
+    record.tags.encode(to);
     for (name, value) in fields {
         to.extend_from_slice(&u16::try_from(name.as_str().len()).ok()?.to_le_bytes());
         to.extend_from_slice(&u32::try_from(value.len()).ok()?.to_le_bytes());
@@ -60,24 +62,21 @@ pub fn write(head: &Head, to: &mut Vec<u8>) -> Option<()> {
 /// The head that a slot's payload is. `None` where it is none that [`write`] makes.
 pub fn read(payload: &[u8]) -> Option<Head> {
     let mut from = Cursor(payload);
-    let (count, key) = (from.u32()? as usize, from.u32()? as usize);
-    let (id, asked) = (from.u64()?, Timestamp::from_millis(from.i64()?));
+    let (count, key, tags) = (from.u32()? as usize, from.u32()? as usize, from.u32()? as usize);
+    let (id, began, asked) = (from.u64()?, from.u64()?, Timestamp::from_millis(from.i64()?));
     let provenance = join(from.i64()?, from.u32()?)?;
     let status = StatusCode::from_u16(from.u16()?).ok()?;
-    let url = UrlMark { slot: from.u16()?, count: from.u64()? };
     let variance = from.array()?;
     let [flags] = from.array()?;
     let facts = Facts::decode(&from.array()?)?;
-    let (has_url, has_variance) = (flags & HAS_URL != 0, flags & HAS_VARIANCE != 0);
-    let is_plain = (has_url || url == UrlMark { slot: 0, count: 0 }) && (has_variance || variance == [0; 16]);
-    if flags & !(HAS_URL | HAS_VARIANCE) != 0 || !is_plain {
+    let has_variance = flags & HAS_VARIANCE != 0;
+    if flags & !HAS_VARIANCE != 0 || !(has_variance || variance == [0; 16]) {
         return None;
     }
     let key = Bytes::copy_from_slice(from.take(key)?);
+    let tags = Tags::decode(from.take(tags)?)?;
     let response = fields(status, count, from)?;
-    // No sequence has this number (see `Decoded`).
-    let record =
-        Record { facts, key, id, began: u64::MAX, asked, url: has_url.then_some(url), tiers: Tiers::default() };
+    let record = Record { facts, key, id, began, asked, tags, tiers: Tiers::default() };
     Some(Head::stored(response, record, has_variance.then_some(variance), provenance))
 }
 

@@ -1,17 +1,19 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::table::Table;
 use super::*;
-use crate::http_cache::{Facts, Tiers, Timestamp};
-use crate::store::{Body, Object, Record, UrlMark, meta_of};
+use crate::http_cache::{Facts, Tags, Tiers, Timestamp};
+use crate::store::{Body, Object, Record, meta_of};
 
 const ID: ObjectId = ObjectId([7; 16]);
+
+const LEDGER: u64 = 0x1234_5678_9abc_def0;
 
 /// How many of a file's first bytes a reader takes at first; small, so that it has to come again.
 const FEW: usize = 100;
@@ -51,9 +53,16 @@ fn record(key: &'static str) -> Record {
         id: 3,
         began: 5,
         asked,
-        url: None,
+        tags: Tags::default(),
         tiers: Tiers::default(),
     }
+}
+
+fn tags(tags: &str, group: &str) -> Tags {
+    let mut fields = HeaderMap::new();
+    fields.insert("surrogate-key", tags.parse().unwrap());
+    fields.insert("cache-groups", format!("\"{group}\"").parse().unwrap());
+    Tags::read(&fields, &[HeaderName::from_static("surrogate-key")]).unwrap()
 }
 
 /// An ordinary one.
@@ -71,7 +80,7 @@ fn ordinary(tag: &str) -> Head {
         field("link", "</b.js>; rel=preload"),
     ];
     let mut record = record("https://www.example.com/news/2023/index.html");
-    record.url = Some(UrlMark { slot: 0x1234, count: 9 });
+    record.tags = tags("news front", "g1");
     head(200, &fields, record, Some([4; 16]), UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789))
 }
 
@@ -80,7 +89,7 @@ fn file(head: &Head, body: &[u8]) -> (Vec<u8>, State) {
     let mut table = TableBuilder::default();
     table.update(body);
     let table = table.finish();
-    let layout = Layout::for_head(ID, head).unwrap();
+    let layout = Layout::for_head(ID, head, LEDGER).unwrap();
     let (mut file, state) = encode(layout, head, body.len() as u64, table.crc()).unwrap();
     assert_eq!(file.len() as u64, layout.body_offset());
     file.extend_from_slice(body);
@@ -133,8 +142,9 @@ fn assert_same(one: &Head, other: &Head) {
     assert_eq!(one.response.version, other.response.version);
     assert_eq!(fields_of(one), fields_of(other));
     assert_eq!((one.variance, one.provenance), (other.variance, other.provenance));
-    let of =
-        |Record { facts, key, id, asked, url, began: _, tiers: _ }: &Record| (*facts, key.clone(), *id, *asked, *url);
+    let of = |Record { facts, key, id, began, asked, tags, tiers: _ }: &Record| {
+        (*facts, key.clone(), *id, *began, *asked, tags.clone())
+    };
     assert_eq!(of(&one.record), of(&other.record));
 }
 
@@ -190,15 +200,15 @@ fn heads() -> impl Strategy<Value = Head> {
         no_cache: flags[1],
         immutable: flags[2],
     });
-    let url = proptest::option::of(any::<(u16, u64)>().prop_map(|(slot, count)| UrlMark { slot, count }));
-    let record = (facts, vec(any::<u8>(), 0..300), any::<(u64, u64, i64)>(), url).prop_map(
-        |(facts, key, (id, began, asked), url)| Record {
+    let tags = proptest::option::of(("[a-z ]{0,20}", "[a-z]{0,5}").prop_map(|(some, group)| tags(&some, &group)));
+    let record = (facts, vec(any::<u8>(), 0..300), any::<(u64, u64, i64)>(), tags).prop_map(
+        |(facts, key, (id, began, asked), tags)| Record {
             facts,
             key: key.into(),
             id,
             began,
             asked: Timestamp::from_millis(asked),
-            url,
+            tags: tags.unwrap_or_default(),
             tiers: Tiers::default(),
         },
     );
@@ -224,7 +234,6 @@ proptest! {
         let Decoded { head: back, state: said } = read_head(&bytes).unwrap();
         assert_same(&back, &head);
         prop_assert_eq!(said, state);
-        prop_assert_eq!(back.record.began, u64::MAX);
         prop_assert_eq!(read(&bytes).unwrap().1, body);
         // And is written as it was.
         let (again, _) = encode(state.layout, &back, state.body_len, state.table_crc).unwrap();
@@ -355,7 +364,7 @@ fn a_file_of_another_length_is_a_defect() {
 #[test]
 fn another_version_is_told_from_garbage() {
     let (mut file, _) = file(&ordinary("a"), b"body");
-    file[8..12].copy_from_slice(&2_u32.to_le_bytes());
+    file[8..12].copy_from_slice(&(VERSION + 1).to_le_bytes());
     file[12..].fill(0xaa);
     assert_eq!(read(&file).unwrap_err(), Defect::Version);
     assert_eq!(read(&file[..12]).unwrap_err(), Defect::Version);
@@ -381,14 +390,16 @@ fn what_belongs_to_another_object_is_a_defect() {
 fn right_checksums_do_not_make_sense_of_nonsense() {
     let (file, _) = file(&ordinary("a"), b"body");
     let key_len = u32::from_le_bytes(*file[SLOTS + 4..].first_chunk().unwrap()) as usize;
-    let lengths = SLOTS + 114 + key_len;
+    let tags_len = u32::from_le_bytes(*file[SLOTS + 8..].first_chunk().unwrap()) as usize;
+    let tags = SLOTS + 116 + key_len;
+    let lengths = tags + tags_len;
     let name = lengths + 9 * 6;
     for (what, at, bytes) in [
         ("no capacity", 12, &[0; 4][..]),
         ("an odd capacity", 12, &[1, 3, 0, 0]),
         ("a capacity beyond the limit", 12, &[64, 0, 64, 0]),
         ("another size of block", 32, &[12]),
-        ("something reserved in the preamble", 33, &[1]),
+        ("something reserved in the preamble", 41, &[1]),
         ("something reserved in the descriptor", 64 + 44, &[1]),
         ("a payload beyond its slot", 64 + 20, &[255; 4]),
         ("an empty payload", 64 + 20, &[0; 4]),
@@ -396,12 +407,14 @@ fn right_checksums_do_not_make_sense_of_nonsense() {
         ("more fields than bytes", SLOTS, &[255; 4]),
         ("a field less", SLOTS, &[8]),
         ("a key longer than the payload", SLOTS + 4, &[255; 4]),
-        ("nanoseconds beyond a second", SLOTS + 32, &NANOS.to_le_bytes()),
-        ("no status", SLOTS + 36, &[99, 0]),
-        ("an unknown flag", SLOTS + 64, &[0b111]),
-        ("a variance without its flag", SLOTS + 64, &[0b01]),
-        ("a URL's mark without its flag", SLOTS + 64, &[0b10]),
-        ("an unknown flag of the facts", SLOTS + 65, &[0x10]),
+        ("tags longer than the payload", SLOTS + 8, &[255; 4]),
+        ("tags a byte longer", SLOTS + 8, &[tags_len as u8 + 1, 0, 0, 0]),
+        ("nanoseconds beyond a second", SLOTS + 44, &NANOS.to_le_bytes()),
+        ("no status", SLOTS + 48, &[99, 0]),
+        ("an unknown flag", SLOTS + 66, &[0b11]),
+        ("a variance without its flag", SLOTS + 66, &[0]),
+        ("an unknown flag of the facts", SLOTS + 67, &[0x10]),
+        ("groups that begin elsewhere", tags, &[255; 4]),
         ("a name without end", lengths, &[255; 2]),
         ("a value without end", lengths + 2, &[255; 4]),
         ("a name in capitals", name, b"C"),
@@ -461,17 +474,17 @@ fn a_head_that_does_not_fit_is_not_written() {
 
     // The largest that fits, and one byte more.
     let room = MAX_CAPACITY - payload::length(&head);
-    let layout = Layout::for_head(ID, &longer(room)).unwrap();
+    let layout = Layout::for_head(ID, &longer(room), LEDGER).unwrap();
     assert_eq!(layout.capacity() as usize, MAX_CAPACITY);
     let (largest, _) = file(&longer(room), b"body");
     assert_same(&read_head(&largest).unwrap().head, &longer(room));
-    assert_eq!(Layout::for_head(ID, &longer(room + 1)), None);
+    assert_eq!(Layout::for_head(ID, &longer(room + 1), LEDGER), None);
 }
 
 #[test]
 fn a_length_that_was_not_known_fits() {
     let head = ordinary("a");
-    let layout = Layout::for_head(ID, &head).unwrap();
+    let layout = Layout::for_head(ID, &head, LEDGER).unwrap();
     assert!(encode(layout, &head.with_length(u64::MAX), 0, 0).is_some());
 }
 
@@ -503,13 +516,13 @@ fn the_form_is_that_of_this_version() {
     }
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let preamble = concat!(
-        "464f52454c414e4401000000c002000007070707070707070707070707070707",
-        "10000000000000000000000000000000000000000000000000000000a0c2858d"
+        "464f52454c414e4402000000c002000007070707070707070707070707070707",
+        "10f0debc9a78563412000000000000000000000000000000000000002e3252e7"
     );
     // The slot counts with its checksum.
     let descriptor = concat!(
-        "01000000000000000400000000000000518bb5ede00100007f96f48807070707",
-        "0707070707070707070707070000000000000000000000000000000075d5ab82"
+        "01000000000000000400000000000000518bb5edf4010000a3b9cc5f07070707",
+        "070707070707070707070707000000000000000000000000000000006f80206c"
     );
     assert_eq!(hex(&bytes[..64]), preamble);
     assert_eq!(hex(&bytes[64..128]), descriptor);

@@ -1,0 +1,80 @@
+//! Whether what is stored, or about to be, may still be used: what the ledger makes of it.
+
+use std::sync::Arc;
+
+use super::key::ObjectId;
+use super::object::{Body, Head, Object};
+use super::store::Store;
+use crate::invalidate::{Ledger, NEVER, Verdict};
+
+impl Store {
+    /// All purges.
+    pub fn ledger(&self) -> &Ledger {
+        self.disks().ledger()
+    }
+
+    /// An object that has been found, if no purge forbids its use: the same, or as a soft purge has made it. Where nothing
+    /// has been purged since it was last asked for, that is one look at a number.
+    pub fn usable(&self, id: &ObjectId, object: Arc<Object>) -> Option<Arc<Object>> {
+        let ledger = self.ledger().head();
+        if object.head.since() >= ledger && object.head.record.began != NEVER {
+            return Some(object);
+        }
+        match self.verdict(&object.head) {
+            Verdict::Alive => {
+                object.head.set_checked(ledger);
+                Some(object)
+            }
+            Verdict::Stale(since) => {
+                let facts = object.head.record.facts.expired_at(since);
+                if facts == object.head.record.facts {
+                    object.head.set_checked(ledger);
+                    return Some(object);
+                }
+                let head = object.head.with_facts(facts);
+                head.set_checked(ledger);
+                let stale = Arc::new(Object::new(Arc::new(head), object.body.clone()).succeeding(&object));
+                match &object.body {
+                    Body::Memory(_) => self.memory().replace_this(id, &object, &stale),
+                    Body::Disk(_) => _ = self.disks().of(id).map(|disk| disk.replace_open(*id, &object, &stale)),
+                }
+                Some(stale)
+            }
+            Verdict::Dead => {
+                match &object.body {
+                    Body::Memory(_) => self.memory().remove_this(id, &object),
+                    Body::Disk(file) => _ = self.disks().of(id).map(|disk| disk.discard(file)),
+                }
+                None
+            }
+        }
+    }
+
+    /// What purges have made of something that is stored.
+    pub fn verdict(&self, head: &Head) -> Verdict {
+        self.ledger().verdict(&head.record.key, &head.record.tags, head.since())
+    }
+
+    /// A head for what is about to be stored, as purges since it began have made it; `None`: it must not be stored.
+    pub(super) fn admitted(&self, head: Head) -> Option<Head> {
+        let ledger = self.ledger().head();
+        let head = match self.verdict(&head) {
+            Verdict::Alive => head,
+            Verdict::Stale(since) => head.with_facts(head.record.facts.expired_at(since)),
+            Verdict::Dead => return None,
+        };
+        head.set_checked(ledger);
+        Some(head)
+    }
+
+    /// Whether nothing has been purged that concerns a response since it was last looked at.
+    pub(super) fn is_current(&self, head: &Head) -> bool {
+        self.verdict(head) == Verdict::Alive
+    }
+
+    /// The same, to be asked later.
+    pub(super) fn currency(&'static self, head: &Arc<Head>) -> impl Fn() -> bool + Send + Sync + use<> {
+        let head = head.clone();
+        move || self.is_current(&head)
+    }
+}

@@ -1,0 +1,200 @@
+//! Comparing all that is on a disk with the ledger, beside the traffic: what has been purged makes room, and what the
+//! ledger has can be forgotten once everything has been compared with it.
+//!
+//! The keeper's thread does a slice of it in each of its rounds. What is stored meanwhile has been compared when it was.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use log::info;
+
+use super::disk::{Disk, Phase, folder_of, name};
+use super::finding::Unopened;
+use super::format::FIRST_READ;
+use super::health::Kind;
+use crate::invalidate::Verdict;
+use crate::store::key::ObjectId;
+use crate::store::object::Head;
+
+/// How long a slice may take, of each second.
+const SLICE: Duration = Duration::from_millis(400);
+
+/// Places of the index that are looked at under one lock.
+const PLACES: usize = 256;
+
+/// After the last purge of more than single URLs, so long nothing else may come for a sweep to begin.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// A sweep begins so long after such a purge at the latest, and so long after the one before at the earliest.
+const LATEST: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_secs(30);
+
+/// What single URLs take is small: until there are so many entries, or for so long, they may wait.
+const FEW: u64 = 10_000;
+const LATEST_OF_URLS: Duration = Duration::from_secs(3600);
+
+/// How far the sweeps have come.
+#[derive(Default)]
+pub struct Sweeps {
+    under_way: Option<Sweep>,
+    ended: Option<Instant>,
+    /// The ledger's head when it was last looked at, and since when it has been that.
+    seen: Option<(u64, Instant)>,
+    /// Since when there has been something to sweep for.
+    waiting: Option<Instant>,
+}
+
+struct Sweep {
+    /// Entries up to this one are what is compared with.
+    target: u64,
+    /// The next place of the index.
+    next: u32,
+    began: Instant,
+    removed: u64,
+    staled: u64,
+}
+
+impl Disk {
+    /// Goes on with a sweep, or begins one if it is time to. Blocks, but not for long.
+    pub(super) fn sweep(self: &Arc<Disk>, sweeps: &mut Sweeps) {
+        if self.phase() != Phase::Ready || !self.health.may_read() || !self.health.may_write() {
+            return;
+        }
+        if sweeps.under_way.is_none() && sweeps.is_due(self, Instant::now()) {
+            self.keeper.put_back.store(false, Ordering::Relaxed);
+            let target = self.vouching.ledger().head();
+            sweeps.under_way = Some(Sweep { target, next: 0, began: Instant::now(), removed: 0, staled: 0 });
+        }
+        let Some(sweep) = &mut sweeps.under_way else { return };
+        let slice = Instant::now();
+        while slice.elapsed() < SLICE {
+            // Whoever reads for a client comes first.
+            if self.pool.reads().queued > 0 || self.is_stopped() {
+                return;
+            }
+            let Some((ids, next)) = self.space.lock().index.places(sweep.next, PLACES) else {
+                return self.end_sweep(sweeps);
+            };
+            for id in ids {
+                let Err(e) = self.compare(id, sweep) else { continue };
+                self.failed(Kind::Read, &e);
+                if e.raw_os_error() == Some(libc::EIO) && self.health.may_read() {
+                    // What cannot be read is of no use, and one bad block is not to keep all else from being compared.
+                    self.take_out(id);
+                    continue;
+                }
+                // From the beginning, when the disk is well again.
+                (sweeps.under_way, sweeps.ended) = (None, Some(Instant::now()));
+                return;
+            }
+            sweep.next = next;
+        }
+    }
+
+    /// Compares one object with the ledger.
+    fn compare(self: &Arc<Disk>, id: ObjectId, sweep: &mut Sweep) -> io::Result<()> {
+        let opened = match self.open_head(id, FIRST_READ) {
+            Ok(opened) => opened,
+            // What is damaged, whoever wants it finds out.
+            Err(Unopened::Missing | Unopened::Defect(..)) => return Ok(()),
+            Err(Unopened::Io(e)) => return Err(e),
+        };
+        let head = &opened.decoded.head;
+        let record = &head.record;
+        match self.vouching.ledger().verdict(&record.key, &record.tags, head.since()) {
+            Verdict::Alive => {}
+            Verdict::Dead => {
+                sweep.removed += 1;
+                self.remove_file(id, opened.stat.inode, None);
+            }
+            Verdict::Stale(since) => {
+                let facts = record.facts.expired_at(since);
+                if facts != record.facts {
+                    sweep.staled += 1;
+                    self.make_stale(id, opened.stat.inode, head.with_facts(facts))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down that an object is stale: the ledger will not say so for ever.
+    fn make_stale(self: &Arc<Disk>, id: ObjectId, inode: u64, head: Head) -> io::Result<()> {
+        let head = Arc::new(head);
+        // Once it has been validated or replaced, it is another.
+        let written = self.freshen_blocking(id, &head, &|| true);
+        match written.and_then(|()| Ok(self.io.sync_data(self.io.open(&name(&id))?)?)) {
+            Ok(()) => {}
+            Err(why) => {
+                self.refused(&id, why);
+                self.remove_file(id, inode, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until what has been removed is gone for good.
+    fn sync_folders(&self) -> io::Result<()> {
+        for byte in 0..=255_u8 {
+            if self.space.lock().has_folder(byte) {
+                self.io.sync_folder(&folder_of(byte))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All has been looked at.
+    fn end_sweep(self: &Arc<Disk>, sweeps: &mut Sweeps) {
+        let Some(Sweep { target, began, removed, staled, .. }) = sweeps.under_way.take() else { return };
+        sweeps.ended = Some(Instant::now());
+        // What could not be removed is there still, and found by the next process.
+        if self.keeper.put_back.swap(false, Ordering::Relaxed) || !self.later().is_empty() {
+            return;
+        }
+        // A crash of the machine must not bring back what has been removed: the ledger may not know of it by then.
+        if let Err(e) = self.sync_folders() {
+            return self.failed(Kind::Write, &e);
+        }
+        if !self.vouching.has_swept(target) {
+            return;
+        }
+        if removed > 0 || staled > 0 {
+            let path = self.path().display();
+            info!(
+                "{path}: compared with the ledger in {:?}: {removed} objects removed, {staled} stale",
+                began.elapsed()
+            );
+        }
+    }
+}
+
+impl Sweeps {
+    fn is_due(&mut self, disk: &Disk, now: Instant) -> bool {
+        let (head, swept) = (disk.vouching.ledger().head(), disk.vouching.swept());
+        if head <= swept {
+            (self.seen, self.waiting) = (None, None);
+            return false;
+        }
+        let waiting = now - *self.waiting.get_or_insert(now);
+        let quiet = match self.seen {
+            Some((seen, since)) if seen == head => now - since,
+            _ => {
+                self.seen = Some((head, now));
+                Duration::ZERO
+            }
+        };
+        if self.ended.is_some_and(|ended| now - ended < PAUSE) {
+            return false;
+        }
+        let due = match disk.vouching.ledger().is_wide_since(swept) {
+            true => quiet >= QUIET || waiting >= LATEST,
+            false => head - swept >= FEW || waiting >= LATEST_OF_URLS,
+        };
+        if due {
+            (self.seen, self.waiting) = (None, None);
+        }
+        due
+    }
+}
