@@ -17,7 +17,7 @@ pub fn invalidated(
     path_and_query: &str,
     response: &HeaderMap,
 ) -> Vec<String> {
-    if is_safe(method) || !(status.is_success() || status.is_redirection()) {
+    if !invalidates(method, status) {
         return Vec::new();
     }
     let mut paths = vec![path_and_query.to_owned()];
@@ -29,6 +29,11 @@ pub fn invalidated(
         }
     }
     paths
+}
+
+/// Whether a response shows that its request has changed something: the method is unsafe, and it is no error.
+pub(super) fn invalidates(method: &Method, status: StatusCode) -> bool {
+    !is_safe(method) && (status.is_success() || status.is_redirection())
 }
 
 /// RFC 9110 §9.2.1, and the safe ones of the IANA method registry. A method of unknown safety is unsafe.

@@ -10,6 +10,18 @@ pub(super) fn field_members(headers: &HeaderMap, name: impl AsHeaderName) -> imp
     headers.get_all(name).into_iter().flat_map(|line| members(line.as_bytes())).filter(|member| !member.is_empty())
 }
 
+/// All lines of a field as one (RFC 9110 §5.3): what a structured field is parsed from (RFC 9651 §4.2).
+pub(super) fn combined(headers: &HeaderMap, name: impl AsHeaderName) -> Vec<u8> {
+    let mut text = Vec::new();
+    for line in headers.get_all(name) {
+        if !text.is_empty() {
+            text.extend_from_slice(b", ");
+        }
+        text.extend_from_slice(line.as_bytes());
+    }
+    text
+}
+
 /// The members of one line, empty ones included. A comma inside a quoted string does not separate.
 pub(super) fn members(line: &[u8]) -> Members<'_> {
     Members { rest: Some(line), quoting: true }

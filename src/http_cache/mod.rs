@@ -1,13 +1,13 @@
 //! The pure rules of HTTP caching: headers, method, status, `now` and policy in; decisions out.
 //!
 //! No I/O, no clock, no Pingora session. Each rule quotes the section that it comes from: RFC 9110 (semantics), 9111
-//! (caching), 9211 (Cache-Status), 9213 (targeted fields), 5861 (stale responses), 8246 (immutable), 8941 (structured
-//! fields).
+//! (caching), 9211 (Cache-Status), 9213 (targeted fields), 5861 (stale responses), 8246 (immutable), 8941 and 9651
+//! (structured fields), 9875 (cache groups).
 //!
 //! A response's way: [`Control`] finds the directives that govern it, [`storability`] decides on storing and makes the
-//! [`Facts`] that are kept with it, [`hop_by_hop`] and [`Stored::strip`] say what is not kept, [`variance`] tells its
-//! variants apart. A request's way: [`bypass`] says whether the cache has a part in it, [`RequestDirectives`] are read,
-//! [`reuse`] decides, [`select`] shapes the answer, [`CacheStatus`] explains it.
+//! [`Facts`] and [`Tags`] that are kept with it, [`hop_by_hop`] and [`Stored::strip`] say what is not kept, [`variance`]
+//! tells its variants apart. A request's way: [`bypass`] says whether the cache has a part in it, [`RequestDirectives`]
+//! are read, [`reuse`] decides, [`select`] shapes the answer, [`CacheStatus`] explains it.
 
 mod dates;
 mod directives;
@@ -47,7 +47,10 @@ pub use reference::describes_target;
 pub use selection::{Selection, select};
 pub use status::{CACHE_NAME, CacheStatus, FwdReason, Handling, Outcome};
 pub use storing::{NotStored, RequestFacts, Stored, age_value, is_heuristically_cacheable, storability};
-pub use tags::Tags;
+pub use tags::{
+    CACHE_GROUP_INVALIDATION, CACHE_GROUPS, CACHE_TAG, MAX_INVALIDATED_GROUPS, SURROGATE_KEY, Tags, Unpurgeable,
+    invalidated_groups,
+};
 pub use targeted::{CDN_CACHE_CONTROL, Control, ControlField, FORELAND_CDN_CACHE_CONTROL, SURROGATE_CONTROL};
 pub use time::Timestamp;
 pub use validation::{ETag, if_range_matches, not_modified, revalidation_fields, strong_match, weak_match};

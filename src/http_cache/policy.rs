@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
+
+use super::tags::{CACHE_TAG, SURROGATE_KEY};
+
 /// The cache policy in force for one request. Made by `config`, read by the rules.
 ///
 /// A site whose cache is `off` has no `Policy` at all.
@@ -35,6 +39,10 @@ pub struct Policy {
     /// How long a request counts towards [`Policy::after`]: 1 second to 7 days. Its default wherever `after` is 1, since
     /// nothing is counted there.
     pub within: Duration,
+    /// The response fields that list tags, each once; empty: tags are not read. Cache-Groups always is.
+    pub tags: Vec<HeaderName>,
+    /// The fields of [`Policy::tags`] are not for clients. Only ever true where there are such. Default off.
+    pub strip_tags: bool,
 }
 
 /// The codings and languages that there are, in the operator's order of preference. Empty: the client's field stays as
@@ -71,6 +79,11 @@ impl Default for Tiers {
 impl Policy {
     /// What [`Policy::within`] is where nothing is said.
     pub const WITHIN: Duration = Duration::from_secs(3600);
+
+    /// Whether clients are not sent this response field. It is stored all the same.
+    pub fn hides(&self, field: &HeaderName) -> bool {
+        self.strip_tags && self.tags.contains(field)
+    }
 }
 
 impl Default for Policy {
@@ -89,6 +102,8 @@ impl Default for Policy {
             tiers: Tiers::default(),
             after: 1,
             within: Policy::WITHIN,
+            tags: vec![SURROGATE_KEY, CACHE_TAG],
+            strip_tags: false,
         }
     }
 }

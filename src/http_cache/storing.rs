@@ -11,6 +11,7 @@ use super::facts::Facts;
 use super::freshness::{Freshness, FreshnessSource};
 use super::list::{decimal, members};
 use super::policy::Policy;
+use super::tags::Tags;
 use super::targeted::{Control, ControlField};
 use super::time::{Timestamp, millis};
 use super::vary;
@@ -47,6 +48,8 @@ impl<'a> RequestFacts<'a> {
 pub struct Stored {
     pub facts: Facts,
     pub freshness: Freshness,
+    /// By what it can be purged.
+    pub tags: Tags,
     /// Fields that must not be stored: those of a qualified `no-cache` or `private`, and Set-Cookie. To be removed
     /// from the stored copy, beside the hop-by-hop ones. They still reach the client that this response is for, and
     /// no other.
@@ -86,6 +89,8 @@ pub enum NotStored {
     NoFreshness,
     /// It could never be reused: always to be validated or without any lifetime, but without a validator.
     Unusable,
+    /// It could not be purged by all of its tags and groups: [`Tags::read`] says why.
+    Tags,
 }
 
 impl NotStored {
@@ -107,6 +112,7 @@ impl NotStored {
             NotStored::Status => "status",
             NotStored::NoFreshness => "no-freshness",
             NotStored::Unusable => "unusable",
+            NotStored::Tags => "tags",
         }
     }
 }
@@ -164,6 +170,7 @@ pub fn storability(
     if !validator && (facts.no_cache || (freshness.lifetime.is_zero() && no_window)) {
         return Err(NotStored::Unusable);
     }
+    let tags = Tags::read(headers, &policy.tags).map_err(|_| NotStored::Tags)?;
 
     let mut strip = Vec::new();
     if !overridden {
@@ -173,7 +180,7 @@ pub fn storability(
     if set_cookie {
         strip.push(SET_COOKIE);
     }
-    Ok(Stored { facts, freshness, strip })
+    Ok(Stored { facts, freshness, tags, strip })
 }
 
 /// The value of the origin's Age field in seconds (RFC 9111 §5.1): that of the first member of the first line, at

@@ -378,6 +378,36 @@ fn stored_for_its_stale_window_alone() {
 }
 
 #[test]
+fn what_could_not_be_purged_is_not_stored() {
+    let tagged = |tags: &str| store(200, &[(CC, "max-age=60"), ("surrogate-key", tags), ("cache-groups", "\"g\"")]);
+    let stored = tagged("a b").unwrap();
+    assert_eq!(
+        (stored.tags.tags().collect::<Vec<_>>(), stored.tags.groups().collect::<Vec<_>>()),
+        (vec!["a", "b"], vec!["g"])
+    );
+    // They stay among the stored fields, which a 304 updates.
+    assert_eq!(stored.strip, [""; 0]);
+    let long = "x".repeat(crate::http_cache::Tags::MAX_TAG_BYTES + 1);
+    assert_eq!(tagged(&long), Err(NotStored::Tags));
+    // The policy says which fields these are.
+    let policy = Policy { tags: Vec::new(), ..Policy::default() };
+    let stored = store_with(&policy, 200, &[(CC, "max-age=60"), ("cache-tag", &long)]).unwrap();
+    assert!(stored.tags.is_empty());
+    // What is not to be stored anyway is so for that reason.
+    assert_eq!(store(200, &[(CC, "no-store"), ("cache-tag", &long)]), Err(NotStored::NoStore));
+}
+
+#[test]
+fn fields_of_tags_are_hidden_if_the_policy_says_so() {
+    let hidden = Policy { strip_tags: true, ..Policy::default() };
+    for name in ["surrogate-key", "cache-tag", "cache-groups", "etag"] {
+        let field = name.parse().unwrap();
+        assert_eq!(hidden.hides(&field), ["surrogate-key", "cache-tag"].contains(&name), "{name}");
+        assert!(!Policy::default().hides(&field), "{name}");
+    }
+}
+
+#[test]
 fn words_are_distinct_kebab_case_tokens() {
     use NotStored::*;
     let all = [
@@ -396,6 +426,7 @@ fn words_are_distinct_kebab_case_tokens() {
         Status,
         NoFreshness,
         Unusable,
+        Tags,
     ];
     let words: std::collections::HashSet<_> = all.iter().map(|reason| reason.as_str()).collect();
     assert_eq!(words.len(), all.len());

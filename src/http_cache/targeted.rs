@@ -5,7 +5,7 @@ use http::header::HeaderName;
 use sfv::{BareItem, Dictionary, Item, ListEntry, Parser, Version};
 
 use super::directives::{CacheControl, Delta, Directive, LONGEST_NAME, MAX_DELTA_SECONDS, Scope, seconds};
-use super::list::{field_members, trim};
+use super::list::{combined, field_members, trim};
 
 /// The project's own targeted field: for Foreland, and no other CDN on the way.
 pub const FORELAND_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("foreland-cdn-cache-control");
@@ -57,13 +57,7 @@ impl Control {
 /// A targeted field is an RFC 8941 dictionary (RFC 9213 §2.1). One that is empty, does not parse, or gives a known
 /// directive a value of the wrong type is ignored whole.
 fn targeted(headers: &HeaderMap, name: &HeaderName) -> Option<CacheControl> {
-    let mut text = Vec::new();
-    for line in headers.get_all(name) {
-        if !text.is_empty() {
-            text.extend_from_slice(b", ");
-        }
-        text.extend_from_slice(line.as_bytes());
-    }
+    let text = combined(headers, name);
     if text.is_empty() {
         return None;
     }

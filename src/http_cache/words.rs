@@ -48,6 +48,10 @@ impl NotStored {
             NotStored::Unusable => {
                 "It would always have to be validated, and has no validator to do so with (RFC 9111 §4.3.1)."
             }
+            NotStored::Tags => {
+                "It has more tags or groups than can be kept, or one that is too long or no text: a purge by it would not \
+                 find the response."
+            }
         }
     }
 }
