@@ -1,11 +1,12 @@
 //! From the origin's answer to the store: whether it may be stored, as what, and what a validation makes of what is there.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{AGE, DATE, HeaderMap, SET_COOKIE, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
-use log::debug;
+use log::{debug, warn};
 use pingora::http::ResponseHeader;
 use pingora_cache::{CacheMeta, NoCacheReason, RespCacheable};
 use pingora_proxy::Session;
@@ -120,7 +121,13 @@ fn judged(
     response: &ResponseHeader,
 ) -> Result<(Stored, ResponseHeader), Verdict> {
     let length = http_cache::content_length(&response.headers);
-    let stored = judge(session, ctx, response.status, &response.headers).map_err(Verdict::Rule)?;
+    let stored = match judge(session, ctx, response.status, &response.headers) {
+        Err(NotStored::Tags) => {
+            unpurgeable(shared, ctx, &response.headers);
+            return Err(Verdict::Rule(NotStored::Tags));
+        }
+        stored => stored.map_err(Verdict::Rule)?,
+    };
     let request = ctx.request.as_ref();
     if let Some((key, policy)) = request.and_then(|r| Some((&r.key.as_ref()?.0, r.cache_policy()?))) {
         let object = ObjectKey::of(session.cache.cache_key());
@@ -147,6 +154,23 @@ fn judged(
     }
     let shareable = shareable(&stored, response, stored.facts.received);
     Ok((stored, shareable))
+}
+
+/// A response has tags by which it could not be purged: the operator is told, though not of each.
+fn unpurgeable(shared: &Shared, ctx: &Context, fields: &HeaderMap) {
+    /// Seconds between two lines in the log.
+    const PAUSE: u64 = 10;
+    /// When the last was written, in seconds since the process began, and one more.
+    static TOLD: AtomicU64 = AtomicU64::new(0);
+    shared.store.reject(Rejection::Tags);
+    let Some(request) = &ctx.request else { return };
+    let Some(Err(why)) = request.cache_policy().map(|policy| Tags::read(fields, &policy.tags)) else { return };
+    let now = shared.uptime() + 1;
+    let told = TOLD.load(Ordering::Relaxed);
+    let due = told == 0 || now >= told + PAUSE;
+    if due && TOLD.compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        warn!("{}: not stored, since it could not be purged: {why}", request.authority);
+    }
 }
 
 /// What of a response is stored.
@@ -271,6 +295,14 @@ pub fn meta(key: &[u8], stored: &Stored, response: ResponseHeader, of: Identity)
     let Identity { id, began, asked, tiers } = of;
     let mut meta = meta_of(&stored.facts, SystemTime::now(), response);
     let key = Bytes::copy_from_slice(key);
-    meta.extensions_mut().insert(Record { facts: stored.facts, key, id, began, asked, tags: Tags::default(), tiers });
+    meta.extensions_mut().insert(Record {
+        facts: stored.facts,
+        key,
+        id,
+        began,
+        asked,
+        tags: stored.tags.clone(),
+        tiers,
+    });
     meta
 }

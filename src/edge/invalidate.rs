@@ -1,4 +1,4 @@
-//! What a request that changes something makes unusable (RFC 9111 §4.4).
+//! What a request that changes something makes unusable (RFC 9111 §4.4, RFC 9875 §3).
 
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
@@ -8,7 +8,7 @@ use super::state::Shared;
 use crate::invalidate::{By, Selector};
 use crate::{http_cache, site};
 
-/// Purges the request's own URL, and those that the origin's response names on the same host.
+/// Purges the request's own URL, and the URLs and groups that the origin's response names on the same host.
 ///
 /// Before the client is told that the change is done: what it asks next must not be answered with what was before.
 pub async fn by(shared: &Shared, session: &Session, response: &ResponseHeader, ctx: &mut Context) {
@@ -25,7 +25,11 @@ pub async fn by(shared: &Shared, session: &Session, response: &ResponseHeader, c
         let site::Parts { host, path, query, .. } = site::parts(text.as_bytes())?;
         Some(Selector::Url { host: host.into(), path: path.into(), query: query.map(Into::into) })
     };
-    let selectors: Box<[Selector]> = targets.into_iter().filter_map(selector).collect();
+    let groups = http_cache::invalidated_groups(&header.method, response.status, &response.headers);
+    // RFC 9875 §2.1: groups are of one origin.
+    let group = |name: String| Selector::Group { host: request.authority.clone(), name: name.into() };
+    let selectors: Box<[Selector]> =
+        targets.into_iter().filter_map(selector).chain(groups.into_iter().map(group)).collect();
     if selectors.is_empty() {
         return;
     }

@@ -4,14 +4,14 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use smallvec::{SmallVec, smallvec};
 
 use super::context::Context;
 use super::trace;
-use crate::http_cache::{self, Selection};
+use crate::http_cache::{self, Policy, Selection};
 use crate::store::{Object, write_field};
 
 /// What is sent of an object.
@@ -132,9 +132,25 @@ fn own_fields(object: &Object, part: &Part, length: u64) -> Vec<(HeaderName, Str
     }
 }
 
+/// The policy that keeps some fields from clients, where it does.
+fn hiding(ctx: &Context) -> Option<&Policy> {
+    ctx.request.as_ref()?.cache_policy().filter(|policy| policy.strip_tags)
+}
+
+/// The stored fields that a client is sent with a part.
+fn shown<'a>(
+    object: &'a Object,
+    part: &'a Part,
+    hiding: Option<&'a Policy>,
+) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
+    let is_hidden = move |name: &HeaderName| hiding.is_some_and(|policy| policy.hides(name));
+    object.head.response.headers.iter().filter(move |(name, _)| goes_with(part, name) && !is_hidden(name))
+}
+
 /// Status line and fields for HTTP/1.1, up to Age.
 pub fn write_head(wire: &mut Vec<u8>, object: &Object, part: &Part, length: u64, ctx: &Context) {
-    if let Part::Whole = part {
+    let hiding = hiding(ctx);
+    if let (Part::Whole, None) = (part, hiding) {
         wire.extend_from_slice(&object.wire);
     } else {
         let status = status(object, part);
@@ -143,12 +159,17 @@ pub fn write_head(wire: &mut Vec<u8>, object: &Object, part: &Part, length: u64,
         wire.push(b' ');
         wire.extend_from_slice(status.canonical_reason().unwrap_or("").as_bytes());
         wire.extend_from_slice(b"\r\n");
-        let stored = object.head.response.headers.iter().filter(|(name, _)| goes_with(part, name));
-        for (name, value) in stored.map(|(n, v)| (n.as_str(), v.as_bytes())) {
-            write_field(wire, name, value);
+        for (name, value) in shown(object, part, hiding) {
+            write_field(wire, name.as_str(), value.as_bytes());
         }
         for (name, value) in own_fields(object, part, length) {
             write_field(wire, name.as_str(), value.as_bytes());
+        }
+        if let Part::Whole = part
+            && status != StatusCode::NO_CONTENT
+        {
+            let mut digits = itoa::Buffer::new();
+            write_field(wire, CONTENT_LENGTH.as_str(), digits.format(object.body.len()).as_bytes());
         }
     }
     wire.extend_from_slice(b"Age: ");
@@ -161,7 +182,7 @@ pub fn write_head(wire: &mut Vec<u8>, object: &Object, part: &Part, length: u64,
 pub fn head(object: &Object, part: &Part, length: u64, ctx: &Context) -> Result<ResponseHeader> {
     let stored = &object.head.response;
     let mut head = ResponseHeader::build_no_case(status(object, part), Some(stored.headers.len() + 4))?;
-    for (name, value) in stored.headers.iter().filter(|(name, _)| goes_with(part, name)) {
+    for (name, value) in shown(object, part, hiding(ctx)) {
         head.append_header(name.clone(), value.clone())?;
     }
     for (name, value) in own_fields(object, part, length) {

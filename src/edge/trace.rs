@@ -41,6 +41,13 @@ pub fn complete(session: &mut Session, response: &mut ResponseHeader, ctx: &mut 
             response.append_header(name, value)?;
         }
     }
+    if let Some(policy) = ctx.request.as_ref().and_then(|request| request.cache_policy())
+        && policy.strip_tags
+    {
+        for name in &policy.tags {
+            response.remove_header(name);
+        }
+    }
     if let CachePhase::Miss | CachePhase::Expired = phase {
         ctx.cache.fill = session
             .cache

@@ -88,6 +88,11 @@ impl Tags {
         self.text.as_ref().map_or(0, |text| text.len() + 2 * size_of::<usize>())
     }
 
+    /// Bytes that [`Tags::encode`] appends.
+    pub fn encoded_length(&self) -> usize {
+        self.text.as_ref().map_or(0, |text| size_of::<u32>() + text.len())
+    }
+
     /// Appends them as [`Tags::decode`] reads them: nothing where there are none.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let Some(text) = &self.text else { return };

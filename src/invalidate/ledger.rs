@@ -2,9 +2,12 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
+use log::warn;
+
+use super::copies::{Copy, Writing, acknowledged};
 use super::entry::{By, Entry};
 use super::marks::{Marks, Verdict};
 use super::selector::Selector;
@@ -13,6 +16,9 @@ use crate::http_cache::{Tags, Timestamp};
 
 /// A sequence that no purge comes after: what began then counts as purged.
 pub const NEVER: u64 = u64::MAX;
+
+/// In the word of the head: another process appends to the ledger too.
+const SHARED: u64 = 1 << 63;
 
 /// Entries that are kept to be shown.
 const RECENT: usize = 1000;
@@ -24,12 +30,14 @@ pub const SHOWN: usize = 20;
 pub struct Ledger {
     /// Which ledger this is: the sequences of another mean nothing here.
     id: AtomicU64,
-    /// The sequence of the latest entry that is in force.
+    /// The sequence of the latest entry that is in force, and [`SHARED`].
     head: AtomicU64,
     /// Entries up to this one may have been forgotten: what has not been compared with them since cannot be.
     forgotten: AtomicU64,
     marks: Marks,
+    /// Held while an entry is given its sequence and put in force; before a copy's own locks.
     order: Mutex<Order>,
+    pub(super) copies: RwLock<Vec<Copy>>,
     counts: [AtomicU64; By::ALL.len()],
     selectors: AtomicU64,
 }
@@ -58,6 +66,17 @@ pub struct Recent {
 pub struct Appended {
     pub sequence: u64,
     pub at: Timestamp,
+    writing: Writing,
+}
+
+impl Appended {
+    /// Waits until it is written down for good.
+    ///
+    /// # Errors
+    /// It could not be: why. It is in force all the same.
+    pub async fn written(self) -> Result<(), String> {
+        self.writing.written().await
+    }
 }
 
 impl Ledger {
@@ -69,6 +88,7 @@ impl Ledger {
             forgotten: AtomicU64::new(0),
             marks: Marks::default(),
             order: Mutex::default(),
+            copies: RwLock::default(),
             counts: Default::default(),
             selectors: AtomicU64::new(0),
         }
@@ -87,7 +107,21 @@ impl Ledger {
 
     /// The sequence of the latest entry: what begins now comes after all that it has.
     pub fn head(&self) -> u64 {
-        self.head.load(Ordering::Acquire)
+        let head = self.head.load(Ordering::Acquire);
+        if head & SHARED == 0 {
+            return head;
+        }
+        if let Some((name, first)) = self.first_copy()
+            && let Err(e) = first.catch_up()
+        {
+            warn!("{name}: what another process appends to the ledger cannot be read: {e}");
+        }
+        self.own_head()
+    }
+
+    /// As far as this process knows.
+    pub(super) fn own_head(&self) -> u64 {
+        self.head.load(Ordering::Acquire) & !SHARED
     }
 
     /// What purges later than `since` make of something with that cache key and these tags.
@@ -98,21 +132,63 @@ impl Ledger {
         self.marks.verdict(Subject::new(key, tags), since)
     }
 
-    /// Puts a purge in force.
+    /// Puts a purge in force, and has it written down.
     pub fn append(&self, selectors: Box<[Selector]>, soft: bool, by: By) -> Appended {
-        self.append_after(|| (), selectors, soft, by)
+        self.append_after(|| (), selectors, soft, by, true)
     }
 
-    /// The same, after a look at how things are just before it.
-    pub fn append_after(&self, look: impl FnOnce(), selectors: Box<[Selector]>, soft: bool, by: By) -> Appended {
+    /// The same, after a look at how things are just before it. One that is not `lasting` concerns nothing that is stored
+    /// for longer than the process: it need not be written down.
+    pub fn append_after(
+        &self,
+        look: impl FnOnce(),
+        selectors: Box<[Selector]>,
+        soft: bool,
+        by: By,
+        lasting: bool,
+    ) -> Appended {
+        self.counts[by as usize - 1].fetch_add(1, Ordering::Relaxed);
+        self.selectors.fetch_add(selectors.len() as u64, Ordering::Relaxed);
+        let new = |sequence| {
+            Arc::new(Entry { sequence, at: Timestamp::from(SystemTime::now()), soft, by, selectors })
+        };
+        if self.head.load(Ordering::Acquire) & SHARED != 0
+            && let Some((name, first)) = self.first_copy()
+        {
+            match first.exclusive() {
+                Ok(mut alone) => {
+                    let mut order = self.order();
+                    look();
+                    let entry = new(self.own_head() + 1);
+                    self.apply(&mut order, &entry);
+                    let (ack, written) = acknowledged();
+                    if let Err(e) = alone.place(entry.clone(), ack) {
+                        warn!("{name}: another process cannot be told of a purge: {e}");
+                    }
+                    drop(alone);
+                    let writing = self.write(&entry, Some(&first)).and(name, written);
+                    return Appended { sequence: entry.sequence, at: entry.at, writing };
+                }
+                Err(e) => warn!("{name}: the ledger cannot be locked, another process is not told of a purge: {e}"),
+            }
+        }
         let mut order = self.order();
         look();
-        let (sequence, at) = (self.head() + 1, Timestamp::from(SystemTime::now()));
-        let entry = Arc::new(Entry { sequence, at, soft, by, selectors });
+        let entry = new(self.own_head() + 1);
         self.apply(&mut order, &entry);
-        self.counts[by as usize - 1].fetch_add(1, Ordering::Relaxed);
-        self.selectors.fetch_add(entry.selectors.len() as u64, Ordering::Relaxed);
-        Appended { sequence, at }
+        self.reserve(entry.sequence);
+        let writing = if lasting { self.write(&entry, None) } else { Writing::default() };
+        Appended { sequence: entry.sequence, at: entry.at, writing }
+    }
+
+    /// From now on, another process appends to the ledger too; or it does not any more. Blocks.
+    pub fn share(&self, shared: bool) {
+        self.share_copies(shared);
+        let _order = self.order();
+        match shared {
+            true => self.head.fetch_or(SHARED, Ordering::AcqRel),
+            false => self.head.fetch_and(!SHARED, Ordering::AcqRel),
+        };
     }
 
     /// The latest entries, the latest first.
@@ -126,13 +202,10 @@ impl Ledger {
         self.marks.forget(upto);
     }
 
-    /// Bytes of its longest copy on a disk.
-    pub fn length(&self) -> u64 {
-        0
+    /// Entries up to this one may have been forgotten.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten.load(Ordering::Acquire)
     }
-
-    /// Has its copies on the disks written anew without what is not needed any more, where that is worth it.
-    pub fn compact(&self, _: bool) {}
 
     /// Whether anything but single URLs has been purged since.
     pub fn is_wide_since(&self, since: u64) -> bool {
@@ -153,15 +226,71 @@ impl Ledger {
         self.selectors.load(Ordering::Relaxed)
     }
 
+    /// Which ledger this is has turned out, and that entries up to one may be missing.
+    pub(super) fn become_that(&self, id: u64, missing: u64) {
+        self.id.store(id, Ordering::Release);
+        self.forgotten.fetch_max(missing, Ordering::AcqRel);
+    }
+
+    /// Sequences up to this one have been given out.
+    pub(super) fn raise(&self, head: u64) {
+        let _order = self.order();
+        self.set_head(head);
+    }
+
+    /// An entry from before the process began.
+    pub(super) fn apply_old(&self, entry: &Entry) {
+        let mut order = self.order();
+        let latest = order.recent.back().is_none_or(|last| last.sequence < entry.sequence);
+        self.note(entry);
+        if latest {
+            order.show(entry);
+        }
+    }
+
+    /// An entry of another process that appends to the ledger too.
+    pub(super) fn apply_foreign(&self, entry: &Entry) {
+        let mut order = self.order();
+        if order.recent.iter().rev().take(64).any(|known| known.sequence == entry.sequence) {
+            return;
+        }
+        self.apply(&mut order, entry);
+    }
+
     fn apply(&self, order: &mut Order, entry: &Entry) {
+        self.note(entry);
+        // Last: who sees this sequence sees all its marks.
+        self.set_head(entry.sequence);
+        order.show(entry);
+    }
+
+    fn note(&self, entry: &Entry) {
         let soft = entry.soft.then_some(entry.at);
         entry.selectors.iter().for_each(|selector| self.marks.note(selector, entry.sequence, soft));
-        // Last: who sees this sequence sees all its marks.
-        self.head.fetch_max(entry.sequence, Ordering::AcqRel);
-        if order.recent.len() == RECENT {
-            order.recent.pop_front();
+    }
+
+    /// With the order held.
+    fn set_head(&self, head: u64) {
+        let word = self.head.load(Ordering::Acquire);
+        self.head.store((word & !SHARED).max(head) | (word & SHARED), Ordering::Release);
+    }
+
+    fn order(&self) -> MutexGuard<'_, Order> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Order {
+    /// Keeps an entry to be shown.
+    fn show(&mut self, entry: &Entry) {
+        // Without a selector, it is there for its sequence alone.
+        if entry.selectors.is_empty() {
+            return;
         }
-        order.recent.push_back(Recent {
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(Recent {
             sequence: entry.sequence,
             at: entry.at,
             soft: entry.soft,
@@ -169,10 +298,6 @@ impl Ledger {
             selectors: entry.selectors.iter().take(SHOWN).cloned().collect(),
             count: entry.selectors.len(),
         });
-    }
-
-    fn order(&self) -> MutexGuard<'_, Order> {
-        self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

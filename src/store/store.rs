@@ -58,10 +58,12 @@ pub enum Rejection {
     Fills,
     /// It has not been asked for often enough (`after`).
     Seldom,
+    /// It has tags by which it could not be purged.
+    Tags,
 }
 
 impl Rejection {
-    pub const ALL: [Rejection; 3] = [Rejection::TooLarge, Rejection::Fills, Rejection::Seldom];
+    pub const ALL: [Rejection; 4] = [Rejection::TooLarge, Rejection::Fills, Rejection::Seldom, Rejection::Tags];
 
     /// A stable word, for metrics.
     pub fn as_str(self) -> &'static str {
@@ -69,6 +71,7 @@ impl Rejection {
             Rejection::TooLarge => "too-large",
             Rejection::Fills => "fills",
             Rejection::Seldom => "seldom",
+            Rejection::Tags => "tags",
         }
     }
 }

@@ -74,7 +74,7 @@ table! {
     CACHE_EVICTIONS: Counter "foreland_cache_evictions_total" in "objects" by ["tier"]
         "Objects removed to make room for others.";
     CACHE_REJECTIONS: Counter "foreland_cache_admissions_rejected_total" in "objects" by ["tier", "reason"]
-        "Objects that might have been stored and were not admitted, by reason: too-large, fills or seldom for all tiers \
+        "Objects that might have been stored and were not admitted, by reason: too-large, fills, seldom or tags for all tiers \
          (as tier=\"memory\"), no-room, busy, error or head for the disks.";
     CACHE_FILL_BYTES: Gauge "foreland_cache_fill_bytes" in "bytes" by []
         "Bytes that objects being written hold in memory, beside what the tiers hold.";

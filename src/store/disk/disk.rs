@@ -218,12 +218,15 @@ impl Disk {
 
     /// Whether something new may be stored here.
     pub fn admits(&self) -> bool {
-        matches!(self.phase(), Phase::Loading | Phase::Ready) && self.health.may_write()
+        matches!(self.phase(), Phase::Loading | Phase::Ready) && self.health.may_write() && self.vouching.is_sound()
     }
 
     /// Whether what has come whole may be stored here: of a disk that has been handed over, if it needs no other to go.
     pub fn accepts(&self) -> bool {
-        matches!(self.phase(), Phase::Loading | Phase::Ready | Phase::Handed) && self.health.may_write()
+        let phase = self.phase();
+        matches!(phase, Phase::Loading | Phase::Ready | Phase::Handed)
+            && self.health.may_write()
+            && self.vouching.is_sound()
     }
 
     /// The largest body that is kept, in bytes.

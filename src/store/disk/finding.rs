@@ -187,6 +187,7 @@ impl Disk {
     fn may_have(&self, id: &ObjectId) -> bool {
         match self.phase() {
             Phase::Away => false,
+            _ if !self.vouching.is_known() => false,
             Phase::Standby => true,
             _ => {
                 let state = self.space.lock();

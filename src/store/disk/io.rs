@@ -271,7 +271,7 @@ impl Io {
     }
 
     /// Waits until what has become of a folder's names is on the disk. One that is not there has none.
-    pub fn sync_folder(&self, name: &Path) -> io::Result<()> {
+    pub fn sync_names(&self, name: &Path) -> io::Result<()> {
         self.before(Op::Sync)?;
         let root = self.root()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;

@@ -179,6 +179,7 @@ impl Disk {
             Ok(false) => {}
             Err(e) => debug!("{}: {e}", self.path().display()),
         }
+        self.keep_ledger();
         self.measure();
         self.probe();
         let phase = self.phase();
@@ -231,8 +232,10 @@ impl Disk {
             Ok(false) => return,
             Err(e) => return self.failed(Kind::Write, &e),
         }
+        self.distrust();
         self.measure();
         if self.advance(Phase::Away, Phase::Loading) {
+            self.keep_ledger();
             self.load(true);
         }
     }
@@ -323,6 +326,7 @@ impl Disk {
                 warn!("{}: writing down what there is: {e}", self.path().display());
             }
         }
+        self.leave_ledger();
         self.unlock();
     }
 

@@ -3,10 +3,10 @@ use std::thread;
 use super::super::stock::{INDEX, PAGE};
 use super::*;
 use crate::config::model::DiskTier;
+use crate::invalidate::Ledger;
 use crate::store::disk::health::Cause;
 use crate::store::disk::io::tests::Scratch;
 use crate::store::disk::testing::{Rig, eventually};
-use crate::invalidate::Ledger;
 use crate::store::key::ObjectId;
 
 /// The units of everything that is entered in these tests.

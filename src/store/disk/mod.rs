@@ -51,7 +51,8 @@ pub use stats::{READ_BUCKETS, Refused};
 
 use super::key::ObjectId;
 use crate::config::model::DiskTier;
-use crate::invalidate::Ledger;
+use crate::invalidate::journal::Medium;
+use crate::invalidate::{By, Ledger};
 
 /// Files that all disks together may keep open, at most, and the share of what the process may have.
 const OPEN_MAX: usize = 8192;
@@ -122,6 +123,7 @@ impl Disks {
             disk.begin(begin)?;
             disks.push(Place { disk, seed: seed(settings), size: settings.size as f64 });
         }
+        join(&ledger, &disks, begin);
         for Place { disk, .. } in &disks {
             // All that is to be there from the beginning is, and what was there before is believed to be.
             disk.measure();
@@ -224,6 +226,19 @@ impl Disks {
                 }
             }
         }
+    }
+}
+
+/// Reads the disks' copies of the ledger, and goes on with them.
+fn join(ledger: &Arc<Ledger>, disks: &[Place], begin: Begin) {
+    let there = || disks.iter().map(|place| &place.disk).filter(|disk| disk.phase() != Phase::Away);
+    let media: Vec<&dyn Medium> = there().map(|disk| &disk.io as &dyn Medium).collect();
+    let found = ledger.load(&media);
+    there().zip(found).for_each(|(disk, found)| disk.join_ledger(found));
+    if begin == Begin::Upgrade && there().any(|disk| disk.phase() == Phase::Standby) {
+        ledger.share(true);
+        // What the process before appends from now on has a sequence beyond what begins here.
+        let _ = ledger.append(Box::default(), false, By::Api);
     }
 }
 

@@ -96,6 +96,7 @@ impl Disk {
                 // It has gone, whatever it has written down.
                 Ok(true) => {
                     self.believe_state();
+                    self.own_ledger();
                     if self.advance(Phase::Standby, Phase::Loading) {
                         self.load(true);
                     }
@@ -135,6 +136,7 @@ impl Disk {
                 self.save_state();
             }
         }
+        self.own_ledger();
         self.retire_index();
         self.look_through();
     }

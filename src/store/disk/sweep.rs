@@ -49,6 +49,8 @@ pub struct Sweeps {
 struct Sweep {
     /// Entries up to this one are what is compared with.
     target: u64,
+    /// The state of the ledger's copy before the first object was compared.
+    epoch: u64,
     /// The next place of the index.
     next: u32,
     began: Instant,
@@ -59,13 +61,13 @@ struct Sweep {
 impl Disk {
     /// Goes on with a sweep, or begins one if it is time to. Blocks, but not for long.
     pub(super) fn sweep(self: &Arc<Disk>, sweeps: &mut Sweeps) {
-        if self.phase() != Phase::Ready || !self.health.may_read() || !self.health.may_write() {
+        if self.phase() != Phase::Ready || !self.vouching.is_sound() || !self.health.may_read() || !self.health.may_write() {
             return;
         }
         if sweeps.under_way.is_none() && sweeps.is_due(self, Instant::now()) {
             self.keeper.put_back.store(false, Ordering::Relaxed);
-            let target = self.vouching.ledger().head();
-            sweeps.under_way = Some(Sweep { target, next: 0, began: Instant::now(), removed: 0, staled: 0 });
+            let (epoch, target) = (self.vouching.epoch(), self.vouching.ledger().head());
+            sweeps.under_way = Some(Sweep { target, epoch, next: 0, began: Instant::now(), removed: 0, staled: 0 });
         }
         let Some(sweep) = &mut sweeps.under_way else { return };
         let slice = Instant::now();
@@ -139,7 +141,7 @@ impl Disk {
     fn sync_folders(&self) -> io::Result<()> {
         for byte in 0..=255_u8 {
             if self.space.lock().has_folder(byte) {
-                self.io.sync_folder(&folder_of(byte))?;
+                self.io.sync_names(&folder_of(byte))?;
             }
         }
         Ok(())
@@ -147,7 +149,7 @@ impl Disk {
 
     /// All has been looked at.
     fn end_sweep(self: &Arc<Disk>, sweeps: &mut Sweeps) {
-        let Some(Sweep { target, began, removed, staled, .. }) = sweeps.under_way.take() else { return };
+        let Some(Sweep { target, epoch, began, removed, staled, .. }) = sweeps.under_way.take() else { return };
         sweeps.ended = Some(Instant::now());
         // What could not be removed is there still, and found by the next process.
         if self.keeper.put_back.swap(false, Ordering::Relaxed) || !self.later().is_empty() {
@@ -157,7 +159,7 @@ impl Disk {
         if let Err(e) = self.sync_folders() {
             return self.failed(Kind::Write, &e);
         }
-        if !self.vouching.has_swept(target) {
+        if !self.vouching.has_swept(target, epoch) {
             return;
         }
         if removed > 0 || staled > 0 {

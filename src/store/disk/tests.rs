@@ -5,7 +5,11 @@ fn disks(sizes: &[u64]) -> Disks {
     let place = |(number, size): (usize, &u64)| {
         let path = PathBuf::from(format!("/nowhere/{number}"));
         let settings = DiskTier { path, size: *size, max_object: 1, max_objects: None, min_free: 0 };
-        Place { disk: Disk::new(settings.clone(), "one", 1, &Arc::new(Ledger::new())), seed: seed(&settings), size: *size as f64 }
+        Place {
+            disk: Disk::new(settings.clone(), "one", 1, &Arc::new(Ledger::new())),
+            seed: seed(&settings),
+            size: *size as f64,
+        }
     };
     Disks { disks: sizes.iter().enumerate().map(place).collect(), ledger: Arc::new(Ledger::new()) }
 }

@@ -1,15 +1,29 @@
-//! What a disk's copy of the ledger can vouch for.
+//! A disk's copy of the ledger, and what can be vouched for by it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
-use super::disk::Disk;
+use arc_swap::ArcSwapOption;
+use log::warn;
+
+use super::disk::{Disk, Phase};
 use super::format::Decoded;
+use super::health::Kind;
+use super::space::units;
+use crate::invalidate::journal::{Ack, Journal, Summary, Unreadable};
 use crate::invalidate::{Ledger, NEVER};
+
+/// How long a disk may take to write down that it has been compared with the ledger.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The ledger, as far as what is on one disk is concerned.
 pub struct Vouching {
     ledger: Arc<Ledger>,
+    /// The disk's own copy, once it can be written to.
+    journal: ArcSwapOption<Journal>,
+    /// The disk's own copy has been read, or is known not to be there.
+    known: AtomicBool,
     /// All that is on the disk has been compared with the ledger up to this sequence.
     swept: AtomicU64,
     /// What began before this sequence cannot be compared any more.
@@ -18,29 +32,105 @@ pub struct Vouching {
 
 impl Vouching {
     pub fn new(ledger: &Arc<Ledger>) -> Vouching {
-        Vouching { ledger: ledger.clone(), swept: AtomicU64::new(0), floor: AtomicU64::new(0) }
+        Vouching {
+            ledger: ledger.clone(),
+            journal: ArcSwapOption::empty(),
+            known: AtomicBool::new(false),
+            swept: AtomicU64::new(0),
+            floor: AtomicU64::new(0),
+        }
     }
 
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
 
+    /// Whether it is known what can be vouched for: before, nothing on the disk can be used.
+    pub fn is_known(&self) -> bool {
+        self.known.load(Ordering::Acquire)
+    }
+
+    /// Whether what begins now could be compared after a restart: its sequence will not be given out again.
+    pub fn is_sound(&self) -> bool {
+        let journal = self.journal.load();
+        journal.as_ref().is_some_and(|journal| !journal.is_behind() && journal.reserved() >= self.ledger.own_head())
+    }
+
     pub fn swept(&self) -> u64 {
         self.swept.load(Ordering::Acquire)
     }
 
-    /// All that is on the disk has been compared with the ledger up to that entry. Whether that is written down. Blocks.
-    pub fn has_swept(&self, upto: u64) -> bool {
-        self.swept.fetch_max(upto, Ordering::AcqRel);
-        true
+    /// The state of the copy, to be asked before the first object is compared.
+    pub fn epoch(&self) -> u64 {
+        self.journal.load().as_ref().map_or(0, |journal| journal.floor())
     }
 
-    pub fn floor(&self) -> u64 {
-        self.floor.load(Ordering::Acquire)
+    /// All that is on the disk has been compared with the ledger up to that entry, since the copy was in that state.
+    /// Whether that is written down. Blocks.
+    pub fn has_swept(&self, upto: u64, epoch: u64) -> bool {
+        let Some(journal) = self.journal.load_full() else { return false };
+        let (told, telling) = mpsc::channel();
+        journal.swept(upto, epoch, Ack::new(move |written| _ = told.send(written.is_ok())));
+        let written = telling.recv_timeout(PATIENCE) == Ok(true);
+        if written {
+            self.swept.fetch_max(upto, Ordering::AcqRel);
+        }
+        written
+    }
+
+    fn vouches_for(&self, swept: u64) {
+        let forgotten = self.ledger.forgotten();
+        self.swept.store(swept, Ordering::Release);
+        // What has been forgotten since it was last compared concerns all that is older.
+        self.floor.store(if swept < forgotten { forgotten } else { 0 }, Ordering::Release);
+        self.known.store(true, Ordering::Release);
     }
 }
 
 impl Disk {
+    /// Takes note of what there is of the ledger on the disk, and goes on with it. Blocks.
+    pub(super) fn join_ledger(&self, found: Result<Summary, Unreadable>) {
+        let ledger = self.vouching.ledger();
+        let summary = match found {
+            Err(Unreadable::Io(e)) => return self.failed(Kind::Read, &e),
+            found => found.ok().filter(|summary| summary.id == ledger.id()),
+        };
+        self.vouching.vouches_for(summary.map_or(0, |summary| summary.swept));
+        match ledger.attach(self.io.clone(), summary, self.phase() == Phase::Standby) {
+            Ok(journal) => self.vouching.journal.store(Some(journal)),
+            Err(e) => self.failed(Kind::Write, &e),
+        }
+    }
+
+    /// Sees to what could not be done before, and to the room that the copy takes. Blocks.
+    pub(super) fn keep_ledger(&self) {
+        if let Some(journal) = &*self.vouching.journal.load() {
+            return self.space.lock().set_ledger(units(journal.length()));
+        }
+        if self.phase() != Phase::Away && self.health.may_read() && self.health.may_write() {
+            self.join_ledger(self.vouching.ledger().take_in(&self.io));
+        }
+    }
+
+    /// Another folder is in the place of the one before: nobody knows what what is there has been compared with.
+    pub(super) fn distrust(&self) {
+        if self.vouching.is_known() {
+            self.vouching.vouches_for(0);
+        }
+    }
+
+    /// No other process appends to the ledger any more.
+    pub(super) fn own_ledger(&self) {
+        self.vouching.ledger().share(false);
+    }
+
+    /// Writes what waits for the copy, and closes it. Blocks.
+    pub(super) fn leave_ledger(&self) {
+        if let Some(journal) = &*self.vouching.journal.load() {
+            journal.shut();
+        }
+    }
+
     /// All that is on the disk has been compared with the ledger up to this sequence.
     pub fn swept(&self) -> u64 {
         self.vouching.swept()
@@ -48,14 +138,17 @@ impl Disk {
 
     /// What began before this entry of the ledger, which is about to be forgotten, counts as purged.
     pub fn give_up_before(&self, sequence: u64) {
-        self.vouching.floor.fetch_max(sequence, Ordering::AcqRel);
-        self.close_all();
+        if self.vouching.swept() < sequence {
+            self.vouching.floor.fetch_max(sequence, Ordering::AcqRel);
+            self.close_all();
+            warn!("{}: what is older than the ledger's entry {sequence} is given up", self.path().display());
+        }
     }
 
     /// Says since when a head that has been read has to be compared with the ledger. What began in another ledger's order,
     /// or before what is known here, cannot be.
     pub(super) fn vouch(&self, Decoded { head, state }: &mut Decoded) {
-        let (swept, floor) = (self.vouching.swept(), self.vouching.floor());
+        let (swept, floor) = (self.vouching.swept(), self.vouching.floor.load(Ordering::Acquire));
         if state.layout.ledger() != self.vouching.ledger.id() || head.record.began < floor {
             head.record.began = NEVER;
         } else {

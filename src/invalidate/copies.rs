@@ -1,0 +1,255 @@
+//! The ledger's copies on the disks: what they say when the process begins, and how entries get there.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
+
+use log::{info, warn};
+use tokio::sync::oneshot;
+
+use super::entry::Entry;
+use super::journal::{Ack, Base, From, Hooks, Journal, Medium, Start, Summary, Unreadable, Unwritten, read};
+use super::ledger::Ledger;
+
+/// So many sequences more than are durable may be given out: an entry that was lost with the process must not have the
+/// sequence of a later one.
+const RESERVED: u64 = 1 << 20;
+
+/// When no more than so many of them are left, more are reserved.
+const FEW_LEFT: u64 = RESERVED / 2;
+
+/// How long the start waits for a disk to write down what is reserved.
+const PROMPT: Duration = Duration::from_secs(10);
+
+/// A copy is written anew when it has grown to twice what it was after the last time, and to so many bytes.
+const WORTH_IT: u64 = 256 << 10;
+
+/// A copy that entries are written to.
+pub(super) struct Copy {
+    /// Where it is.
+    name: String,
+    journal: Arc<Journal>,
+    /// Bytes, after it was last written anew.
+    compacted: u64,
+    /// Sequences that it has been asked to reserve.
+    reserving: AtomicU64,
+}
+
+/// What becomes of an entry on the way to the copies.
+#[must_use]
+#[derive(Default)]
+pub struct Writing(Vec<(String, oneshot::Receiver<Result<(), Unwritten>>)>);
+
+impl Writing {
+    /// Waits until it is durable. It is with one copy: at the next start, all copies are joined.
+    ///
+    /// # Errors
+    /// It is not in any copy: why.
+    pub async fn written(self) -> Result<(), String> {
+        let mut failures = Vec::new();
+        let all = self.0.len();
+        for (name, written) in self.0 {
+            match written.await {
+                Ok(Ok(())) => {}
+                Ok(Err(why)) => failures.push(format!("{name}: {why}")),
+                Err(_) => failures.push(format!("{name}: it has ended")),
+            }
+        }
+        for failure in &failures {
+            warn!("the ledger on {failure}");
+        }
+        if failures.len() < all || all == 0 { Ok(()) } else { Err(failures.join("; ")) }
+    }
+}
+
+impl Ledger {
+    /// Takes in what the copies on the disks say, before anything else is done. What there is of each.
+    ///
+    /// Where they are of several ledgers, that of the first counts; objects of another one's order cannot be compared.
+    pub fn load(&self, media: &[&dyn Medium]) -> Vec<Result<Summary, Unreadable>> {
+        let found: Vec<_> = media.iter().map(|medium| read(*medium, |_| ())).collect();
+        for (medium, found) in media.iter().zip(&found) {
+            match found {
+                Err(Unreadable::Corrupt(why)) => {
+                    warn!("{}: the ledger is damaged ({why}): what it alone knew is taken for purged", medium.name());
+                }
+                Ok(Summary { torn, .. }) if *torn > 0 => {
+                    info!("{}: the ledger's last {torn} bytes were not written in full", medium.name());
+                }
+                _ => {}
+            }
+        }
+        let known = found.iter().flatten();
+        let Some(id) = known.clone().map(|summary| summary.id).next() else { return found };
+        let known = known.filter(|summary| summary.id == id);
+        let head = known.clone().map(knows).max().unwrap_or(0);
+        // What is missing from one copy is there in another, unless it is missing from all that go as far.
+        let missing = known.clone().filter(|summary| knows(summary) == head).map(|summary| summary.compacted).min();
+        let reserved = known.map(|summary| summary.reserved).max().unwrap_or(0);
+        self.become_that(id, missing.unwrap_or(0));
+        let found = media.iter().zip(found).map(|(medium, found)| match found {
+            Ok(summary) if summary.id == id => self.take_in(*medium).map(|_| summary),
+            found => found,
+        });
+        let found = found.collect();
+        self.raise(head.max(reserved));
+        found
+    }
+
+    /// Takes in what a copy says that was not there when the process began.
+    ///
+    /// # Errors
+    /// Nothing that is of use.
+    pub fn take_in(&self, medium: &dyn Medium) -> Result<Summary, Unreadable> {
+        let summary = read(medium, |_| ())?;
+        if summary.id == self.id() && knows(&summary) <= self.head().max(summary.reserved) {
+            read(medium, |entry| self.apply_old(&entry))?;
+        }
+        Ok(summary)
+    }
+
+    /// Writes entries to a copy from now on: to the one that has been found, if it can be gone on with. Blocks.
+    ///
+    /// # Errors
+    /// Of the medium: nothing can be written there.
+    pub fn attach(
+        self: &Arc<Ledger>,
+        medium: impl Medium,
+        found: Option<Summary>,
+        shared: bool,
+    ) -> io::Result<Arc<Journal>> {
+        let name = medium.name();
+        let head = self.head();
+        let reserved = head + RESERVED;
+        let from = match found {
+            Some(summary) if summary.id == self.id() => From::Continue(summary),
+            // Others have what comes before.
+            _ => From::New(Base { compacted: head, reserved, swept: 0 }),
+        };
+        let (of_head, of_foreign): (Weak<Ledger>, Weak<Ledger>) = (Arc::downgrade(self), Arc::downgrade(self));
+        let hooks = Hooks {
+            head: Box::new(move || of_head.upgrade().map_or(0, |ledger| ledger.own_head())),
+            foreign: Box::new(move |entry| _ = of_foreign.upgrade().map(|ledger| ledger.apply_foreign(&entry))),
+        };
+        let journal = Arc::new(Journal::open(medium, Start { id: self.id(), from, shared }, hooks)?);
+        let (told, telling) = mpsc::channel();
+        journal.reserve(reserved, Ack::new(move |written| _ = told.send(written)));
+        match telling.recv_timeout(PROMPT) {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => return Err(io::Error::other(why)),
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        }
+        let compacted = journal.length();
+        let mut copies = self.copies.write().unwrap_or_else(PoisonError::into_inner);
+        copies.retain(|copy| copy.name != name);
+        copies.push(Copy { name, journal: journal.clone(), compacted, reserving: AtomicU64::new(reserved) });
+        Ok(journal)
+    }
+
+    /// Gives an entry to all copies.
+    pub(super) fn write(&self, entry: &Arc<Entry>, except: Option<&Arc<Journal>>) -> Writing {
+        let copies = self.copies.read().unwrap_or_else(PoisonError::into_inner);
+        let mut writing = Vec::with_capacity(copies.len());
+        for copy in copies.iter().filter(|copy| except.is_none_or(|other| !Arc::ptr_eq(other, &copy.journal))) {
+            let (ack, written) = acknowledged();
+            copy.journal.append(entry.clone(), ack);
+            writing.push((copy.name.clone(), written));
+        }
+        Writing(writing)
+    }
+
+    /// Sees that sequences beyond this one may be given out.
+    pub(super) fn reserve(&self, head: u64) {
+        for copy in self.copies.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            if copy.reserving.load(Ordering::Relaxed) < head + FEW_LEFT {
+                copy.reserving.store(head + RESERVED, Ordering::Relaxed);
+                copy.journal.reserve(head + RESERVED, Ack::none());
+            }
+        }
+    }
+
+    /// The copy by which two processes keep to one order.
+    pub(super) fn first_copy(&self) -> Option<(String, Arc<Journal>)> {
+        let copies = self.copies.read().unwrap_or_else(PoisonError::into_inner);
+        copies.iter().min_by(|a, b| a.name.cmp(&b.name)).map(|copy| (copy.name.clone(), copy.journal.clone()))
+    }
+
+    /// All copies are shared with another process from now on, or not any more.
+    pub(super) fn share_copies(&self, shared: bool) {
+        let copies: Vec<_> = {
+            let copies = self.copies.read().unwrap_or_else(PoisonError::into_inner);
+            copies.iter().map(|copy| copy.journal.clone()).collect()
+        };
+        copies.iter().for_each(|journal| journal.share(shared));
+    }
+
+    /// Bytes of its longest copy.
+    pub fn length(&self) -> u64 {
+        let copies = self.copies.read().unwrap_or_else(PoisonError::into_inner);
+        copies.iter().map(|copy| copy.journal.length()).max().unwrap_or(0)
+    }
+
+    /// Whether something that is in force is missing from a copy: which, and why that may be.
+    pub fn behind(&self) -> Vec<String> {
+        let copies = self.copies.read().unwrap_or_else(PoisonError::into_inner);
+        copies.iter().filter(|copy| copy.journal.is_behind()).map(|copy| copy.name.clone()).collect()
+    }
+
+    /// Has the copies written anew without what is not needed any more, where that is worth it, or `anyway`.
+    pub fn compact(self: &Arc<Ledger>, anyway: bool) {
+        let mut copies = self.copies.write().unwrap_or_else(PoisonError::into_inner);
+        for copy in copies.iter_mut() {
+            let length = copy.journal.length();
+            if !anyway && (length < WORTH_IT || length < copy.compacted.saturating_mul(2)) {
+                continue;
+            }
+            // Until it is known what it has become.
+            copy.compacted = length;
+            let (ledger, name, journal) = (Arc::downgrade(self), copy.name.clone(), Arc::downgrade(&copy.journal));
+            let forgotten = self.forgotten();
+            let keep = {
+                let ledger = ledger.clone();
+                move |entry: &Entry, selector: &_| {
+                    let in_force = |ledger: Arc<Ledger>| ledger.marks().is_in_force(selector, entry.sequence);
+                    entry.sequence > forgotten && ledger.upgrade().is_none_or(in_force)
+                }
+            };
+            let done = move |written: Result<(), Unwritten>| {
+                if let Err(why) = written {
+                    return warn!("{name}: the ledger could not be written anew: {why}");
+                }
+                let (Some(ledger), Some(journal)) = (ledger.upgrade(), journal.upgrade()) else { return };
+                ledger.compacted(&journal);
+            };
+            copy.journal.compact(forgotten, keep, Ack::new(done));
+        }
+    }
+
+    fn compacted(&self, journal: &Arc<Journal>) {
+        let mut copies = self.copies.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(copy) = copies.iter_mut().find(|copy| Arc::ptr_eq(&copy.journal, journal)) {
+            copy.compacted = journal.length();
+        }
+    }
+}
+
+impl Writing {
+    /// One copy more.
+    pub(super) fn and(mut self, name: String, written: oneshot::Receiver<Result<(), Unwritten>>) -> Writing {
+        self.0.push((name, written));
+        self
+    }
+}
+
+/// Somebody to be told, and what is told.
+pub(super) fn acknowledged() -> (Ack, oneshot::Receiver<Result<(), Unwritten>>) {
+    let (told, telling) = oneshot::channel();
+    (Ack::new(move |written| _ = told.send(written)), telling)
+}
+
+/// The last sequence that a copy knows of.
+fn knows(summary: &Summary) -> u64 {
+    summary.head.max(summary.compacted)
+}
