@@ -1,6 +1,7 @@
 //! Invalidation: what has been purged, in which order, and whether that concerns what is stored.
 
 pub mod entry;
+pub mod journal;
 pub mod selector;
 
 pub use entry::{By, Entry};
