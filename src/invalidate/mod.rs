@@ -2,7 +2,11 @@
 
 pub mod entry;
 pub mod journal;
+pub mod request;
+pub mod resolve;
 pub mod selector;
 
 pub use entry::{By, Entry};
-pub use selector::Selector;
+pub use request::{Purge, WrongSelector};
+pub use resolve::resolve;
+pub use selector::{Selector, scheme_of};

@@ -4,6 +4,7 @@
 //! can share a text. Its SHA-256 is cut to 128 bits; the text is stored with the object, so a collision of those bits
 //! is a miss and never a mix-up. The method is no part: only GET and HEAD are looked up, and HEAD shares GET's key.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use http::HeaderMap;
@@ -172,6 +173,43 @@ pub fn describe(text: &[u8]) -> String {
     line
 }
 
+/// What a key's text says of the site and the URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts<'a> {
+    pub zone: &'a str,
+    /// With the port, where that is not the scheme's own.
+    pub host: &'a str,
+    pub path: &'a str,
+    /// What of it is in the key; `None`: none, as without a `?`.
+    pub query: Option<&'a str>,
+}
+
+/// The site and the URL of a key's text; `None` where it is none of this version. What follows them is not looked at.
+pub fn parts(text: &[u8]) -> Option<Parts<'_>> {
+    let mut frames = Frames::new(text);
+    let mut expected = |kind| match frames.next()?? {
+        (found, value) if found == kind => str::from_utf8(value).ok(),
+        _ => None,
+    };
+    let (zone, host, path) = (expected(Kind::Zone)?, expected(Kind::Host)?, expected(Kind::Path)?);
+    let query = match frames.next() {
+        Some(Some((Kind::Query, query))) => Some(str::from_utf8(query).ok()?),
+        Some(Some(_)) | None => None,
+        Some(None) => return None,
+    };
+    Some(Parts { zone, host, path, query })
+}
+
+/// What of a query (in normal form) is in the key of a request that has it: [`Parts::query`].
+pub fn query_in_key<'q>(query: Option<&'q str>, policy: &KeyPolicy) -> Option<Cow<'q, str>> {
+    let query = query?;
+    if is_whole(policy) {
+        return Some(Cow::Borrowed(query));
+    }
+    let kept = kept(query, policy);
+    (!kept.is_empty()).then(|| Cow::Owned(kept.join("&")))
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Kind {
@@ -255,17 +293,12 @@ impl<'a> Iterator for Frames<'a> {
 /// otherwise `/a` and `/a?` stay two resources, as they are to the origin.
 fn write_query(query: Option<&str>, policy: &KeyPolicy, text: &mut KeyText) {
     let Some(query) = query else { return };
-    if policy.query == QueryKey::All && !policy.sort {
+    if is_whole(policy) {
         return text.part(Kind::Query, query.as_bytes());
     }
-    let mut kept: SmallVec<[&str; INLINE_PARAMETERS]> =
-        query.split('&').filter(|parameter| !parameter.is_empty() && is_kept(parameter, &policy.query)).collect();
+    let kept = kept(query, policy);
     if kept.is_empty() {
         return;
-    }
-    if policy.sort {
-        // By name and stable: among parameters of one name the order may well matter to the origin.
-        kept.sort_by_key(|parameter| name_of(parameter));
     }
     text.frame(Kind::Query, kept.iter().map(|parameter| parameter.len()).sum::<usize>() + kept.len() - 1);
     for (index, parameter) in kept.iter().enumerate() {
@@ -274,6 +307,22 @@ fn write_query(query: Option<&str>, policy: &KeyPolicy, text: &mut KeyText) {
         }
         text.0.extend_from_slice(parameter.as_bytes());
     }
+}
+
+/// The query counts as it is.
+fn is_whole(policy: &KeyPolicy) -> bool {
+    policy.query == QueryKey::All && !policy.sort
+}
+
+/// The parameters that count, in the key's order.
+fn kept<'q>(query: &'q str, policy: &KeyPolicy) -> SmallVec<[&'q str; INLINE_PARAMETERS]> {
+    let mut kept: SmallVec<[&str; INLINE_PARAMETERS]> =
+        query.split('&').filter(|parameter| !parameter.is_empty() && is_kept(parameter, &policy.query)).collect();
+    if policy.sort {
+        // By name and stable: among parameters of one name the order may well matter to the origin.
+        kept.sort_by_key(|parameter| name_of(parameter));
+    }
+    kept
 }
 
 fn is_kept(parameter: &str, query: &QueryKey) -> bool {
@@ -456,6 +505,10 @@ mod tests {
         for (query, sort, target, expected) in cases {
             let line = shown(target, &[], &by_query(query.clone(), *sort));
             assert_eq!(line, format!("site=shop host=example.com path=/{expected}"), "{query:?} {target}");
+            let policy = by_query(query.clone(), *sort);
+            let text = text_of(target, &[], &policy);
+            let asked = target.split_once('?').map(|(_, query)| query);
+            assert_eq!(query_in_key(asked, &policy).as_deref(), parts(text.as_bytes()).unwrap().query, "{target}");
         }
     }
 
@@ -504,7 +557,41 @@ mod tests {
         assert_eq!(shown("/\u{1b}[0m", &[], &KeyPolicy::default()), r"site=shop host=example.com path=/\x1b[0m");
     }
 
+    #[test]
+    fn the_parts_are_those_that_it_was_made_of() {
+        let policy = KeyPolicy { headers: names(&["x-a"]), ..KeyPolicy::default() };
+        let said = |query| Parts { zone: "shop", host: "example.com", path: "/a", query };
+        for (target, query) in [("/a", None), ("/a?", Some("")), ("/a?b=1", Some("b=1"))] {
+            assert_eq!(parts(text_of(target, &[], &KeyPolicy::default()).as_bytes()), Some(said(query)), "{target}");
+            assert_eq!(parts(text_of(target, &[("x-a", "q")], &policy).as_bytes()), Some(said(query)), "{target}");
+        }
+        let https = of("/a", None, &[("x-forwarded-proto", "https")], true, &KeyPolicy::default());
+        assert_eq!(parts(https.as_bytes()), Some(said(None)));
+    }
+
+    #[test]
+    fn what_is_no_key_has_no_parts() {
+        for text in [
+            &b""[..],
+            b"\x01",
+            b"\x02z\x01sh\x01hp\x01/",
+            b"\x01z\x01sh\x01h",
+            b"\x01h\x01hz\x01sp\x01/",
+            b"\x01z\x01sh\x01hp\x02/",
+            b"\x01z\x01sh\x01hp\x01\xff",
+            b"\x01z\x01sh\x01hp\x01/q\x01\xff",
+            b"\x01z\x01sh\x01hp\x01/q\x02a",
+        ] {
+            assert_eq!(parts(text), None, "{text:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_bytes_have_parts_or_none(text in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = parts(&text);
+        }
+
         /// A text reads back as the parts that made it: so no two sequences of parts share one.
         #[test]
         fn the_framing_is_injective(parts in proptest::collection::vec((0usize..8, proptest::collection::vec(any::<u8>(), 0..300)), 0..8)) {
