@@ -7,6 +7,8 @@
 
 pub mod http_cache;
 
+pub mod bearer;
+
 pub mod config;
 
 pub mod site;

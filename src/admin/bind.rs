@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::guard::Token;
+use crate::bearer::Token;
 use crate::config::model::{Admin, AdminAddress};
 
 /// Connections that may wait to be accepted.

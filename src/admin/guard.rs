@@ -2,33 +2,11 @@
 
 use std::net::IpAddr;
 
-use http::header::{AUTHORIZATION, HOST, ORIGIN};
+use http::header::{HOST, ORIGIN};
 use http::uri::Authority;
 use http::{HeaderMap, Uri};
-use sha2::{Digest, Sha256};
 
-/// What a client must prove to know.
-#[derive(Clone)]
-pub struct Token([u8; 32]);
-
-impl Token {
-    pub fn new(secret: &[u8]) -> Token {
-        Token(Sha256::digest(secret).into())
-    }
-
-    /// Takes the same time whatever is wrong: the digests are of one length, and compared to their end.
-    fn is(&self, offered: &[u8]) -> bool {
-        let offered: [u8; 32] = Sha256::digest(offered).into();
-        let difference = self.0.iter().zip(offered).fold(0, |difference, (a, b)| difference | (a ^ b));
-        std::hint::black_box(difference) == 0
-    }
-}
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
+use crate::bearer::{Token, bearer};
 
 /// Who may ask on a listener.
 #[derive(Clone, Debug)]
@@ -61,14 +39,6 @@ impl Guard {
             Guard::NoPages => no_page(uri, headers),
         }
     }
-}
-
-/// RFC 6750 §2.1. The scheme's case does not matter (RFC 9110 §11.1).
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return None };
-    let (scheme, token) = value.as_bytes().split_at_checked(b"Bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
 /// A page can have a name resolved to this machine, and then counts as of the same origin; its requests carry that

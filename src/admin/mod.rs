@@ -18,6 +18,8 @@ use serde_json::Value;
 pub use bind::{Bound, bind};
 pub use serve::Serving;
 
+pub use crate::invalidate::{Purge, WrongSelector};
+
 /// What the edge lets itself be asked and told. Everything but [`ready`](Control::ready) is called on a thread that
 /// may block.
 pub trait Control: Send + Sync + 'static {
@@ -84,21 +86,6 @@ pub enum Unanswered {
     NoSite(String),
 }
 
-/// What is to be purged, as it was asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Purge {
-    pub urls: Vec<String>,
-    pub hosts: Vec<String>,
-    pub prefixes: Vec<String>,
-    pub tags: Vec<String>,
-    pub sites: Vec<String>,
-    pub everything: bool,
-    /// Stale, rather than gone.
-    pub soft: bool,
-    /// Prefixes may end within a segment of the path.
-    pub raw: bool,
-}
-
 /// A purge that is in force and written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Purged {
@@ -116,17 +103,6 @@ pub enum NotPurged {
     NotDurable { sequence: u64, why: String },
     /// Nothing has been done; later, it may be.
     Unavailable(String),
-}
-
-/// A selector that is none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WrongSelector {
-    /// The key of the list that it is in: `urls`.
-    pub list: &'static str,
-    /// Its place in that.
-    pub index: usize,
-    pub value: String,
-    pub why: String,
 }
 
 /// What a reload that succeeded came to.

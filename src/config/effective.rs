@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::decode::{Decode, Presence, Shape};
 use super::model::{
     AdminAddress, Balance, Config, DiskTier, HealthCheckKind, HostHeader, KeyPolicy, LogFormat, LogPath, Matcher,
-    MemoryTier, Origin, QueryKey, RequestPolicy, Route, Site, ValueMatch,
+    MemoryTier, Origin, PurgeMethod, QueryKey, RequestPolicy, Route, Site, ValueMatch,
 };
 use super::raw;
 use super::units::{show_duration, show_size};
@@ -194,7 +194,16 @@ fn site(site: &Site, config: &Config) -> Yaml {
     map.add("name", text(&site.name));
     map.add("hosts", list(&site.hosts, text));
     policy(&mut map, &site.policy, config);
+    map.option("purge", site.purge.as_ref().map(purge));
     map.add("routes", list(&site.routes.iter().enumerate().collect::<Vec<_>>(), |(i, r)| route(*i, r, config)));
+    map.done()
+}
+
+fn purge(method: &PurgeMethod) -> Yaml {
+    let mut map = Fields::default();
+    map.option("from", method.from.as_ref().map(|networks| list(networks, text)));
+    map.option("token", method.token.as_ref().map(|secret| text(&secret.1)));
+    map.plain("soft", method.soft);
     map.done()
 }
 

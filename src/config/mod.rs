@@ -31,6 +31,7 @@ pub use effective::{cache_settings, effective};
 pub use model::Config;
 pub use places::{Places, PolicyPlaces, RoutePlaces, SitePlaces};
 pub use reference::reference;
+pub(crate) use report::suggest;
 pub use report::{Errors, Finding, Mark, Place};
 pub use restart::needs_restart;
 pub use schema::schema;

@@ -235,8 +235,20 @@ pub struct Site {
     pub hosts: Vec<HostPattern>,
     /// What governs a request that no route matches.
     pub policy: Arc<RequestPolicy>,
+    /// `None`: PURGE is a method like any other.
+    pub purge: Option<PurgeMethod>,
     /// First match wins.
     pub routes: Vec<Route>,
+}
+
+/// Who may purge by the method PURGE. `from` and `token` are not both `None`; where there are both, both must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PurgeMethod {
+    /// The networks of the clients; not empty.
+    pub from: Option<Vec<IpNet>>,
+    pub token: Option<Secret>,
+    /// What is purged is stale, rather than gone, whatever the request says.
+    pub soft: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -195,6 +195,8 @@ options! {
         origin: OriginName = Required;
         /// How responses are cached: `on`, `off` or settings.
         cache: CacheChoice = Absent("`on`");
+        /// Who may purge by the method PURGE.
+        purge: PurgeMethod = Absent("PURGE goes to the origin, like any other method");
         /// Exceptions to the site's settings. The first that matches a request governs it.
         routes: List<Route, 0> = Default("[]");
         later {
@@ -203,6 +205,19 @@ options! {
             /// Which key a signed URL needs.
             signed_url;
         }
+    }
+
+    /// The method PURGE: it purges the URL that it names in all variants; or, where the path ends in `*`, all whose path
+    /// begins with what stands before that. It never goes to the origin. At least one of `from` and `token` is given.
+    pub struct PurgeMethod {
+        /// The clients that may purge: addresses or networks. A client behind trusted proxies is the one that they name.
+        from: List<Network> = Absent("any client that has the token");
+        /// The bearer token that each PURGE must carry, by reference: `env:NAME` or `file:PATH`. Beside `from`, both must
+        /// hold.
+        token: SecretRef = Absent("no token is asked for");
+        /// What is purged is stale from then on, rather than gone. Without it, a client can ask for that by the field
+        /// `Soft-Purge: 1` or `Fastly-Soft-Purge: 1`.
+        soft: bool = Default("false");
     }
 
     /// A route.

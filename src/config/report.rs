@@ -124,7 +124,7 @@ impl Report {
 }
 
 /// `; did you mean …?` for the candidate nearest to `word`, or a list of all where that is short enough to help.
-pub(super) fn suggest(word: &str, candidates: &[&str]) -> String {
+pub(crate) fn suggest(word: &str, candidates: &[&str]) -> String {
     match nearest(word, candidates) {
         Some(near) => format!("; did you mean `{near}`?"),
         None if !candidates.is_empty() && candidates.len() <= 12 => format!("; expected {}", one_of(candidates)),

@@ -218,7 +218,7 @@ fn declarations_are_sound() {
     }
     let mut seen = Vec::new();
     visit(&super::raw::Root::shape(), &mut seen);
-    assert_eq!(seen.len(), 18, "{seen:?}");
+    assert_eq!(seen.len(), 19, "{seen:?}");
 }
 
 const SMALL: &str = "\

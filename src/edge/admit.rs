@@ -100,6 +100,6 @@ fn has_length(head: &[u8]) -> bool {
 }
 
 /// Whether the request has a body, or may have one: over HTTP/2 it needs no field to announce it.
-fn has_content(session: &mut Session) -> bool {
+pub(super) fn has_content(session: &mut Session) -> bool {
     site::announces_content(&session.req_header().headers) || (link::is_http2(session) && !session.is_body_done())
 }

@@ -1,5 +1,8 @@
 //! What a request that changes something makes unusable (RFC 9111 §4.4, RFC 9875 §3).
 
+use std::time::Duration;
+
+use log::debug;
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
@@ -7,6 +10,9 @@ use super::context::Context;
 use super::state::Shared;
 use crate::invalidate::{By, Selector};
 use crate::{http_cache, site};
+
+/// How long the client waits for the disks to have it too.
+const DURABLE_WITHIN: Duration = Duration::from_millis(250);
 
 /// Purges the request's own URL, and the URLs and groups that the origin's response names on the same host.
 ///
@@ -19,23 +25,31 @@ pub async fn by(shared: &Shared, session: &Session, response: &ResponseHeader, c
     let target = header.uri.path_and_query().map_or("/", |t| t.as_str());
     let targets =
         http_cache::invalidated(&header.method, response.status, &request.authority, target, &response.headers);
+    let mut lasting = false;
     let selector = |target: String| {
         let get = site::key_of_get(request.site(), &request.authority, &target, &header.headers, ctx.is_trusted());
-        let (_, _, text) = get?;
+        let (_, key, text) = get?;
+        // Where the key has more than the URL, nobody knows all that is stored for it.
+        lasting |= key.url.is_some() || shared.store.may_hold(&key.hash);
         let site::Parts { host, path, query, .. } = site::parts(text.as_bytes())?;
         Some(Selector::Url { host: host.into(), path: path.into(), query: query.map(Into::into) })
     };
+    let urls: Vec<Selector> = targets.into_iter().filter_map(selector).collect();
     let groups = http_cache::invalidated_groups(&header.method, response.status, &response.headers);
     // RFC 9875 §2.1: groups are of one origin.
     let group = |name: String| Selector::Group { host: request.authority.clone(), name: name.into() };
-    let selectors: Box<[Selector]> =
-        targets.into_iter().filter_map(selector).chain(groups.into_iter().map(group)).collect();
+    lasting |= !groups.is_empty();
+    let selectors: Box<[Selector]> = urls.into_iter().chain(groups.into_iter().map(group)).collect();
     if selectors.is_empty() {
         return;
     }
     let mut post = ctx.cache.post.take();
     let look = || post.iter_mut().for_each(|post| post.look(shared));
-    let appended = shared.store.ledger().append_after(look, selectors, false, By::Unsafe);
+    let appended = shared.store.ledger().append_after(look, selectors, false, By::Unsafe, lasting);
     post.iter_mut().for_each(|post| post.set_began(appended.sequence));
     ctx.cache.post = post;
+    // It is in force. A disk that takes longer to have it holds up no client.
+    if let Ok(Err(why)) = tokio::time::timeout(DURABLE_WITHIN, appended.written()).await {
+        debug!("an invalidation is not written down: {why}");
+    }
 }

@@ -33,6 +33,8 @@ mod parts;
 mod post;
 mod preface;
 mod proxy;
+mod purge;
+mod purge_method;
 mod ranges;
 mod reload;
 mod request_id;

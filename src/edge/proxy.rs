@@ -19,8 +19,8 @@ use super::context::Context;
 use super::framing::End;
 use super::state::Shared;
 use super::{
-    admission, admit, body, caching, fallback, finish, framing, hit, interim, invalidate, link, post, ranges, respond,
-    trace, upstream,
+    admission, admit, body, caching, fallback, finish, framing, hit, interim, invalidate, link, post, purge_method,
+    ranges, respond, trace, upstream,
 };
 
 /// The edge.
@@ -55,6 +55,9 @@ impl ProxyHttp for Edge {
         }
         if session.subrequest_ctx.is_some() {
             return Ok(false);
+        }
+        if purge_method::answer(&self.shared, session, ctx).await? {
+            return Ok(true);
         }
         hit::answer(&self.shared, session, ctx).await
     }

@@ -126,6 +126,7 @@ async fn serve(launch: Launch) -> Result<(), String> {
     let disks = disks.map_err(|e| format!("opening the disks: {e}"))?.map_err(|e| format!("cache.disk: {e}"))?;
     let shared = Shared::new(config, access_log, disks);
     shared.snapshot().pools.ready().await;
+    shared.store.keep_tidy().map_err(|e| format!("starting a thread: {e}"))?;
     sample::register(&shared);
     let app = Arc::new(proxy(&shared));
     let (stop, stopped) = watch::channel(false);
@@ -235,12 +236,19 @@ async fn until_stopped(
         let what = tokio::select! {
             what = signals.next() => what,
             Some(given) = async { Some(giving.as_mut()?.await) } => {
+                let given: Result<(), (String, bool)> = given;
                 match given {
                     Ok(()) => {
                         info!("the new process serves; finishing what is in flight");
                         return End::HandedOver;
                     }
-                    Err(e) => error!("{e}; this process goes on"),
+                    Err((e, is_taken)) => {
+                        error!("{e}; this process goes on");
+                        if !is_taken {
+                            let store = shared.store;
+                            let _ = tokio::task::spawn_blocking(move || store.ledger().share(false)).await;
+                        }
+                    }
                 }
                 giving = None;
                 continue;
@@ -257,8 +265,13 @@ async fn until_stopped(
                 Some(_) if giving.is_some() => info!("QUIT: waiting for the new process already"),
                 Some(path) => {
                     info!("handing {} sockets over by {}", sockets.len(), path.display());
+                    // From its first moment on, the new process has its part in the ledger.
+                    let store = shared.store;
+                    let _ = tokio::task::spawn_blocking(move || store.ledger().share(true)).await;
                     giving = Some(Box::pin(async move {
-                        upgrade::give(path, sockets).await.map_err(|e| format!("upgrade by {}: {e}", path.display()))
+                        upgrade::give(path, sockets)
+                            .await
+                            .map_err(|e| (format!("upgrade by {}: {}", path.display(), e.error), e.is_taken))
                     }));
                 }
             },

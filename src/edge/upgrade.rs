@@ -80,8 +80,25 @@ impl Handover {
     }
 }
 
+/// Why no new process has taken over.
+#[derive(Debug)]
+pub struct NotGiven {
+    pub error: io::Error,
+    /// One has the sockets, and may yet serve.
+    pub is_taken: bool,
+}
+
+impl From<io::Error> for NotGiven {
+    fn from(error: io::Error) -> NotGiven {
+        NotGiven { error, is_taken: false }
+    }
+}
+
 /// Old process: hands its sockets over and returns once the new process serves.
-pub async fn give(path: &Path, sockets: &[(String, BorrowedFd<'_>)]) -> io::Result<()> {
+///
+/// # Errors
+/// No new process serves, as far as is known.
+pub async fn give(path: &Path, sockets: &[(String, BorrowedFd<'_>)]) -> Result<(), NotGiven> {
     let connected = timeout(MEET, async {
         loop {
             match UnixStream::connect(path).await {
@@ -97,11 +114,12 @@ pub async fn give(path: &Path, sockets: &[(String, BorrowedFd<'_>)]) -> io::Resu
     let mut answer = [0; READY.len()];
     timeout(START, stream.read_exact(&mut answer))
         .await
-        .map_err(|_| {
-            io::Error::new(io::ErrorKind::TimedOut, format!("the new process did not serve within {START:?}"))
+        .map_err(|_| NotGiven {
+            error: io::Error::new(io::ErrorKind::TimedOut, format!("the new process did not serve within {START:?}")),
+            is_taken: true,
         })?
         .map_err(|_| io::Error::other("the new process ended before it served"))?;
-    if answer == READY { Ok(()) } else { Err(io::Error::other("an unknown answer from the new process")) }
+    if answer == READY { Ok(()) } else { Err(io::Error::other("an unknown answer from the new process").into()) }
 }
 
 fn send(stream: &UnixStream, sockets: &[(String, BorrowedFd<'_>)]) -> io::Result<()> {

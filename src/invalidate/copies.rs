@@ -40,7 +40,11 @@ pub(super) struct Copy {
 /// What becomes of an entry on the way to the copies.
 #[must_use]
 #[derive(Default)]
-pub struct Writing(Vec<(String, oneshot::Receiver<Result<(), Unwritten>>)>);
+pub struct Writing {
+    copies: Vec<(String, oneshot::Receiver<Result<(), Unwritten>>)>,
+    /// There should be a copy, and there is none.
+    nowhere: bool,
+}
 
 impl Writing {
     /// Waits until it is durable. It is with one copy: at the next start, all copies are joined.
@@ -49,8 +53,11 @@ impl Writing {
     /// It is not in any copy: why.
     pub async fn written(self) -> Result<(), String> {
         let mut failures = Vec::new();
-        let all = self.0.len();
-        for (name, written) in self.0 {
+        if self.nowhere {
+            return Err("no disk has a copy of the ledger".to_owned());
+        }
+        let all = self.copies.len();
+        for (name, written) in self.copies {
             match written.await {
                 Ok(Ok(())) => {}
                 Ok(Err(why)) => failures.push(format!("{name}: {why}")),
@@ -69,6 +76,7 @@ impl Ledger {
     ///
     /// Where they are of several ledgers, that of the first counts; objects of another one's order cannot be compared.
     pub fn load(&self, media: &[&dyn Medium]) -> Vec<Result<Summary, Unreadable>> {
+        self.keep();
         let found: Vec<_> = media.iter().map(|medium| read(*medium, |_| ())).collect();
         for (medium, found) in media.iter().zip(&found) {
             match found {
@@ -157,7 +165,7 @@ impl Ledger {
             copy.journal.append(entry.clone(), ack);
             writing.push((copy.name.clone(), written));
         }
-        Writing(writing)
+        Writing { nowhere: writing.is_empty() && self.is_kept(), copies: writing }
     }
 
     /// Sees that sequences beyond this one may be given out.
@@ -238,7 +246,8 @@ impl Ledger {
 impl Writing {
     /// One copy more.
     pub(super) fn and(mut self, name: String, written: oneshot::Receiver<Result<(), Unwritten>>) -> Writing {
-        self.0.push((name, written));
+        self.copies.push((name, written));
+        self.nowhere = false;
         self
     }
 }

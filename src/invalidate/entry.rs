@@ -12,7 +12,7 @@ pub struct Entry {
     /// What is selected is stale, rather than gone.
     pub soft: bool,
     pub by: By,
-    /// At least one, at most [`Entry::MAX_SELECTORS`].
+    /// At most [`Entry::MAX_SELECTORS`]. Without any, the entry is there for its sequence alone.
     pub selectors: Box<[Selector]>,
 }
 

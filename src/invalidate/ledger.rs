@@ -1,7 +1,7 @@
 //! The ledger: all purges in one order, and what they make of what is stored.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
@@ -38,6 +38,8 @@ pub struct Ledger {
     /// Held while an entry is given its sequence and put in force; before a copy's own locks.
     order: Mutex<Order>,
     pub(super) copies: RwLock<Vec<Copy>>,
+    /// It is to outlast the process.
+    kept: AtomicBool,
     counts: [AtomicU64; By::ALL.len()],
     selectors: AtomicU64,
 }
@@ -89,6 +91,7 @@ impl Ledger {
             marks: Marks::default(),
             order: Mutex::default(),
             copies: RwLock::default(),
+            kept: AtomicBool::new(false),
             counts: Default::default(),
             selectors: AtomicU64::new(0),
         }
@@ -120,7 +123,7 @@ impl Ledger {
     }
 
     /// As far as this process knows.
-    pub(super) fn own_head(&self) -> u64 {
+    pub fn own_head(&self) -> u64 {
         self.head.load(Ordering::Acquire) & !SHARED
     }
 
@@ -149,9 +152,7 @@ impl Ledger {
     ) -> Appended {
         self.counts[by as usize - 1].fetch_add(1, Ordering::Relaxed);
         self.selectors.fetch_add(selectors.len() as u64, Ordering::Relaxed);
-        let new = |sequence| {
-            Arc::new(Entry { sequence, at: Timestamp::from(SystemTime::now()), soft, by, selectors })
-        };
+        let new = |sequence| Arc::new(Entry { sequence, at: Timestamp::from(SystemTime::now()), soft, by, selectors });
         if self.head.load(Ordering::Acquire) & SHARED != 0
             && let Some((name, first)) = self.first_copy()
         {
@@ -224,6 +225,15 @@ impl Ledger {
     /// Selectors in them.
     pub fn selectors(&self) -> u64 {
         self.selectors.load(Ordering::Relaxed)
+    }
+
+    /// It is to outlast the process.
+    pub(super) fn keep(&self) {
+        self.kept.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Acquire)
     }
 
     /// Which ledger this is has turned out, and that entries up to one may be missing.

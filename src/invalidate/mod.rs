@@ -8,6 +8,8 @@ mod entry;
 pub mod journal;
 mod ledger;
 mod marks;
+mod request;
+mod resolve;
 mod selector;
 mod subject;
 
@@ -15,5 +17,7 @@ pub use copies::Writing;
 pub use entry::{By, Entry};
 pub use ledger::{Appended, Ledger, NEVER, Recent, SHOWN};
 pub use marks::{Marks, Verdict};
-pub use selector::Selector;
+pub use request::{Purge, WrongSelector};
+pub use resolve::resolve;
+pub use selector::{Selector, scheme_of};
 pub use subject::{Subject, without_port};

@@ -77,6 +77,7 @@ mod tests {
             name: "site".into(),
             hosts: hosts.collect(),
             policy: Arc::new(RequestPolicy { origin: 0, cache: None, key: KeyPolicy::default() }),
+            purge: None,
             routes: Vec::new(),
         }
     }

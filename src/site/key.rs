@@ -4,6 +4,7 @@
 //! can share a text. Its SHA-256 is cut to 128 bits; the text is stored with the object, so a collision of those bits
 //! is a miss and never a mix-up. The method is no part: only GET and HEAD are looked up, and HEAD shares GET's key.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use http::HeaderMap;
@@ -199,6 +200,16 @@ pub fn parts(text: &[u8]) -> Option<Parts<'_>> {
     Some(Parts { zone, host, path, query })
 }
 
+/// What of a query (in normal form) is in the key of a request that has it: [`Parts::query`].
+pub fn query_in_key<'q>(query: Option<&'q str>, policy: &KeyPolicy) -> Option<Cow<'q, str>> {
+    let query = query?;
+    if is_whole(policy) {
+        return Some(Cow::Borrowed(query));
+    }
+    let kept = kept(query, policy);
+    (!kept.is_empty()).then(|| Cow::Owned(kept.join("&")))
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Kind {
@@ -282,17 +293,12 @@ impl<'a> Iterator for Frames<'a> {
 /// otherwise `/a` and `/a?` stay two resources, as they are to the origin.
 fn write_query(query: Option<&str>, policy: &KeyPolicy, text: &mut KeyText) {
     let Some(query) = query else { return };
-    if policy.query == QueryKey::All && !policy.sort {
+    if is_whole(policy) {
         return text.part(Kind::Query, query.as_bytes());
     }
-    let mut kept: SmallVec<[&str; INLINE_PARAMETERS]> =
-        query.split('&').filter(|parameter| !parameter.is_empty() && is_kept(parameter, &policy.query)).collect();
+    let kept = kept(query, policy);
     if kept.is_empty() {
         return;
-    }
-    if policy.sort {
-        // By name and stable: among parameters of one name the order may well matter to the origin.
-        kept.sort_by_key(|parameter| name_of(parameter));
     }
     text.frame(Kind::Query, kept.iter().map(|parameter| parameter.len()).sum::<usize>() + kept.len() - 1);
     for (index, parameter) in kept.iter().enumerate() {
@@ -301,6 +307,22 @@ fn write_query(query: Option<&str>, policy: &KeyPolicy, text: &mut KeyText) {
         }
         text.0.extend_from_slice(parameter.as_bytes());
     }
+}
+
+/// The query counts as it is.
+fn is_whole(policy: &KeyPolicy) -> bool {
+    policy.query == QueryKey::All && !policy.sort
+}
+
+/// The parameters that count, in the key's order.
+fn kept<'q>(query: &'q str, policy: &KeyPolicy) -> SmallVec<[&'q str; INLINE_PARAMETERS]> {
+    let mut kept: SmallVec<[&str; INLINE_PARAMETERS]> =
+        query.split('&').filter(|parameter| !parameter.is_empty() && is_kept(parameter, &policy.query)).collect();
+    if policy.sort {
+        // By name and stable: among parameters of one name the order may well matter to the origin.
+        kept.sort_by_key(|parameter| name_of(parameter));
+    }
+    kept
 }
 
 fn is_kept(parameter: &str, query: &QueryKey) -> bool {
@@ -483,6 +505,10 @@ mod tests {
         for (query, sort, target, expected) in cases {
             let line = shown(target, &[], &by_query(query.clone(), *sort));
             assert_eq!(line, format!("site=shop host=example.com path=/{expected}"), "{query:?} {target}");
+            let policy = by_query(query.clone(), *sort);
+            let text = text_of(target, &[], &policy);
+            let asked = target.split_once('?').map(|(_, query)| query);
+            assert_eq!(query_in_key(asked, &policy).as_deref(), parts(text.as_bytes()).unwrap().query, "{target}");
         }
     }
 

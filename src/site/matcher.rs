@@ -54,6 +54,12 @@ pub fn unmet(matcher: &Matcher, facts: &Facts<'_>) -> Option<Unmet> {
     header.map(Unmet::Header).or_else(|| query().map(Unmet::Query))
 }
 
+/// Whether every condition holds that is not about header fields: where there are such, they may or may not.
+pub fn may_match(matcher: &Matcher, facts: &Facts<'_>) -> bool {
+    !matches!(unmet(matcher, facts), Some(Unmet::Method | Unmet::Path | Unmet::Extension))
+        && matcher.query.iter().all(|(name, value)| query_matches(facts.query, name, value))
+}
+
 /// GET stands for HEAD too: the two share a cache key, so one route must govern both.
 fn method_matches(methods: &[String], method: &str) -> bool {
     let listed = |method: &str| methods.iter().any(|listed| listed == method);
@@ -204,6 +210,23 @@ mod tests {
     }
 
     #[test]
+    fn conditions_on_fields_may_hold() {
+        let may = |matcher: &Matcher, target: &str| {
+            let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+            may_match(matcher, &Facts { method: "GET", path, query, headers: &HeaderMap::new(), withheld: &[] })
+        };
+        for value in [ValueMatch::Present, ValueMatch::Absent, ValueMatch::Equals("a".to_owned())] {
+            let path = vec![PathPattern::parse("/a.*").unwrap()];
+            let matcher = Matcher { path, extensions: vec!["png".to_owned()], ..header(value) };
+            let matcher = Matcher { query: vec![("q".to_owned(), ValueMatch::Present)], ..matcher };
+            assert!(may(&matcher, "/a.png?q"));
+            assert!(!may(&matcher, "/a.png") && !may(&matcher, "/b.png?q") && !may(&matcher, "/a.jpg?q"));
+            assert!(!may(&Matcher { methods: vec!["POST".to_owned()], ..matcher }, "/a.png?q"));
+        }
+        assert!(may(&Matcher::default(), "/"));
+    }
+
+    #[test]
     fn the_first_route_wins() {
         let policy = Arc::new(RequestPolicy { origin: 0, cache: None, key: KeyPolicy::default() });
         let route_for = |path: &[&str]| Route {
@@ -215,7 +238,7 @@ mod tests {
             policy: policy.clone(),
         };
         let routes = vec![route_for(&["/a", "/b"]), route_for(&["/b"]), route_for(&["/c"])];
-        let site = Site { name: "site".into(), hosts: Vec::new(), policy: policy.clone(), routes };
+        let site = Site { name: "site".into(), hosts: Vec::new(), policy: policy.clone(), purge: None, routes };
         let headers = HeaderMap::new();
         let find = |path| route(&site, &Facts { method: "GET", path, query: None, headers: &headers, withheld: &[] });
         assert_eq!((find("/b"), find("/c"), find("/d")), (Some(0), Some(2), None));

@@ -13,8 +13,8 @@ mod resolve;
 
 pub use directory::{Directory, pattern_of};
 pub use fields::{Names, nominated, withheld};
-pub use key::{Key, KeyParts, KeyText, Parts, describe, key, parts};
-pub use matcher::{Facts, Unmet, matches, route, unmet};
+pub use key::{Key, KeyParts, KeyText, Parts, describe, key, parts, query_in_key};
+pub use matcher::{Facts, Unmet, matches, may_match, route, unmet};
 pub use normal::{BadHost, has_dot_segments, normalise_authority, normalise_host, normalise_path, normalise_query};
 pub use refusal::Refusal;
 pub use resolve::{Asked, Resolved, announces_content, key_of_get, resolve};

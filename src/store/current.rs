@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use super::key::ObjectId;
+use pingora_cache::key::HashBinary;
+
+use super::key::{ObjectId, ObjectKey};
 use super::object::{Body, Head, Object};
 use super::store::Store;
 use crate::invalidate::{Ledger, NEVER, Verdict};
 
 impl Store {
     /// All purges.
-    pub fn ledger(&self) -> &Ledger {
+    pub fn ledger(&self) -> &Arc<Ledger> {
         self.disks().ledger()
     }
 
@@ -48,6 +50,13 @@ impl Store {
                 None
             }
         }
+    }
+
+    /// Whether something may be stored under a key, or be found by it again after the process: if not, that need not be
+    /// told of what makes it unusable.
+    pub fn may_hold(&self, primary: &HashBinary) -> bool {
+        let id = ObjectKey::primary(*primary).id();
+        self.memory().peek(&id).is_some() || self.disks().of(&id).is_some_and(|disk| disk.may_hold(&id))
     }
 
     /// What purges have made of something that is stored.

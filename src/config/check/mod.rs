@@ -4,6 +4,7 @@
 
 mod cache;
 mod origins;
+mod purge;
 mod routes;
 mod secret;
 mod sites;
@@ -29,7 +30,7 @@ pub(super) fn check(root: &raw::Root, base: &Path, env: Env<'_>, report: &mut Re
     let background_fetches = root.cache.as_ref().and_then(|tiers| tiers.background_fetches.as_ref());
     let limits = root.limits.as_ref().and_then(|raw| limits(raw));
     let origins = origins::origins(root, report);
-    let sites = sites::sites(root, tiers.there, report);
+    let sites = sites::sites(root, tiers.there, base, env, report);
     if let (Some(listeners), Some(origins)) = (&listeners, &origins) {
         warn_of_loops(root, listeners, origins, report);
     }

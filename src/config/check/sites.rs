@@ -1,10 +1,12 @@
 //! Sites: their hosts, their origins, their names.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::cache::{self, Settings};
-use super::routes;
+use super::{purge, routes};
+use crate::config::Env;
 use crate::config::decode::Placed;
 use crate::config::model::{HostPattern, RequestPolicy, Site};
 use crate::config::raw;
@@ -13,14 +15,20 @@ use crate::config::words::OriginName;
 use crate::http_cache::Tiers;
 
 /// `there` are the tiers that the store has.
-pub(super) fn sites(root: &raw::Root, there: Tiers, report: &mut Report) -> Option<Vec<Site>> {
+pub(super) fn sites(
+    root: &raw::Root,
+    there: Tiers,
+    base: &Path,
+    env: Env<'_>,
+    report: &mut Report,
+) -> Option<Vec<Site>> {
     let mut origins = OriginIndex::new(root);
     let mut hosts = HashMap::new();
     let mut names = HashMap::new();
     let mut checked = Vec::new();
     for raw in &root.sites.as_ref()?.0 {
         unique_hosts(raw, &mut hosts, report);
-        checked.push(site(raw, there, &mut origins, &mut names, report));
+        checked.push(site(raw, there, &mut origins, &mut names, base, env, report));
     }
     origins.warn_of_unused(report);
     checked.into_iter().collect()
@@ -31,12 +39,15 @@ fn site(
     there: Tiers,
     origins: &mut OriginIndex<'_>,
     names: &mut HashMap<String, usize>,
+    base: &Path,
+    env: Env<'_>,
     report: &mut Report,
 ) -> Option<Site> {
     let origin = raw.origin.as_ref().and_then(|name| origins.find(name, report));
     let settings = cache::refine(&cache::on(), raw.cache.as_ref(), there, report);
     let routes =
         raw.routes.as_ref().and_then(|list| routes::routes(&list.0, origin, &settings, there, origins, report));
+    let purge = raw.purge.as_ref().map(|raw| purge::method(raw, base, env, report));
     let hosts: Vec<HostPattern> = raw.hosts.as_ref()?.0.iter().map(|host| host.value.clone()).collect();
     let (name, place) = match &raw.name {
         Some(name) => (name.0.clone(), &name.place),
@@ -48,7 +59,11 @@ fn site(
     {
         report.error(place, format!("the name `{name}` is already that of the site on line {line}"));
     }
-    Some(Site { name: name.into(), hosts, policy: policy(origin?, settings), routes: routes? })
+    let purge = match purge {
+        Some(purge) => Some(purge?),
+        None => None,
+    };
+    Some(Site { name: name.into(), hosts, policy: policy(origin?, settings), purge, routes: routes? })
 }
 
 pub(super) fn policy(origin: usize, settings: Settings) -> Arc<RequestPolicy> {

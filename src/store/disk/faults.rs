@@ -5,7 +5,7 @@
 //! that cannot be read fails each operation, so that a slip in a test does not pass for health.
 //!
 //! * `OP`: `open`, `create`, `read`, `write`, `unlink`, `publish` (or `rename`), `stat`, `readdir`, `mkdir`, `sync`,
-//!   `statfs`, or `any`.
+//!   `lock`, `statfs`, or `any`. To make a file shorter is to `write`; a folder is synced like a file.
 //! * `ACTION`: the name of an error (`ENOSPC`, `EDQUOT`, `EIO`, `EROFS`, `EACCES`, `EPERM`, `ENOENT`, `EMFILE`);
 //!   `delay=200ms`; `hang`, which lasts until the line is gone; `corrupt`, which flips a bit in what is read;
 //!   `nowait`, which has nothing in the page cache, so that every read goes to the pool.
@@ -30,6 +30,8 @@ pub enum Op {
     ReadDir,
     MakeDir,
     Sync,
+    /// Waiting for a file's lock.
+    Lock,
     FreeSpace,
 }
 
@@ -214,6 +216,7 @@ mod imp {
             "readdir" => Op::ReadDir,
             "mkdir" => Op::MakeDir,
             "sync" => Op::Sync,
+            "lock" => Op::Lock,
             "statfs" => Op::FreeSpace,
             _ => return None,
         }))

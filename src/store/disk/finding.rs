@@ -183,6 +183,11 @@ impl Disk {
         here || elsewhere
     }
 
+    /// Whether there may be something under a name, or is about to be.
+    pub fn may_hold(&self, id: &ObjectId) -> bool {
+        self.shard(id).writes.contains_key(id) || self.phase() == Phase::Away || self.may_have(id)
+    }
+
     /// Whether it makes sense to look.
     fn may_have(&self, id: &ObjectId) -> bool {
         match self.phase() {

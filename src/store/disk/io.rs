@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, StatVfsMountFlags};
+use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RawDir, StatVfsMountFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use super::faults::{Faults, Op};
@@ -279,6 +279,38 @@ impl Io {
             Ok(folder) => Ok(retry_on_intr(|| rustix::fs::fsync(&folder))?),
             Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits until the names in the disk's own folder are on the disk.
+    pub fn sync_folder(&self) -> io::Result<()> {
+        self.with(Op::Sync, |root| rustix::fs::fsync(&root.dir))
+    }
+
+    /// Makes a file so long, in bytes.
+    pub fn truncate(&self, file: impl AsFd, length: u64) -> io::Result<()> {
+        self.before(Op::Write)?;
+        Ok(retry_on_intr(|| rustix::fs::ftruncate(&file, length))?)
+    }
+
+    /// Waits for a file's advisory lock, which its open description then has (`flock`).
+    pub fn lock(&self, file: impl AsFd) -> io::Result<()> {
+        self.before(Op::Lock)?;
+        Ok(retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))?)
+    }
+
+    /// Gives it back.
+    pub fn unlock(&self, file: impl AsFd) -> io::Result<()> {
+        Ok(retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::Unlock))?)
+    }
+
+    /// Whether a name leads to an open file.
+    pub fn leads_to(&self, name: &Path, file: impl AsFd) -> io::Result<bool> {
+        let opened = retry_on_intr(|| rustix::fs::fstat(&file))?;
+        match self.with(Op::Stat, |root| rustix::fs::statat(&root.dir, name, AtFlags::SYMLINK_NOFOLLOW)) {
+            Ok(named) => Ok((named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

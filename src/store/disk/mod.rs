@@ -16,6 +16,7 @@ mod index;
 mod inspect;
 mod io;
 mod keeper;
+mod ledger;
 mod pool;
 mod removing;
 mod residency;

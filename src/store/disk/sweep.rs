@@ -61,7 +61,11 @@ struct Sweep {
 impl Disk {
     /// Goes on with a sweep, or begins one if it is time to. Blocks, but not for long.
     pub(super) fn sweep(self: &Arc<Disk>, sweeps: &mut Sweeps) {
-        if self.phase() != Phase::Ready || !self.vouching.is_sound() || !self.health.may_read() || !self.health.may_write() {
+        if self.phase() != Phase::Ready
+            || !self.vouching.is_sound()
+            || !self.health.may_read()
+            || !self.health.may_write()
+        {
             return;
         }
         if sweeps.under_way.is_none() && sweeps.is_due(self, Instant::now()) {
