@@ -292,6 +292,11 @@ fn cache(policy: &Policy, key: &KeyPolicy) -> Yaml {
     if policy.after > 1 {
         map.add("within", duration(policy.within));
     }
+    map.add(
+        "tags",
+        if policy.tags.is_empty() { text("off") } else { list(&policy.tags, |field| text(field.as_str())) },
+    );
+    map.plain("strip_tags", policy.strip_tags);
     map.done()
 }
 

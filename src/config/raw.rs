@@ -287,10 +287,11 @@ options! {
         after: Int<1, 15> = Absent("`1`");
         /// How long a request counts towards `after`. Only where `after` is more than 1.
         within: Window = Absent("`1h`");
-        later {
-            /// The response field that lists tags for purging.
-            tags;
-        }
+        /// The response fields that list a response's tags, by which it can be purged: one, or a list. `off`: tags are not
+        /// read. `Cache-Groups` (RFC 9875) is always read.
+        tags: TagChoice = Absent("`[surrogate-key, cache-tag]`");
+        /// Do not send clients the fields that `tags` names. `Cache-Groups` is for all caches, and always sent.
+        strip_tags: bool = Absent("`false`");
     }
 
     /// The cache key, beside host and path.

@@ -251,7 +251,7 @@ fn what_is_left_out_has_the_documented_default() {
         "origin: a}",
         "origin: a, cache: {override: false, heuristics: true, store_set_cookie: false, ttl_by_status: {}, \
          ignore_client_cache_control: false, key: {query: all, sort: false, headers: [], cookies: []}, vary: {accept_encoding: [], accept_language: []}, \
-         tiers: [memory, disk], after: 1}}",
+         tiers: [memory, disk], after: 1, tags: [Surrogate-Key, Cache-Tag], strip_tags: false}}",
     );
     assert_eq!(parse(&text, None, Path::new("/")).unwrap().sites[0].policy, said);
     let counted = |within: &str| {
@@ -315,6 +315,28 @@ fn a_route_refines_its_site_key_by_key() {
     assert!(refined.key.headers.is_empty());
     assert_eq!(site.routes[1].policy.cache, None);
     assert_eq!(site.routes[2].policy, site.policy);
+}
+
+#[test]
+fn a_route_refines_which_fields_list_tags() {
+    let text = SMALL.replace(
+        "origin: a}",
+        "origin: a, cache: {tags: X-Tags, strip_tags: true}, routes: [\
+           {match: {path: /a}, cache: {tags: [cache-tag, X-Tags]}},\
+           {match: {path: /b}, cache: {tags: off}},\
+           {match: {path: /c}, cache: {strip_tags: false}}]}",
+    );
+    let config = parse(&text, None, Path::new("/")).unwrap();
+    let site = &config.sites[0];
+    let in_force = |policy: &super::model::RequestPolicy| {
+        let policy = policy.cache.as_ref().unwrap();
+        (policy.tags.iter().map(|field| field.to_string()).collect::<Vec<_>>().join(" "), policy.strip_tags)
+    };
+    assert_eq!(in_force(&site.policy), ("x-tags".to_owned(), true));
+    assert_eq!(in_force(&site.routes[0].policy), ("cache-tag x-tags".to_owned(), true));
+    // There is nothing that would not be sent.
+    assert_eq!(in_force(&site.routes[1].policy), (String::new(), false));
+    assert_eq!(in_force(&site.routes[2].policy), ("x-tags".to_owned(), false));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::config::model::{KeyPolicy, QueryKey};
 use crate::config::raw;
 use crate::config::report::{Place, Report};
 use crate::config::units::show_duration;
-use crate::config::words::{CacheChoice, QueryChoice, Tier};
+use crate::config::words::{CacheChoice, QueryChoice, TagChoice, Tier};
 use crate::http_cache::{Policy, Reduction, Tiers};
 
 /// Cache settings in force; `None`: the cache is off.
@@ -42,6 +42,7 @@ pub(super) fn refine(
             }
             effectless(&policy, keys, report);
             set_admission(&mut policy, keys, &choice.place, report);
+            set_tags(&mut policy, keys, &choice.place, report);
             Some((policy, key))
         }
     }
@@ -127,6 +128,31 @@ fn set_admission(policy: &mut Policy, keys: &raw::Cache, cache: &Place, report: 
         report.error(&within.place, "`within` has no effect where `after` is 1");
     }
     policy.within = Policy::WITHIN;
+}
+
+/// Which fields list tags, and whether clients see them.
+fn set_tags(policy: &mut Policy, keys: &raw::Cache, cache: &Place, report: &mut Report) {
+    if let Some(choice) = &keys.tags {
+        policy.tags = match &choice.value {
+            TagChoice::Off => Vec::new(),
+            TagChoice::Fields(list) => {
+                distinct(&list.0, |field| field.0.to_string(), report);
+                list.0.iter().map(|field| field.value.0.clone()).collect()
+            }
+        };
+    }
+    if let Some(strip) = &keys.strip_tags {
+        policy.strip_tags = strip.value;
+    }
+    if policy.strip_tags && policy.tags.is_empty() {
+        policy.strip_tags = false;
+        // A `tags` that is given and wrong has been reported.
+        if let Some(strip) = keys.strip_tags.as_ref().filter(|strip| strip.value)
+            && !report.is_wrong(&format!("{}.tags", cache.path))
+        {
+            report.error(&strip.place, "`strip_tags: true` has no effect beside `tags: off`");
+        }
+    }
 }
 
 fn set_reduction(reduction: &mut Reduction, raw: &raw::Vary, report: &mut Report) {

@@ -1,7 +1,7 @@
-//! Values that may be a word or a mapping.
+//! Values that may be a word, or a mapping or list.
 
-use super::matching::{ParameterName, ParameterPattern};
-use crate::config::decode::{Decode, List, Shape, Trail, word};
+use super::matching::{ParameterName, ParameterPattern, TagField};
+use crate::config::decode::{Decode, List, OneOrMany, Shape, Trail, word};
 use crate::config::model::{Balance, LogFormat, ServerAddress};
 use crate::config::node::{Node, Value};
 use crate::config::raw::{Cache, QueryLists, Server};
@@ -127,6 +127,27 @@ impl Decode for CacheChoice {
 
     fn shape() -> Shape {
         Shape::Any(vec![Shape::Words(vec!["on", "off"]), Cache::shape()])
+    }
+}
+
+/// Which response fields list tags.
+#[derive(Clone, Debug)]
+pub(in crate::config) enum TagChoice {
+    Off,
+    Fields(OneOrMany<TagField>),
+}
+
+impl Decode for TagChoice {
+    fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
+        match &node.value {
+            Value::Bool(false) => Some(TagChoice::Off),
+            Value::Text(text) if text == "off" => Some(TagChoice::Off),
+            _ => OneOrMany::decode(node, trail, report).map(TagChoice::Fields),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::Any(vec![Shape::Words(vec!["off"]), OneOrMany::<TagField>::shape()])
     }
 }
 

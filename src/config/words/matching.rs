@@ -104,6 +104,87 @@ impl FromText for FieldName {
     }
 }
 
+/// Response fields that say something else than tags, to this cache, to clients or to those between.
+const TAKEN: [&str; 48] = [
+    "accept",
+    "age",
+    "allow",
+    "alt-svc",
+    "authentication-info",
+    "authorization",
+    "cache-control",
+    "cache-group-invalidation",
+    "cache-groups",
+    "cache-status",
+    "cdn-cache-control",
+    "clear-site-data",
+    "connection",
+    "cookie",
+    "date",
+    "etag",
+    "expect",
+    "expires",
+    "foreland-cdn-cache-control",
+    "host",
+    "keep-alive",
+    "last-modified",
+    "link",
+    "location",
+    "permissions-policy",
+    "pragma",
+    "range",
+    "referrer-policy",
+    "refresh",
+    "report-to",
+    "reporting-endpoints",
+    "retry-after",
+    "server",
+    "server-timing",
+    "set-cookie",
+    "strict-transport-security",
+    "surrogate-control",
+    "te",
+    "timing-allow-origin",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "vary",
+    "via",
+    "warning",
+    "www-authenticate",
+    "x-content-type-options",
+    "x-frame-options",
+];
+
+/// How the names of whole families of such fields begin.
+const TAKEN_FAMILIES: [&str; 6] = ["accept-", "access-control-", "content-", "cross-origin-", "proxy-", "sec-"];
+
+/// The name of a response field that lists tags.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct TagField(pub HeaderName);
+
+impl FromText for TagField {
+    const KIND: Kind = Kind {
+        name: "response field's name",
+        expected: "a response field's name such as Surrogate-Key",
+        ..FieldName::KIND
+    };
+
+    fn from_text(text: &str) -> Result<Self, Bad> {
+        let FieldName(name) = FieldName::from_text(text)?;
+        if name == "off" {
+            return Err(Bad::Because("`off` stands alone: `tags: off`".to_owned()));
+        }
+        if TAKEN.contains(&&*name) || TAKEN_FAMILIES.iter().any(|family| name.starts_with(family)) {
+            return Err(Bad::Because(format!(
+                "{}: this field has a meaning of its own, and lists no tags",
+                quote(text)
+            )));
+        }
+        name.parse().map(TagField).map_err(|_| Bad::Form)
+    }
+}
+
 /// A content coding, in lower case (RFC 9110 §8.4.1).
 #[derive(Clone, Debug)]
 pub(in crate::config) struct Coding(pub String);
