@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::bearer::Token;
+use super::guard::Tokens;
 use crate::config::model::{Admin, AdminAddress};
 
 /// Connections that may wait to be accepted.
@@ -22,8 +22,8 @@ const BACKLOG: i32 = 64;
 #[derive(Debug)]
 pub struct Bound {
     pub(super) listener: Listener,
-    /// `None`: whoever reaches the listener may do everything.
-    pub(super) token: Option<Token>,
+    /// None: whoever reaches the listener may do everything.
+    pub(super) tokens: Tokens,
 }
 
 #[derive(Debug)]
@@ -40,14 +40,13 @@ pub(super) enum Listener {
 /// # Errors
 /// The system's, with the address in its text.
 pub fn bind(config: &Admin) -> io::Result<Bound> {
-    let token = config.token.as_ref().map(|secret| Token::new(&secret.0));
     let listener = match &config.address {
         AdminAddress::Tcp(address) => {
             TcpListener::bind(address).map(Listener::Tcp).map_err(|error| with_address(&error, address))
         }
         AdminAddress::Unix(path) => bind_unix(path).map_err(|error| with_address(&error, path.display())),
     }?;
-    Ok(Bound { listener, token })
+    Ok(Bound { listener, tokens: Tokens::new(config) })
 }
 
 impl Bound {
@@ -58,8 +57,7 @@ impl Bound {
             AdminAddress::Tcp(_) => Listener::Tcp(TcpListener::from(socket)),
             AdminAddress::Unix(path) => Listener::Unix(UnixListener::from(socket), SocketFile::new(path, false)),
         };
-        let token = config.token.as_ref().map(|secret| Token::new(&secret.0));
-        Bound { listener, token }
+        Bound { listener, tokens: Tokens::new(config) }
     }
 
     /// To be handed over to a process that replaces this one.
@@ -72,8 +70,7 @@ impl Bound {
 
     /// An address that somebody else took: one that a test chose.
     pub fn from_listener(listener: TcpListener, config: &Admin) -> Bound {
-        let token = config.token.as_ref().map(|secret| Token::new(&secret.0));
-        Bound { listener: Listener::Tcp(listener), token }
+        Bound { listener: Listener::Tcp(listener), tokens: Tokens::new(config) }
     }
 
     /// The TCP address, with the port that the system chose if it was asked to; `None` for a Unix socket.

@@ -5,7 +5,11 @@
 //! [`Control`], the only thing that it knows of the other rooms.
 
 mod bind;
+mod desk;
 mod guard;
+mod limits;
+mod purge;
+mod purge_body;
 mod query;
 mod reply;
 mod routes;
@@ -60,7 +64,8 @@ pub trait Control: Send + Sync + 'static {
     /// See [`NotPurged`].
     fn purge(&self, purge: &Purge) -> Result<Purged, NotPurged>;
 
-    /// The ledger: its head, and the latest entries, at most so many, the latest first.
+    /// The ledger: its head, whether all of it is written down, and the latest entries, at most `limit` (1 to 1,000), the
+    /// latest first. What it looks like is `Ledger` in docs/openapi.json.
     fn ledger(&self, limit: usize) -> Value;
 
     /// The text exposition.

@@ -1,4 +1,4 @@
-//! The parameters of a lookup.
+//! The parameters of those requests that have any.
 
 /// What is looked up: `url=…`, once, and `header=Name: value`, as often as there are fields; percent-encoded.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -14,9 +14,8 @@ impl Lookup {
     /// It asks for something else, or for more than one thing.
     pub fn parse(query: &str) -> Result<Lookup, String> {
         let (mut url, mut fields) = (None, Vec::new());
-        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            let name = decoded(name)?;
+        for parameter in parameters(query) {
+            let (name, value) = parameter?;
             match name.as_str() {
                 "url" if url.is_some() => return Err("the parameter `url` comes twice".to_owned()),
                 "url" => url = Some(decoded(value)?),
@@ -30,6 +29,42 @@ impl Lookup {
         let url = url.ok_or("the parameter `url` is missing")?;
         Ok(Lookup { url, fields })
     }
+}
+
+/// Entries of the ledger that are told of where nobody says how many.
+const ENTRIES: usize = 100;
+
+/// Entries of the ledger that can be asked for.
+const MOST_ENTRIES: usize = 1000;
+
+/// Reads the query of the ledger: `limit=`, once, if at all.
+///
+/// # Errors
+/// It asks for something else.
+pub fn limit(query: &str) -> Result<usize, String> {
+    let mut limit = None;
+    for parameter in parameters(query) {
+        let (name, value) = parameter?;
+        if name != "limit" {
+            return Err(format!("there is no parameter {name:?}: there is `limit`"));
+        }
+        if limit.is_some() {
+            return Err("the parameter `limit` comes twice".to_owned());
+        }
+        let value = decoded(value)?;
+        let number = Some(&value).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let number = number.and_then(|text| text.parse().ok()).filter(|number| (1..=MOST_ENTRIES).contains(number));
+        limit = Some(number.ok_or_else(|| format!("`limit` is a number from 1 to {MOST_ENTRIES}, not {value:?}"))?);
+    }
+    Ok(limit.unwrap_or(ENTRIES))
+}
+
+/// Names, decoded, and values, which are not.
+fn parameters(query: &str) -> impl Iterator<Item = Result<(String, &str), String>> {
+    query.split('&').filter(|parameter| !parameter.is_empty()).map(|parameter| {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        Ok((decoded(name)?, value))
+    })
 }
 
 /// A `+` is one: no URL has spaces that it could stand for.

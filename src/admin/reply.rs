@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
@@ -13,6 +13,13 @@ pub fn json(status: StatusCode, value: &Value) -> Response {
 /// `{"error": "..."}`.
 pub fn error(status: StatusCode, error: &str) -> Response {
     json(status, &json!({ "error": error }))
+}
+
+/// Nothing has been done; it is worth another try in a second.
+pub fn later(error: &str) -> Response {
+    let mut response = json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": error, "in_force": false }));
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 /// One word for a probe.

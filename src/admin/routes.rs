@@ -1,82 +1,149 @@
-//! What can be asked, and who answers.
-
-use std::sync::Arc;
-use std::time::Duration;
+//! What can be asked, by whom, and who answers.
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::extract::{Path, RawQuery, Request, State};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{DefaultBodyLimit, Path, RawQuery, Request, State};
+use axum::handler::Handler;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::json;
 
-use super::guard::{Guard, Refusal};
-use super::query::Lookup;
-use super::{Control, Readiness, Unanswered, reply};
+use super::desk::Desk;
+use super::guard::{Caller, Guard, Refusal};
+use super::limits::{self, Limits, within_limits};
+use super::purge;
+use super::query::{self, Lookup};
+use super::{Readiness, Unanswered, reply};
+use crate::config::model::Role;
 use crate::observe::metrics::CONTENT_TYPE as EXPOSITION;
 
-/// More than any request here needs, in bytes.
-const BODY_LIMIT: usize = 1 << 20;
+/// The description of all that is here.
+pub(super) const OPENAPI: &str = include_str!("../../docs/openapi.json");
 
-/// From the end of a request's header section to the end of its body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// One thing that can be asked.
+pub(super) struct Operation {
+    #[cfg_attr(not(test), expect(dead_code, reason = "`router` knows it; the tests hold the description against it"))]
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    pub(super) access: Access,
+    /// Whether it reads query parameters, or may be sent what it does not read.
+    parameters: bool,
+    /// Of the request's body, in bytes.
+    body: usize,
+    router: MethodRouter<Desk>,
+}
 
-/// The only one with parameters.
-const CACHE: &str = "/v1/cache";
+/// Who may ask.
+#[derive(Clone, Copy)]
+pub(super) enum Access {
+    /// Everybody: probes prove nothing about themselves, and learn one word.
+    Open,
+    /// Whoever the guard lets in, with one of these roles or [`Role::All`].
+    Roles(&'static [Role]),
+}
 
-type Edge = State<Arc<dyn Control>>;
+/// All of them.
+pub(super) fn operations() -> Vec<Operation> {
+    const READ: &[Role] = &[Role::Read];
+    const PURGE: &[Role] = &[Role::Purge];
+    const ANY: &[Role] = &[Role::Purge, Role::Read];
+    vec![
+        Operation::get("/healthz", &[], alive).open(),
+        Operation::get("/readyz", &[], ready).open(),
+        // Scrapers may be configured to send parameters.
+        Operation::get("/metrics", READ, metrics).with_parameters(),
+        Operation::get("/v1/config", READ, config),
+        Operation::post("/v1/reload", &[], reload),
+        Operation::get("/v1/origins", READ, origins),
+        Operation::post("/v1/origins/{origin}/servers/{server}/drain", &[], drain),
+        Operation::post("/v1/origins/{origin}/servers/{server}/undrain", &[], undrain),
+        Operation::get("/v1/cache", READ, cache).with_parameters(),
+        Operation::post("/v1/purge", PURGE, purge::purge).with_body(purge::BODY),
+        Operation::get("/v1/ledger", ANY, ledger).with_parameters(),
+        Operation::get("/v1/openapi.json", ANY, openapi),
+    ]
+}
 
-pub fn router(control: Arc<dyn Control>, guard: Guard) -> Router {
-    // Probes prove nothing about themselves, and learn one word.
-    let open = Router::new().route("/healthz", get(alive)).route("/readyz", get(ready));
+impl Operation {
+    fn get<T: 'static>(path: &'static str, roles: &'static [Role], handler: impl Handler<T, Desk>) -> Operation {
+        Operation::new(Method::GET, path, roles, get(handler))
+    }
 
-    let guarded = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/v1/config", get(config))
-        .route("/v1/reload", post(reload))
-        .route("/v1/origins", get(origins))
-        .route("/v1/origins/{origin}/servers/{server}/drain", post(drain))
-        .route("/v1/origins/{origin}/servers/{server}/undrain", post(undrain))
-        .route(CACHE, get(cache))
+    fn post<T: 'static>(path: &'static str, roles: &'static [Role], handler: impl Handler<T, Desk>) -> Operation {
+        Operation::new(Method::POST, path, roles, post(handler))
+    }
+
+    fn new(method: Method, path: &'static str, roles: &'static [Role], router: MethodRouter<Desk>) -> Operation {
+        Operation { method, path, access: Access::Roles(roles), parameters: false, body: limits::BODY, router }
+    }
+
+    fn open(self) -> Operation {
+        Operation { access: Access::Open, ..self }
+    }
+
+    fn with_parameters(self) -> Operation {
+        Operation { parameters: true, ..self }
+    }
+
+    fn with_body(self, body: usize) -> Operation {
+        Operation { body, ..self }
+    }
+}
+
+pub fn router(desk: Desk, guard: Guard) -> Router {
+    let large = limits::large_bodies();
+    let (mut open, mut guarded) = (Router::new(), Router::new());
+    for Operation { path, access, parameters, body, router, .. } in operations() {
+        match access {
+            Access::Open => open = open.route(path, router),
+            Access::Roles(roles) => {
+                let limits = Limits { parameters, body, large: large.clone() };
+                // The outermost layer comes last: nobody's body is read before it is known that they may ask.
+                let router = router
+                    .route_layer(DefaultBodyLimit::disable())
+                    .route_layer(from_fn_with_state(limits, within_limits))
+                    .route_layer(from_fn_with_state(roles, within_role));
+                guarded = guarded.route(path, router);
+            }
+        }
+    }
+    let guarded = guarded
         // The guard is around these too: what exists here is not for everybody to find out.
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
-        .layer(from_fn(within_limits))
-        // The outermost layer comes last: nobody's body is read before the guard has let them in.
         .layer(from_fn_with_state(guard, guarded_by));
-
-    open.method_not_allowed_fallback(not_allowed).merge(guarded).with_state(control)
+    open.method_not_allowed_fallback(not_allowed).merge(guarded).with_state(desk)
 }
 
 async fn alive() -> Response {
     reply::text(StatusCode::OK, "ok")
 }
 
-async fn ready(State(edge): Edge) -> Response {
-    match edge.ready() {
+async fn ready(State(desk): State<Desk>) -> Response {
+    match desk.ready() {
         Readiness::Ready => reply::text(StatusCode::OK, "ready"),
         Readiness::Starting => reply::text(StatusCode::SERVICE_UNAVAILABLE, "starting"),
         Readiness::Draining => reply::text(StatusCode::SERVICE_UNAVAILABLE, "draining"),
     }
 }
 
-async fn metrics(State(edge): Edge) -> Response {
-    blocking(move || reply::body(StatusCode::OK, EXPOSITION, edge.render_metrics())).await
+async fn metrics(State(desk): State<Desk>) -> Response {
+    desk.ask(|edge| reply::body(StatusCode::OK, EXPOSITION, edge.render_metrics())).await
 }
 
-async fn config(State(edge): Edge) -> Response {
-    blocking(move || {
+async fn config(State(desk): State<Desk>) -> Response {
+    desk.ask(|edge| {
         let (hash, yaml) = edge.effective();
         reply::json(StatusCode::OK, &json!({ "hash": hash, "yaml": yaml }))
     })
     .await
 }
 
-async fn reload(State(edge): Edge) -> Response {
-    blocking(move || match edge.reload() {
+async fn reload(State(desk): State<Desk>) -> Response {
+    desk.ask(|edge| match edge.reload() {
         Ok(report) => {
             let report = json!({ "reloaded": true, "hash": report.hash, "needs_restart": report.needs_restart });
             reply::json(StatusCode::OK, &report)
@@ -88,20 +155,25 @@ async fn reload(State(edge): Edge) -> Response {
     .await
 }
 
-async fn origins(State(edge): Edge) -> Response {
-    blocking(move || reply::json(StatusCode::OK, &edge.origins())).await
+async fn origins(State(desk): State<Desk>) -> Response {
+    desk.ask(|edge| reply::json(StatusCode::OK, &edge.origins())).await
 }
 
-async fn drain(edge: Edge, server: Path<(String, String)>) -> Response {
-    set_drained(edge, server, true).await
+type Server = Result<Path<(String, String)>, PathRejection>;
+
+async fn drain(desk: State<Desk>, server: Server) -> Response {
+    set_drained(desk, server, true).await
 }
 
-async fn undrain(edge: Edge, server: Path<(String, String)>) -> Response {
-    set_drained(edge, server, false).await
+async fn undrain(desk: State<Desk>, server: Server) -> Response {
+    set_drained(desk, server, false).await
 }
 
-async fn set_drained(State(edge): Edge, Path((origin, server)): Path<(String, String)>, drained: bool) -> Response {
-    blocking(move || match edge.set_drained(&origin, &server, drained) {
+async fn set_drained(State(desk): State<Desk>, server: Server, drained: bool) -> Response {
+    let Ok(Path((origin, server))) = server else {
+        return reply::error(StatusCode::BAD_REQUEST, "the path is not UTF-8");
+    };
+    desk.ask(move |edge| match edge.set_drained(&origin, &server, drained) {
         Ok(()) => {
             let state = json!({ "origin": origin, "server": server, "drained": drained });
             reply::json(StatusCode::OK, &state)
@@ -111,20 +183,31 @@ async fn set_drained(State(edge): Edge, Path((origin, server)): Path<(String, St
     .await
 }
 
-async fn cache(State(edge): Edge, RawQuery(query): RawQuery) -> Response {
+async fn cache(State(desk): State<Desk>, RawQuery(query): RawQuery) -> Response {
     let Some(query) = query else {
-        return blocking(move || reply::json(StatusCode::OK, &edge.cache())).await;
+        return desk.ask(|edge| reply::json(StatusCode::OK, &edge.cache())).await;
     };
     let Lookup { url, fields } = match Lookup::parse(&query) {
         Ok(lookup) => lookup,
         Err(error) => return reply::error(StatusCode::BAD_REQUEST, &error),
     };
-    blocking(move || match edge.lookup(&url, &fields) {
+    desk.ask(move |edge| match edge.lookup(&url, &fields) {
         Ok(found) => reply::json(StatusCode::OK, &found),
         Err(Unanswered::Bad(error)) => reply::error(StatusCode::BAD_REQUEST, &error),
         Err(Unanswered::NoSite(error)) => reply::error(StatusCode::NOT_FOUND, &error),
     })
     .await
+}
+
+async fn ledger(State(desk): State<Desk>, RawQuery(query): RawQuery) -> Response {
+    match query::limit(query.as_deref().unwrap_or_default()) {
+        Ok(limit) => desk.ask(move |edge| reply::json(StatusCode::OK, &edge.ledger(limit))).await,
+        Err(error) => reply::error(StatusCode::BAD_REQUEST, &error),
+    }
+}
+
+async fn openapi() -> Response {
+    reply::body(StatusCode::OK, "application/json", OPENAPI.as_bytes().to_vec())
 }
 
 async fn not_found() -> Response {
@@ -135,45 +218,47 @@ async fn not_allowed(method: Method) -> Response {
     reply::error(StatusCode::METHOD_NOT_ALLOWED, &format!("{method} is not possible here"))
 }
 
-/// Answers on a thread that may block.
-async fn blocking(answer: impl FnOnce() -> Response + Send + 'static) -> Response {
-    match tokio::task::spawn_blocking(answer).await {
-        Ok(response) => response,
-        Err(error) => {
-            log::error!("admin: a request failed: {error}");
-            reply::error(StatusCode::INTERNAL_SERVER_ERROR, "this failed; the process's log says more")
-        }
-    }
-}
-
-async fn guarded_by(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+async fn guarded_by(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let refusal = match guard.check(request.uri(), request.headers()) {
-        Ok(()) => return next.run(request).await,
+        Ok(caller) => {
+            // Who has changed what is for the log, where tokens tell one from another.
+            let acts =
+                (!request.method().is_safe()).then(|| (request.method().clone(), request.uri().path().to_owned()));
+            let noted = caller.name.clone().zip(acts);
+            request.extensions_mut().insert(caller);
+            let response = next.run(request).await;
+            if let Some((name, (method, path))) = noted {
+                log::info!("admin: {method} {path} by `{name}`: {}", response.status().as_u16());
+            }
+            return response;
+        }
         Err(refusal) => refusal,
     };
     match refusal {
         Refusal::Unauthorized => {
-            let mut response = reply::error(StatusCode::UNAUTHORIZED, "a bearer token is needed, and the right one");
-            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"foreland\""));
-            response
+            let response = reply::error(StatusCode::UNAUTHORIZED, "a bearer token is needed, and the right one");
+            challenged(response, "Bearer realm=\"foreland\"")
         }
         Refusal::Host => reply::error(StatusCode::FORBIDDEN, "without a token, Host must be an address or localhost"),
         Refusal::Origin => reply::error(StatusCode::FORBIDDEN, "without a token, pages of other origins may not ask"),
     }
 }
 
-/// Takes in the whole request before anybody looks at it, so that no handler has to think of its size and pace.
-async fn within_limits(request: Request, next: Next) -> Response {
-    // A parameter that nobody reads would be an answer to another question than the one that was asked.
-    let path = request.uri().path();
-    if path.starts_with("/v1/") && path != CACHE && request.uri().query().is_some() {
-        return reply::error(StatusCode::BAD_REQUEST, "query parameters are not known here");
+async fn within_role(State(roles): State<&'static [Role]>, request: Request, next: Next) -> Response {
+    let role = request.extensions().get::<Caller>().map(|caller| caller.role);
+    if role.is_some_and(|role| role == Role::All || roles.contains(&role)) {
+        return next.run(request).await;
     }
-    let (head, body) = request.into_parts();
-    let body = match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_LIMIT)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => return reply::error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large, or broken off"),
-        Err(_) => return reply::error(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
+    let needed: Vec<_> = roles.iter().chain([&Role::All]).map(|role| format!("`{}`", role.as_str())).collect();
+    let error = match role {
+        Some(role) => format!("this needs the role {}; the token's is `{}`", needed.join(" or "), role.as_str()),
+        None => format!("this needs the role {}", needed.join(" or ")),
     };
-    next.run(Request::from_parts(head, Body::from(body))).await
+    // RFC 6750 §3.1.
+    challenged(reply::error(StatusCode::FORBIDDEN, &error), "Bearer realm=\"foreland\", error=\"insufficient_scope\"")
+}
+
+fn challenged(mut response: Response, challenge: &'static str) -> Response {
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    response
 }

@@ -17,14 +17,12 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
 use super::bind::{Bound, Listener, SocketFile};
+use super::desk::{self, Desk};
 use super::guard::Guard;
 use super::{Control, routes};
 
 /// Connections at once; more wait to be accepted.
 const CONNECTIONS: usize = 64;
-
-/// Threads for what may block: a few scrapes beside a reload.
-const BLOCKING_THREADS: usize = 4;
 
 /// For a request's header section, and for a kept connection without a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -80,19 +78,19 @@ impl Bound {
     ) -> io::Result<Serving> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(BLOCKING_THREADS)
+            .max_blocking_threads(desk::THREADS)
             .thread_name("admin-blocking")
             .build()?;
-        let guard = match (self.token, &self.listener) {
-            (Some(token), _) => Guard::Token(token),
-            (None, Listener::Unix(..)) => Guard::Anybody,
-            (None, Listener::Tcp(_)) => Guard::NoPages,
+        let guard = match &self.listener {
+            _ if !self.tokens.is_empty() => Guard::Tokens(self.tokens),
+            Listener::Unix(..) => Guard::Anybody,
+            Listener::Tcp(_) => Guard::NoPages,
         };
         let own_name = match &self.listener {
             Listener::Tcp(_) => None,
             Listener::Unix(_, file) => Some(file.own()),
         };
-        let router = routes::router(control, guard);
+        let router = routes::router(Desk::new(control), guard);
         let acceptor = {
             let _context = runtime.enter();
             Acceptor::new(self.listener)?

@@ -3,14 +3,15 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::routes::{Access, OPENAPI, operations};
 use super::*;
-use crate::config::model::{Admin, AdminAddress, Secret};
+use crate::config::model::{Admin, AdminAddress, AdminToken, Role, Secret};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -20,6 +21,11 @@ struct Fake {
     reload: Mutex<Result<ReloadReport, String>>,
     drained: Mutex<Vec<(String, String, bool)>>,
     metrics: Mutex<Vec<u8>>,
+    purge: Mutex<Result<Purged, NotPurged>>,
+    purged: Mutex<Vec<Purge>>,
+    /// Lookups of `http://slow/` that have begun, and whether they may end.
+    slow: Mutex<(usize, bool)>,
+    slower: Condvar,
 }
 
 impl Fake {
@@ -29,6 +35,10 @@ impl Fake {
             reload: Mutex::new(Ok(ReloadReport { hash: "beef".to_owned(), needs_restart: Vec::new() })),
             drained: Mutex::default(),
             metrics: Mutex::new(b"foreland_up 1\n".to_vec()),
+            purge: Mutex::new(Ok(Purged { sequence: 7, at: UNIX_EPOCH + Duration::from_millis(1_234) })),
+            purged: Mutex::default(),
+            slow: Mutex::default(),
+            slower: Condvar::new(),
         })
     }
 }
@@ -66,13 +76,21 @@ impl Control for Fake {
     fn lookup(&self, url: &str, fields: &[String]) -> Result<Value, Unanswered> {
         match url {
             "http://nobody/" => Err(Unanswered::NoSite("no site".to_owned())),
+            "http://slow/" => {
+                let mut slow = self.slow.lock().unwrap();
+                slow.0 += 1;
+                self.slower.notify_all();
+                drop(self.slower.wait_while(slow, |slow| !slow.1).unwrap());
+                Ok(json!({}))
+            }
             "nonsense" => Err(Unanswered::Bad("no URL".to_owned())),
             url => Ok(json!({ "url": url, "fields": fields })),
         }
     }
 
-    fn purge(&self, _: &Purge) -> Result<Purged, NotPurged> {
-        Err(NotPurged::Unavailable("not yet".to_owned()))
+    fn purge(&self, purge: &Purge) -> Result<Purged, NotPurged> {
+        self.purged.lock().unwrap().push(purge.clone());
+        self.purge.lock().unwrap().clone()
     }
 
     fn ledger(&self, limit: usize) -> Value {
@@ -93,7 +111,23 @@ struct Running {
 
 impl Running {
     fn start(control: Arc<Fake>, token: Option<&str>) -> Running {
-        let config = config(AdminAddress::Tcp("127.0.0.1:0".parse().unwrap()), token);
+        Running::with(control, config(AdminAddress::Tcp("127.0.0.1:0".parse().unwrap()), token))
+    }
+
+    /// With a token for each role beside the one that has none: `the purge`, `the read`, `the all`.
+    fn with_roles(control: Arc<Fake>) -> Running {
+        let mut config = config(AdminAddress::Tcp("127.0.0.1:0".parse().unwrap()), Some("secret"));
+        config.tokens = Role::ALL
+            .map(|role| AdminToken {
+                name: role.as_str().to_owned(),
+                secret: Secret(format!("the {}", role.as_str()).into_bytes(), "env:TOKEN".to_owned()),
+                role,
+            })
+            .into();
+        Running::with(control, config)
+    }
+
+    fn with(control: Arc<Fake>, config: Admin) -> Running {
         let bound = bind(&config).unwrap();
         let address = bound.address().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -119,6 +153,10 @@ impl Running {
         self.ask("GET", target, "")
     }
 
+    fn purge(&self, body: &str) -> Answer {
+        self.ask("POST", "/v1/purge", &with_body(body))
+    }
+
     fn post(&self, target: &str) -> Answer {
         self.ask("POST", target, "")
     }
@@ -129,6 +167,11 @@ impl Drop for Running {
         drop(self.stop.take());
         self.serving.take().unwrap().join();
     }
+}
+
+/// The fields of a request with a body, and it.
+fn with_body(body: &str) -> String {
+    format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
 #[derive(Debug)]
@@ -162,7 +205,8 @@ impl Answer {
 }
 
 fn config(address: AdminAddress, token: Option<&str>) -> Admin {
-    Admin { address, token: token.map(|token| Secret(token.as_bytes().to_vec(), "env:TOKEN".to_owned())) }
+    let token = token.map(|token| Secret(token.as_bytes().to_vec(), "env:TOKEN".to_owned()));
+    Admin { address, token, tokens: Vec::new() }
 }
 
 #[test]
@@ -218,6 +262,157 @@ fn a_url_is_looked_up_and_nothing_else_is_asked() {
 }
 
 #[test]
+fn a_purge_is_handed_on_whole_and_its_outcome_told() {
+    let fake = Fake::new();
+    let admin = Running::start(Arc::clone(&fake), None);
+    let answer = admin.purge(r#"{"urls": ["http://a/"], "tags": ["x", "y"], "soft": true}"#);
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.json(), json!({ "sequence": 7, "at": "1970-01-01T00:00:01.234Z" }));
+    let expected = Purge {
+        urls: vec!["http://a/".to_owned()],
+        tags: vec!["x".to_owned(), "y".to_owned()],
+        soft: true,
+        ..Purge::default()
+    };
+    assert_eq!(*fake.purged.lock().unwrap(), [expected]);
+
+    let wrong = |value: String| WrongSelector { list: "hosts", index: 3, value, why: "it is none".to_owned() };
+    *fake.purge.lock().unwrap() = Err(NotPurged::Wrong(vec![wrong("a b".to_owned()), wrong("x".repeat(10_000))]));
+    let answer = admin.purge(r#"{"hosts": ["a b"]}"#);
+    assert_eq!(answer.status, 400);
+    let (short, json) = ("x".repeat(256) + "…", answer.json());
+    assert_eq!(json["selectors"][0], json!({ "list": "hosts", "index": 3, "value": "a b", "error": "it is none" }));
+    assert_eq!(json["selectors"][1]["value"], json!(short));
+    assert!(answer.error().starts_with("2 selectors"), "{json}");
+
+    *fake.purge.lock().unwrap() = Err(NotPurged::NotDurable { sequence: 8, why: "the disk is full".to_owned() });
+    let answer = admin.purge(r#"{"everything": true}"#);
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json(), json!({ "error": "the disk is full", "sequence": 8, "in_force": true }));
+    assert!(!answer.head.contains("retry-after"), "{}", answer.head);
+
+    *fake.purge.lock().unwrap() = Err(NotPurged::Unavailable("too many".to_owned()));
+    let answer = admin.purge(r#"{"everything": true}"#);
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json(), json!({ "error": "too many", "in_force": false }));
+    assert!(answer.head.contains("\r\nretry-after: 1\r\n"), "{}", answer.head);
+}
+
+#[test]
+fn what_is_no_purge_is_refused_and_not_handed_on() {
+    let fake = Fake::new();
+    let admin = Running::start(Arc::clone(&fake), None);
+    let answer = admin.purge(r#"{"urls": ["a", ""], "tags": [1]}"#);
+    assert_eq!(answer.status, 400);
+    let selectors = json!([
+        { "list": "urls", "index": 1, "value": "", "error": "it is empty" },
+        { "list": "tags", "index": 0, "value": "1", "error": "it is not a string" },
+    ]);
+    assert_eq!(answer.json()["selectors"], selectors);
+    let answer = admin.purge(r#"{"url": ["a"]}"#);
+    assert_eq!(answer.status, 400);
+    assert!(answer.error().contains("\"url\"") && answer.json().get("selectors").is_none(), "{answer:?}");
+    assert_eq!(admin.post("/v1/purge").status, 400, "no body");
+
+    let typed = |fields: &str| {
+        let body = r#"{"tags":["a"]}"#;
+        admin.ask("POST", "/v1/purge", &format!("{fields}Content-Length: {}\r\n\r\n{body}", body.len()))
+    };
+    for wrong in ["application/x-www-form-urlencoded", "text/json", "application/jsonp", ""] {
+        let answer = typed(&format!("Content-Type: {wrong}\r\n"));
+        assert_eq!(answer.status, 415, "{wrong}");
+        assert!(answer.error().contains("application/json"));
+    }
+    assert_eq!(typed("Content-Type: application/json\r\nContent-Type: text/plain\r\n").status, 415);
+    assert!(fake.purged.lock().unwrap().is_empty());
+    for right in ["", "Content-Type: application/json\r\n", "Content-Type: Application/JSON ; charset=utf-8\r\n"] {
+        assert_eq!(typed(right).status, 200, "{right}");
+    }
+}
+
+#[test]
+fn a_purge_has_a_body_limit_of_its_own() {
+    const LIMIT: usize = 16 << 20;
+    let fake = Fake::new();
+    let admin = Running::start(Arc::clone(&fake), None);
+    let tag = "t".repeat(LIMIT - r#"{"tags":[""]}"#.len());
+    let body = format!(r#"{{"tags":["{tag}"]}}"#);
+    assert_eq!(body.len(), LIMIT);
+    assert_eq!(admin.purge(&body).status, 200);
+    assert_eq!(fake.purged.lock().unwrap()[0].tags, [tag]);
+    // One that says how long it is, before any of it is sent.
+    let mut stream = admin.connect();
+    let length = LIMIT + 1;
+    write!(stream, "POST /v1/purge HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n").unwrap();
+    assert_eq!(Answer::read(&mut BufReader::new(stream), "POST").status, 413);
+    // One that does not: the last byte of these is one too many.
+    let mut stream = admin.connect();
+    write!(stream, "POST /v1/purge HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+    write!(stream, "{length:x}\r\n{}\r\n", " ".repeat(length)).unwrap();
+    assert_eq!(Answer::read(&mut BufReader::new(stream), "POST").status, 413);
+}
+
+/// Lookups on a disk that does not answer, and large bodies that do not come.
+#[test]
+fn a_purge_stands_behind_nothing_else() {
+    let fake = Fake::new();
+    let admin = Running::start(Arc::clone(&fake), None);
+    let slow: Vec<_> = (0..8)
+        .map(|_| {
+            let mut stream = admin.connect();
+            let request = "GET /v1/cache?url=http://slow/ HTTP/1.1\r\nHost: localhost\r\n\r\n";
+            stream.write_all(request.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    // As many as are let in at once.
+    drop(fake.slower.wait_while(fake.slow.lock().unwrap(), |slow| slow.0 < 4).unwrap());
+    let large: Vec<_> = (0..8)
+        .map(|_| {
+            let mut stream = admin.connect();
+            let head = "POST /v1/purge HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\n\r\n";
+            stream.write_all(head.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(admin.purge(r#"{"tags":["a"]}"#).status, 200);
+    assert_eq!(fake.slow.lock().unwrap().0, 4, "the others are still waiting");
+    fake.slow.lock().unwrap().1 = true;
+    fake.slower.notify_all();
+    for stream in slow {
+        assert_eq!(Answer::read(&mut BufReader::new(stream), "GET").status, 200);
+    }
+    drop(large);
+}
+
+#[test]
+fn the_ledger_is_asked_for_so_many_entries() {
+    let admin = Running::start(Fake::new(), None);
+    for (query, limit) in [("", 100), ("?", 100), ("?limit=1", 1), ("?limit=1000", 1000), ("?%6cimit=%31%30", 10)] {
+        assert_eq!(admin.get(&format!("/v1/ledger{query}")).json(), json!({ "limit": limit }), "{query}");
+    }
+    for query in [
+        "limit=0",
+        "limit=1001",
+        "limit=+1",
+        "limit=-1",
+        "limit=",
+        "limit",
+        "limit=ten",
+        "limit=1.0",
+        "limit=99999999999999999999999",
+        "limit=1&limit=1",
+        "limit=1&since=2",
+        "Limit=1",
+        "limit=%ff",
+    ] {
+        let answer = admin.get(&format!("/v1/ledger?{query}"));
+        assert_eq!(answer.status, 400, "{query}");
+        assert!(!answer.error().is_empty());
+    }
+}
+
+#[test]
 fn a_reload_says_what_came_of_it() {
     let fake = Fake::new();
     let admin = Running::start(Arc::clone(&fake), None);
@@ -262,9 +457,11 @@ fn what_cannot_be_asked_is_refused_in_json() {
         assert!(answer.error().starts_with(method));
         assert!(answer.head.contains(&format!("\r\nallow: {allowed}\r\n")), "{}", answer.head);
     }
-    for target in ["/v1/config?url=http://a/", "/v1/origins?", "/v1/cache/?url=http://a/"] {
+    for target in ["/v1/config?url=http://a/", "/v1/origins?", "/v1/openapi.json?a"] {
         assert_eq!(admin.get(target).status, 400, "{target}");
     }
+    assert_eq!(admin.ask("POST", "/v1/purge?soft=1", &with_body(r#"{"tags":["a"]}"#)).status, 400);
+    assert_eq!(admin.post("/v1/origins/%ff/servers/a/drain").status, 400);
     assert_eq!(admin.get("/metrics?format=x").status, 200, "scrapers may be configured to send parameters");
 }
 
@@ -286,6 +483,97 @@ fn a_token_guards_all_but_the_probes() {
     assert_eq!(admin.get("/readyz").status, 200);
     assert_eq!(admin.ask("GET", "/metrics", "Authorization: Bearer secret\r\n").status, 200);
     assert_eq!(admin.ask("POST", "/v1/reload", "Authorization: Bearer secret\r\n").status, 200);
+}
+
+#[test]
+fn a_role_goes_so_far_and_no_further() {
+    let fake = Fake::new();
+    let admin = Running::with_roles(Arc::clone(&fake));
+    let ask = |method: &str, target: &str, token: &str| {
+        let body = if target == "/v1/purge" { r#"{"tags":["a"]}"# } else { "" };
+        admin.ask(method, target, &format!("Authorization: Bearer {token}\r\n{}", with_body(body)))
+    };
+    for (method, target, purge, read) in [
+        ("GET", "/metrics", false, true),
+        ("HEAD", "/metrics", false, true),
+        ("GET", "/v1/config", false, true),
+        ("GET", "/v1/origins", false, true),
+        ("GET", "/v1/cache", false, true),
+        ("GET", "/v1/cache?url=http://a/", false, true),
+        ("GET", "/v1/ledger", true, true),
+        ("GET", "/v1/openapi.json", true, true),
+        ("POST", "/v1/purge", true, false),
+        ("POST", "/v1/reload", false, false),
+        ("POST", "/v1/origins/media/servers/a/drain", false, false),
+        ("POST", "/v1/origins/media/servers/a/undrain", false, false),
+    ] {
+        for (token, may) in [("the purge", purge), ("the read", read), ("the all", true), ("secret", true)] {
+            let answer = ask(method, target, token);
+            assert_eq!(answer.status, if may { 200 } else { 403 }, "{method} {target} with {token}");
+            let challenge = "\r\nwww-authenticate: bearer realm=\"foreland\", error=\"insufficient_scope\"\r\n";
+            assert_eq!(answer.head.contains(challenge), !may);
+            if !may && method != "HEAD" {
+                let needed = [("`purge`", purge), ("`read`", read), ("`all`", true)];
+                let error = answer.error();
+                let (said, _) = error.split_once(';').unwrap();
+                assert!(needed.iter().all(|(role, may)| said.contains(role) == *may), "{error}");
+                assert!(error.ends_with(&format!("`{}`", &token[4..])), "{error}");
+            }
+        }
+        assert_eq!(ask(method, target, "wrong").status, 401);
+    }
+    assert_eq!(fake.purged.lock().unwrap().len(), 3);
+    assert_eq!(fake.drained.lock().unwrap().len(), 4);
+    for target in ["/healthz", "/readyz"] {
+        assert_eq!(ask("GET", target, "wrong").status, 200);
+    }
+}
+
+#[test]
+fn a_body_is_not_awaited_before_the_role_is_checked() {
+    let admin = Running::with_roles(Fake::new());
+    let mut stream = admin.connect();
+    let fields = "Host: localhost\r\nAuthorization: Bearer the read\r\nContent-Length: 1000";
+    write!(stream, "POST /v1/purge HTTP/1.1\r\n{fields}\r\n\r\n").unwrap();
+    assert_eq!(Answer::read(&mut BufReader::new(stream), "POST").status, 403);
+}
+
+/// The description has what there is, with the right roles, and there is what it has.
+#[test]
+fn the_description_is_of_all_routes_and_no_others() {
+    let description: Value = serde_json::from_str(OPENAPI).unwrap();
+    assert_eq!(description["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let described: Vec<(String, String)> = description["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(path, item)| item.as_object().unwrap().keys().map(|method| (path.clone(), method.to_uppercase())))
+        .collect();
+    let mut there: Vec<_> = operations().iter().map(|it| (it.path.to_owned(), it.method.to_string())).collect();
+    there.sort();
+    assert_eq!(described, there);
+    for operation in operations() {
+        let security = &description["paths"][operation.path][operation.method.as_str().to_lowercase()]["security"];
+        let expected = match operation.access {
+            Access::Open => json!([]),
+            Access::Roles(roles) => {
+                let roles = roles.iter().chain([&Role::All]).map(|role| json!({ "bearer": [role.as_str()] }));
+                roles.chain([json!({})]).collect()
+            }
+        };
+        assert_eq!(*security, expected, "{} {}", operation.method, operation.path);
+    }
+    // And of those, the router has exactly the methods.
+    let admin = Running::start(Fake::new(), None);
+    for (path, _) in &described {
+        let target = path.replace("{origin}", "media").replace("{server}", "a");
+        for method in ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
+            let answer = admin.ask(method, &target, "");
+            let known = described.contains(&(path.clone(), method.to_owned()));
+            assert_eq!(answer.status != 405 && answer.status != 404, known, "{method} {target}: {}", answer.status);
+        }
+    }
+    assert_eq!(admin.get("/v1/openapi.json").json(), description);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::decode::{Decode, Presence, Shape};
 use super::model::{
-    AdminAddress, Balance, Config, DiskTier, HealthCheckKind, HostHeader, KeyPolicy, LogFormat, LogPath, Matcher,
-    MemoryTier, Origin, PurgeMethod, QueryKey, RequestPolicy, Route, Site, ValueMatch,
+    AdminAddress, AdminToken, Balance, Config, DiskTier, HealthCheckKind, HostHeader, KeyPolicy, LogFormat, LogPath,
+    Matcher, MemoryTier, Origin, PurgeMethod, QueryKey, RequestPolicy, Route, Site, ValueMatch,
 };
 use super::raw;
 use super::units::{show_duration, show_size};
@@ -79,6 +79,9 @@ fn root(config: &Config) -> Yaml {
         };
         fields.add("address", text(address));
         fields.option("token", admin.token.as_ref().map(|secret| text(&secret.1)));
+        if !admin.tokens.is_empty() {
+            fields.add("tokens", list(&admin.tokens, admin_token));
+        }
         map.add("admin", fields.done());
     }
     map.add(
@@ -116,6 +119,14 @@ fn memory(tier: MemoryTier) -> Yaml {
     let mut map = Fields::default();
     map.add("size", size(tier.size));
     map.add("max_object", size(tier.max_object));
+    map.done()
+}
+
+fn admin_token(token: &AdminToken) -> Yaml {
+    let mut map = Fields::default();
+    map.add("name", text(&token.name));
+    map.add("token", text(&token.secret.1));
+    map.add("role", text(token.role.as_str()));
     map.done()
 }
 

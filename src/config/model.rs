@@ -57,8 +57,43 @@ pub struct Listener {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Admin {
     pub address: AdminAddress,
-    /// `None` only where every listening address is loopback or a Unix socket.
+    /// The token that may do everything and has no name. Without it and without `tokens`, which there is only where the
+    /// address is loopback or a Unix socket, no token is asked for.
     pub token: Option<Secret>,
+    /// No two have the same name, and no two tokens at all the same secret.
+    pub tokens: Vec<AdminToken>,
+}
+
+/// A token of the admin API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminToken {
+    /// How the log calls whoever has it.
+    pub name: String,
+    pub secret: Secret,
+    pub role: Role,
+}
+
+/// What a token of the admin API may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Purge, and read the ledger.
+    Purge,
+    /// Every GET.
+    Read,
+    All,
+}
+
+impl Role {
+    pub const ALL: [Role; 3] = [Role::Purge, Role::Read, Role::All];
+
+    /// The word in the configuration, and in the admin API's description.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Purge => "purge",
+            Role::Read => "read",
+            Role::All => "all",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +117,7 @@ impl std::fmt::Debug for Admin {
         f.debug_struct("Admin")
             .field("address", &self.address)
             .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("tokens", &self.tokens)
             .finish()
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::decode::{Int, List, Map, OneOrMany, options};
-use super::model::{AdminAddress, Balance, HostHeader, HostPattern, LogFormat, ServerAddress};
+use super::model::{AdminAddress, Balance, HostHeader, HostPattern, LogFormat, Role, ServerAddress};
 use super::pattern::PathPattern;
 use super::words::*;
 
@@ -69,9 +69,23 @@ options! {
     pub struct Admin {
         /// An address and a port, or `unix:PATH`.
         address: AdminAddress = Required;
-        /// The bearer token that each request must carry, by reference: `env:NAME` or `file:PATH`. Needed unless the
-        /// address is loopback or a Unix socket.
-        token: SecretRef = Absent("no token, on loopback or a Unix socket");
+        /// A bearer token that may do everything, by reference: `env:NAME` or `file:PATH`. This or `tokens` is needed
+        /// unless the address is loopback or a Unix socket. Where there is any token, every request but the probes' must
+        /// carry one.
+        token: SecretRef = Absent("no such token");
+        /// Further tokens, each with a name and a role.
+        tokens: List<AdminToken> = Absent("no further tokens");
+    }
+
+    /// A token of the admin API.
+    pub struct AdminToken {
+        /// How the log calls whoever has it. No two tokens have the same name.
+        name: Label = Required;
+        /// The bearer token, by reference: `env:NAME` or `file:PATH`. No two tokens have the same secret.
+        token: SecretRef = Required;
+        /// What it may do: `purge` (purge, and read the ledger), `read` (every GET) or `all`. Each of them may read the
+        /// API's description.
+        role: Role = Required;
     }
 
     /// The access log. `access_log: off` turns it off.

@@ -24,6 +24,8 @@ fn update() -> bool {
 fn environment(name: &str) -> Option<OsString> {
     match name {
         "FORELAND_ADMIN_TOKEN" => Some("correct horse battery staple".into()),
+        "DEPLOY_TOKEN" => Some("correct horse of the deployment".into()),
+        "SCRAPE_TOKEN" => Some("correct horse of the scraper".into()),
         "EMPTY" => Some("".into()),
         _ => None,
     }
@@ -386,6 +388,32 @@ fn restart_is_needed_only_where_a_reload_does_not_reach() {
     assert_eq!(needs_restart(&off, &disks(a)), ["cache.memory"]);
     let text = SMALL.replace("8080'}", "8080', h2c: true}");
     assert_eq!(needs_restart(&old, &parse(&text, None, Path::new("/")).unwrap()), ["listeners"]);
+}
+
+#[test]
+fn tokens_of_the_admin_api_need_a_restart() {
+    let admin = |tokens: &str| {
+        let text = format!("{SMALL}admin: {{address: 'unix:s', {tokens}}}\n");
+        from_bytes(text.as_bytes(), None, Path::new("/"), &environment).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let (a, b) = ("{name: a, token: env:DEPLOY_TOKEN, role: purge}", "{name: b, token: env:SCRAPE_TOKEN, role: read}");
+    let both = admin(&format!("tokens: [{a}, {b}]"));
+    let tokens = &both.admin.as_ref().unwrap().tokens;
+    assert_eq!(
+        tokens.iter().map(|t| (t.name.as_str(), t.role.as_str())).collect::<Vec<_>>(),
+        [("a", "purge"), ("b", "read")]
+    );
+    assert!(needs_restart(&both, &admin(&format!("tokens: [{b}, {a}]"))).is_empty());
+    for other in [
+        format!("tokens: [{a}]"),
+        format!("tokens: [{a}, {}]", b.replace("read", "all")),
+        format!("tokens: [{a}, {}]", b.replace("name: b", "name: c")),
+        format!("tokens: [{a}, {}]", b.replace("SCRAPE_TOKEN", "FORELAND_ADMIN_TOKEN")),
+    ] {
+        assert_eq!(needs_restart(&both, &admin(&other)), ["admin.tokens"], "{other}");
+    }
+    let one = admin("token: env:DEPLOY_TOKEN");
+    assert_eq!(needs_restart(&one, &both), ["admin.token", "admin.tokens"]);
 }
 
 #[test]

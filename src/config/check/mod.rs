@@ -2,6 +2,7 @@
 //!
 //! Each function returns `None` only where a mistake has been reported, by itself or by an earlier stage.
 
+mod admin;
 mod cache;
 mod origins;
 mod purge;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use super::Env;
 use super::decode::Placed;
-use super::model::{AccessLog, Admin, AdminAddress, Config, Limits, Listener, LogPath, Origin, ServerAddress};
+use super::model::{AccessLog, AdminAddress, Config, Limits, Listener, LogPath, Origin, ServerAddress};
 use super::places::Places;
 use super::raw;
 use super::report::Report;
@@ -25,7 +26,7 @@ use super::words::OffOr;
 pub(super) fn check(root: &raw::Root, base: &Path, env: Env<'_>, report: &mut Report) -> Option<Config> {
     // Everything is looked at before the first `?`: one mistake must not hide another.
     let listeners = listeners(root, report);
-    let admin = root.admin.as_ref().map(|raw| admin(raw, base, env, report));
+    let admin = root.admin.as_ref().map(|raw| admin::admin(raw, base, env, report));
     let tiers = tiers::tiers(root, base, report);
     let background_fetches = root.cache.as_ref().and_then(|tiers| tiers.background_fetches.as_ref());
     let limits = root.limits.as_ref().and_then(|raw| limits(raw));
@@ -111,34 +112,6 @@ fn claim<'a>(bound: &mut Vec<Bound<'a>>, address: SocketAddr, place: &'a super::
         ),
         None => bound.push(Bound { address, place }),
     }
-}
-
-fn admin(raw: &raw::Admin, base: &Path, env: Env<'_>, report: &mut Report) -> Option<Admin> {
-    let token = raw.token.as_ref().map(|token| secret::read(token, base, env, report));
-    let address = raw.address.as_ref()?;
-    // A token that could not be read has been reported; it is not missing.
-    if let AdminAddress::Tcp(socket) = address.value
-        && !socket.ip().is_loopback()
-        && raw.token.is_none()
-        && !report.errors.iter().any(|e| e.place.path == "admin.token")
-    {
-        report.error(
-            &address.place,
-            format!(
-                "{socket} can be reached from other machines: a `token` is needed, or a loopback address or unix:PATH"
-            ),
-        );
-        return None;
-    }
-    let address = match &address.value {
-        AdminAddress::Unix(path) => AdminAddress::Unix(resolve(base, path)),
-        tcp => tcp.clone(),
-    };
-    let token = match token {
-        Some(token) => Some(token?),
-        None => None,
-    };
-    Some(Admin { address, token })
 }
 
 fn limits(raw: &raw::Limits) -> Option<Limits> {

@@ -2,7 +2,7 @@
 
 use super::matching::{ParameterName, ParameterPattern, TagField};
 use crate::config::decode::{Decode, List, OneOrMany, Shape, Trail, word};
-use crate::config::model::{Balance, LogFormat, ServerAddress};
+use crate::config::model::{Balance, LogFormat, Role, ServerAddress};
 use crate::config::node::{Node, Value};
 use crate::config::raw::{Cache, QueryLists, Server};
 use crate::config::report::Report;
@@ -15,6 +15,16 @@ impl Decode for LogFormat {
 
     fn shape() -> Shape {
         Shape::Words(vec!["json", "combined"])
+    }
+}
+
+impl Decode for Role {
+    fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
+        word(node, trail, report, &Role::ALL.map(|role| (role.as_str(), role)), &[])
+    }
+
+    fn shape() -> Shape {
+        Shape::Words(Role::ALL.map(Role::as_str).to_vec())
     }
 }
 
