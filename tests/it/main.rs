@@ -29,6 +29,7 @@ mod methods;
 mod metrics;
 mod origin_failures;
 mod over;
+mod purge_cli;
 mod reload;
 mod revalidation;
 mod routing;
