@@ -5,6 +5,7 @@
 mod check;
 mod demo;
 mod explain;
+mod purge;
 mod run;
 mod schema;
 
@@ -50,6 +51,9 @@ enum Command {
     /// Say what would become of a request, and which line of the configuration says so
     #[command(after_help = explain::EXAMPLE)]
     Explain(explain::Explain),
+    /// Have a running edge purge what is selected: at once, and for good
+    #[command(after_help = purge::EXAMPLES)]
+    Purge(purge::Purge),
     /// Run an edge in front of three embedded origins: nothing to configure
     #[command(after_help = "Example:\n  foreland demo")]
     Demo {
@@ -75,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Run { config, upgrade } => run::run(&config, upgrade),
         Command::Check { config, effective } => check::check(&config, effective),
         Command::Explain(args) => explain::explain(args),
+        Command::Purge(args) => purge::purge(args),
         Command::Demo { listen, admin } => demo::run(listen, admin),
         Command::Schema { markdown } => schema::schema(markdown),
     }

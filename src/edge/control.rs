@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde_json::{Map, Value, json};
+use tokio::runtime::Handle;
 
 use super::state::{Life, Shared};
-use super::{lookup, reload};
+use super::{lookup, purge, reload};
 use crate::admin::{Control, NotPurged, Purge, Purged, Readiness, ReloadReport, Unanswered};
 use crate::config;
+use crate::invalidate::By;
 use crate::store::{Cause, Defect, Disk, Kind, Load, MemoryTier, Refused, Usage};
 
 /// The edge, as the admin API sees it.
@@ -62,12 +64,12 @@ impl Control for EdgeControl {
         lookup::lookup(&self.shared, url, fields)
     }
 
-    fn purge(&self, _: &Purge) -> Result<Purged, NotPurged> {
-        Err(NotPurged::Unavailable("not yet".to_owned()))
+    fn purge(&self, asked: &Purge) -> Result<Purged, NotPurged> {
+        Handle::current().block_on(purge::purge_asked(&self.shared, asked, By::Api))
     }
 
-    fn ledger(&self, _: usize) -> Value {
-        Value::Null
+    fn ledger(&self, limit: usize) -> Value {
+        purge::ledger(&self.shared, limit)
     }
 
     fn render_metrics(&self) -> Vec<u8> {

@@ -4,8 +4,10 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use log::{info, warn};
 use tokio::sync::oneshot;
 
@@ -20,7 +22,10 @@ const RESERVED: u64 = 1 << 20;
 /// When no more than so many of them are left, more are reserved.
 const FEW_LEFT: u64 = RESERVED / 2;
 
-/// How long the start waits for a disk to write down what is reserved.
+/// How long the others are waited for once one copy has an entry.
+const OTHERS: Duration = Duration::from_secs(1);
+
+/// How long a disk may take to write something down.
 const PROMPT: Duration = Duration::from_secs(10);
 
 /// A copy is written anew when it has grown to twice what it was after the last time, and to so many bytes.
@@ -47,7 +52,8 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// Waits until it is durable. It is with one copy: at the next start, all copies are joined.
+    /// Waits until it is durable. It is with one copy, since at the next start all copies are joined; then the others are
+    /// waited for a little longer.
     ///
     /// # Errors
     /// It is not in any copy: why.
@@ -56,18 +62,34 @@ impl Writing {
         if self.nowhere {
             return Err("no disk has a copy of the ledger".to_owned());
         }
-        let all = self.copies.len();
-        for (name, written) in self.copies {
-            match written.await {
-                Ok(Ok(())) => {}
-                Ok(Err(why)) => failures.push(format!("{name}: {why}")),
-                Err(_) => failures.push(format!("{name}: it has ended")),
+        if self.copies.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = self.copies.iter().map(|(name, _)| name.clone()).collect();
+        let mut writing: FuturesUnordered<_> =
+            self.copies.into_iter().map(|(name, written)| async move { (name, written.await) }).collect();
+        let (mut durable, mut failures, mut until) = (false, Vec::new(), Instant::now() + PROMPT);
+        while let Ok(Some((name, written))) = tokio::time::timeout_at(until.into(), writing.next()).await {
+            match written {
+                Ok(Ok(())) => {
+                    durable = true;
+                    until = until.min(Instant::now() + OTHERS);
+                }
+                Ok(Err(why)) => failures.push((name, why.to_string())),
+                Err(_) => failures.push((name, "it has ended".to_owned())),
             }
         }
-        for failure in &failures {
-            warn!("the ledger on {failure}");
+        for (name, why) in &failures {
+            warn!("{name}: the ledger could not be written: {why}");
         }
-        if failures.len() < all || all == 0 { Ok(()) } else { Err(failures.join("; ")) }
+        if durable {
+            return Ok(());
+        }
+        let why = |name: &String| {
+            let failure = failures.iter().find(|(failed, _)| failed == name);
+            format!("{name}: {}", failure.map_or("the disk does not answer", |(_, why)| why))
+        };
+        Err(names.iter().map(why).collect::<Vec<_>>().join("; "))
     }
 }
 

@@ -232,6 +232,11 @@ impl Ledger {
         self.kept.store(true, Ordering::Release);
     }
 
+    /// Whether it is to outlast the process, and nothing is there that it would do so in.
+    pub fn is_nowhere(&self) -> bool {
+        self.is_kept() && self.copies.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     pub(super) fn is_kept(&self) -> bool {
         self.kept.load(Ordering::Acquire)
     }
