@@ -34,3 +34,20 @@ pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let (scheme, token) = value.as_bytes().split_at_checked(b"Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every bit of the digest counts.
+    #[test]
+    fn a_digest_that_differs_in_a_bit_is_another() {
+        let right = Token::new(b"secret");
+        assert!(right.is(b"secret"));
+        for bit in 0..256 {
+            let mut other = right.clone();
+            other.0[bit / 8] ^= 1 << (bit % 8);
+            assert!(!other.is(b"secret"), "bit {bit}");
+        }
+    }
+}

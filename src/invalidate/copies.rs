@@ -58,7 +58,6 @@ impl Writing {
     /// # Errors
     /// It is not in any copy: why.
     pub async fn written(self) -> Result<(), String> {
-        let mut failures = Vec::new();
         if self.nowhere {
             return Err("no disk has a copy of the ledger".to_owned());
         }
@@ -68,7 +67,8 @@ impl Writing {
         let names: Vec<_> = self.copies.iter().map(|(name, _)| name.clone()).collect();
         let mut writing: FuturesUnordered<_> =
             self.copies.into_iter().map(|(name, written)| async move { (name, written.await) }).collect();
-        let (mut durable, mut failures, mut until) = (false, Vec::new(), Instant::now() + PROMPT);
+        let (mut durable, mut until) = (false, Instant::now() + PROMPT);
+        let mut failures: Vec<(String, String)> = Vec::new();
         while let Ok(Some((name, written))) = tokio::time::timeout_at(until.into(), writing.next()).await {
             match written {
                 Ok(Ok(())) => {
