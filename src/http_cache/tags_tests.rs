@@ -3,13 +3,15 @@ use proptest::prelude::*;
 use super::super::testing::headers;
 use super::*;
 
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
 const NAMES: [HeaderName; 2] = [SURROGATE_KEY, CACHE_TAG];
 
-fn read(fields: &[(&str, &str)]) -> Tags {
+fn read(fields: Fields<'_>) -> Tags {
     Tags::read(&headers(fields), &NAMES).unwrap()
 }
 
-fn refused(fields: &[(&str, &str)]) -> Unpurgeable {
+fn refused(fields: Fields<'_>) -> Unpurgeable {
     Tags::read(&headers(fields), &NAMES).unwrap_err()
 }
 
@@ -127,9 +129,9 @@ fn what_is_beyond_the_limits_is_not_cut_off() {
 #[test]
 fn an_update_replaces_what_it_carries() {
     let stored = read(&[("surrogate-key", "a b"), ("cache-groups", "\"g\"")]);
-    let updated = |fields: &[(&str, &str)]| stored.updated(&headers(fields), &NAMES).unwrap();
+    let updated = |fields: Fields<'_>| stored.updated(&headers(fields), &NAMES).unwrap();
     assert_eq!(updated(&[("etag", "\"1\"")]), stored);
-    let cases: &[(&[(&str, &str)], &[&str], &[&str])] = &[
+    let cases: &[(Fields<'_>, &[&str], &[&str])] = &[
         (&[("cache-tag", "c")], &["c"], &["g"]),
         (&[("surrogate-key", "")], &[], &["g"]),
         (&[("cache-groups", "\"h\"")], &["a", "b"], &["h"]),
