@@ -202,6 +202,7 @@ fn head_answered(shared: &Shared, session: &Session, response: &ResponseHeader, 
     }
     let updated = match http_cache::merge_head(old.headers(), &response.headers) {
         Some(merged) => judge(session, ctx, status, &merged).ok().and_then(|stored| {
+            let tags = updated_tags(ctx, Some(record), old.headers(), &response.headers, stored.tags.clone());
             let response = built(status, &merged, &stored)?;
             let mut meta = meta_of(&stored.facts, old.provenance(), response);
             meta.extensions_mut().insert(Record { facts: stored.facts, began: ctx.cache.began, ..record.clone() });
@@ -229,7 +230,8 @@ fn freshened(
     update: &ResponseHeader,
 ) -> Result<(Stored, ResponseHeader), Verdict> {
     let Some(old) = session.cache.maybe_cache_meta() else { return Err(Verdict::OtherResource) };
-    let facts = old.extensions().get::<Record>().map(|record| record.facts);
+    let record = old.extensions().get::<Record>();
+    let facts = record.map(|record| record.facts);
     let old = old.response_header();
     if !http_cache::update_applies(&old.headers, &update.headers) {
         let mut fields = old.headers.clone();
@@ -250,7 +252,8 @@ fn freshened(
         }
     }
     match verdict {
-        Ok(stored) => {
+        Ok(mut stored) => {
+            stored.tags = updated_tags(ctx, record, &old.headers, &update.headers, stored.tags);
             let response = built(old.status, &merged, &stored).ok_or(Verdict::OtherResource)?;
             Ok((stored, response))
         }
@@ -259,6 +262,17 @@ fn freshened(
             Err(Verdict::Rule(why))
         }
     }
+}
+
+/// The tags of a stored response after an update: those of the fields as they are now, unless the stored response is
+/// without the fields that its own came in. Those are not lost with them.
+fn updated_tags(ctx: &Context, record: Option<&Record>, old: &HeaderMap, update: &HeaderMap, now: Tags) -> Tags {
+    let policy = ctx.request.as_ref().and_then(|request| request.cache_policy());
+    let (Some(record), Some(policy)) = (record, policy) else { return now };
+    if policy.tags.iter().chain([&http_cache::CACHE_GROUPS]).any(|name| old.contains_key(name)) {
+        return now;
+    }
+    record.tags.updated(update, &policy.tags).unwrap_or(now)
 }
 
 fn built(status: StatusCode, fields: &HeaderMap, stored: &Stored) -> Option<ResponseHeader> {
