@@ -45,7 +45,6 @@ pub use format::Defect;
 pub use health::{Cause, Kind};
 pub use inspect::{Seen, Variants};
 pub use keeper::Begin;
-pub use ledger::LedgerFile;
 pub use marks::Marks;
 pub use pool::{Load, PoolError};
 pub use spill::Spill;
