@@ -205,7 +205,12 @@ fn head_answered(shared: &Shared, session: &Session, response: &ResponseHeader, 
             let tags = updated_tags(ctx, Some(record), old.headers(), &response.headers, stored.tags.clone());
             let response = built(status, &merged, &stored)?;
             let mut meta = meta_of(&stored.facts, old.provenance(), response);
-            meta.extensions_mut().insert(Record { facts: stored.facts, began: ctx.cache.began, ..record.clone() });
+            meta.extensions_mut().insert(Record {
+                facts: stored.facts,
+                began: ctx.cache.began,
+                tags,
+                ..record.clone()
+            });
             Some(meta)
         }),
         None => {

@@ -12,7 +12,7 @@ use log::{info, warn};
 use tokio::sync::oneshot;
 
 use super::entry::Entry;
-use super::journal::{Ack, Base, From, Hooks, Journal, Medium, Start, Summary, Unreadable, Unwritten, read};
+use super::journal::{Ack, Base, Begin, Hooks, Journal, Medium, Start, Summary, Unreadable, Unwritten, read};
 use super::ledger::Ledger;
 
 /// So many sequences more than are durable may be given out: an entry that was lost with the process must not have the
@@ -154,9 +154,9 @@ impl Ledger {
         let head = self.head();
         let reserved = head + RESERVED;
         let from = match found {
-            Some(summary) if summary.id == self.id() => From::Continue(summary),
+            Some(summary) if summary.id == self.id() => Begin::Continue(summary),
             // Others have what comes before.
-            _ => From::New(Base { compacted: head, reserved, swept: 0 }),
+            _ => Begin::New(Base { compacted: head, reserved, swept: 0 }),
         };
         let (of_head, of_foreign): (Weak<Ledger>, Weak<Ledger>) = (Arc::downgrade(self), Arc::downgrade(self));
         let hooks = Hooks {

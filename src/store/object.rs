@@ -171,7 +171,8 @@ impl Head {
         if let Some(variance) = self.variance {
             meta.set_variance(variance);
         }
-        meta.extensions_mut().insert(self.record.clone());
+        // What it has been compared with, whoever stores it again need not compare it with.
+        meta.extensions_mut().insert(Record { began: self.since(), ..self.record.clone() });
         meta
     }
 }

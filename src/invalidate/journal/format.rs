@@ -116,8 +116,14 @@ pub enum Record {
 }
 
 impl Record {
-    /// Appends its bytes. False, and nothing is appended, where they would be more than [`MAX_RECORD`].
+    /// Appends its bytes. False, and nothing is appended, where they would be more than [`MAX_RECORD`] or an entry has
+    /// too many selectors or none: nobody would read that.
     pub fn encode(&self, seed: u32, out: &mut Vec<u8>) -> bool {
+        if let Record::Entry { entry, .. } = self
+            && !(1..=Entry::MAX_SELECTORS).contains(&entry.selectors.len())
+        {
+            return false;
+        }
         let start = out.len();
         out.extend_from_slice(&[0; RECORD_HEAD]);
         match self {

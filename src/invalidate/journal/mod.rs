@@ -77,7 +77,7 @@ pub use journal::{Exclusive, Journal};
 pub use medium::{File, Medium, Stat};
 pub use read::{Summary, Unreadable, read};
 pub use replace::random;
-pub use writer::{From, Hooks, Start};
+pub use writer::{Begin, Hooks, Start};
 
 #[cfg(test)]
 mod testing;

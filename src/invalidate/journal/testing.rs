@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use super::{Ack, Base, File, From, Hooks, Medium, Start, Stat, Summary, Unreadable, Unwritten, read};
+use super::{Ack, Base, Begin, File, Hooks, Medium, Start, Stat, Summary, Unreadable, Unwritten, read};
 use crate::http_cache::Timestamp;
 use crate::invalidate::{By, Entry, Selector};
 
@@ -388,11 +388,11 @@ pub fn hooks() -> Hooks {
 }
 
 pub fn anew() -> Start {
-    Start { id: ID, from: From::New(Base::default()), shared: false }
+    Start { id: ID, from: Begin::New(Base::default()), shared: false }
 }
 
 pub fn going_on(memory: &Memory) -> Start {
-    Start { id: ID, from: From::Continue(memory.read().unwrap().0), shared: false }
+    Start { id: ID, from: Begin::Continue(memory.read().unwrap().0), shared: false }
 }
 
 pub fn eio() -> io::Error {

@@ -22,21 +22,21 @@ pub const MAX_WAITING_BYTES: usize = 64 << 20;
 const WRITE_BYTES: usize = 8 << 20;
 
 pub const BEGUN_ANEW: &str = "the ledger on this disk has begun anew";
-pub const TOO_LARGE: &str = "its selectors are too long for the ledger";
+pub const TOO_LARGE: &str = "its selectors are too many or too long for the ledger";
 
 /// How a journal begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Start {
     /// The ledger's.
     pub id: u64,
-    pub from: From,
+    pub from: Begin,
     /// Another process may be writing to the file.
     pub shared: bool,
 }
 
 /// What is in the file.
 #[derive(Clone, Copy, Debug)]
-pub enum From {
+pub enum Begin {
     /// Nothing that is of use: whatever there is is replaced.
     New(Base),
     /// What has been read.
@@ -129,7 +129,7 @@ impl Writer {
     /// Of the medium; `InvalidData` where the file is another than has been read, or another ledger's.
     pub fn open(medium: Box<dyn Medium>, start: Start, hooks: Hooks, status: Arc<Status>) -> io::Result<Writer> {
         let fresh = match &start.from {
-            From::New(base) => {
+            Begin::New(base) => {
                 // Of two processes, the other may be making one.
                 if !start.shared {
                     medium.discard()?;
@@ -140,7 +140,7 @@ impl Writer {
                     Err(NotReplaced::Kept(error) | NotReplaced::Unsettled(_, error)) => return Err(error),
                 }
             }
-            From::Continue(summary) => {
+            Begin::Continue(summary) => {
                 let file: Arc<dyn File> = Arc::from(medium.open()?);
                 let header = header(&*file).map_err(unusable)?;
                 if (header.id, header.id, header.salt) != (start.id, summary.id, summary.salt) {
@@ -174,7 +174,7 @@ impl Writer {
             why: String::new(),
         };
         writer.take(fresh);
-        if let From::Continue(summary) = start.from {
+        if let Begin::Continue(summary) = start.from {
             writer.go_on(&summary)?;
         }
         Ok(writer)

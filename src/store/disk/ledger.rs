@@ -13,7 +13,7 @@ const NAME: &str = "ledger";
 const NEW: &str = "ledger.new";
 
 /// The file that a disk's journal is, open.
-pub struct LedgerFile {
+struct LedgerFile {
     io: Io,
     file: OwnedFd,
 }

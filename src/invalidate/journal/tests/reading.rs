@@ -56,11 +56,12 @@ proptest! {
         prop_assert_eq!(summary.head, entries.last().map_or(0, |entry| entry.sequence));
         prop_assert_eq!((summary.length, summary.torn), (memory.bytes().len() as u64, 0));
         prop_assert_eq!(told.durable().len(), entries.len());
-        prop_assert!(entries.iter().all(|entry| {
+        for entry in &entries {
             let mut bytes = Vec::new();
-            Record::Entry { entry: Arc::new(entry.clone()), late: false }.encode(0, &mut bytes);
-            bytes.len() <= format::weight(entry)
-        }));
+            let record = Record::Entry { entry: Arc::new(entry.clone()), late: false };
+            prop_assert!(record.encode(0, &mut bytes));
+            prop_assert!(bytes.len() <= format::weight(entry));
+        }
         prop_assert_eq!(read, entries);
     }
 

@@ -67,12 +67,13 @@ fn what_waits_is_bounded_and_the_rest_is_refused_at_once() {
     journal.append(Arc::new(entry(1)), told.ack(1));
     has_come.recv().unwrap();
     let long = "x".repeat(1 << 20);
-    let large = Arc::new(tagged(2, &[&long; 40]));
+    let long = long.as_str();
+    let large = Arc::new(tagged(2, &[long; 40]));
     assert!(journal.has_room(&large));
     journal.append(large.clone(), told.ack(2));
     assert!(!journal.has_room(&large) && journal.has_room(&entry(3)));
     journal.append(large, told.ack(3));
-    journal.append(Arc::new(tagged(3, &[&long; 70])), told.ack(4));
+    journal.append(Arc::new(tagged(3, &[long; 70])), told.ack(4));
     for sequence in 4..MAX_WAITING as u64 + 3 {
         journal.append(Arc::new(entry(sequence)), Ack::none());
     }
