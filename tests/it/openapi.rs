@@ -125,6 +125,13 @@ async fn every_operation_answers_as_described() {
     let ask = Ask::new("POST", "/v1/purge").header("Content-Type", "text/plain").body(r#"{"tags": ["a"]}"#);
     description.check("/v1/purge", "POST", &edge.admin(ask).await);
 
+    // Who has changed something is in the log, by name and not by token.
+    let deploy = Ask::new("POST", "/v1/purge").host(&edge.admin_address().to_string());
+    let deploy = deploy.header("Authorization", format!("Bearer {}", TOKENS[1].1)).body(r#"{"tags": ["a"]}"#);
+    description.check("/v1/purge", "POST", &exchange(edge.admin_address(), &deploy).await);
+    edge.wait_log("admin: POST /v1/purge by `deploy`: ").await;
+    assert!(TOKENS.iter().all(|(_, token)| !edge.log().contains(token)));
+
     post("/v1/reload", "/v1/reload", "", &[200]).await;
     edge.write_config("threads: none\n");
     post("/v1/reload", "/v1/reload", "", &[422]).await;
