@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use log::{info, warn};
+use log::{debug, info, warn};
 use tokio::sync::oneshot;
 
 use super::entry::Entry;
@@ -80,7 +80,8 @@ impl Writing {
             }
         }
         for (name, why) in &failures {
-            warn!("{name}: the ledger could not be written: {why}");
+            // The disk's own lines say that it fails; this would be one for each entry.
+            debug!("{name}: the ledger could not be written: {why}");
         }
         if durable {
             return Ok(());
