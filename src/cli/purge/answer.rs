@@ -221,7 +221,9 @@ mod tests {
         let address: Address = Address::DEFAULT.parse().expect("an address");
         let token = Token::from_value("secret".as_ref()).expect("a token");
         let why = |token| {
-            judge(&answer, &batch(), &Client::new(address.clone(), token, Duration::from_secs(30))).expect_err("403").why
+            judge(&answer, &batch(), &Client::new(address.clone(), token, Duration::from_secs(30)))
+                .expect_err("403")
+                .why
         };
         assert!(why(token).ends_with("(403: this needs the role `purge` or `all`; the token's is `read`)"));
         assert!(why(None).contains("localhost"));
