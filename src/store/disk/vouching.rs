@@ -59,7 +59,10 @@ impl Vouching {
     /// Whether what begins now could be compared after a restart: its sequence will not be given out again.
     pub fn is_sound(&self) -> bool {
         let journal = self.journal.load();
-        journal.as_ref().is_some_and(|journal| !journal.is_behind() && journal.reserved() >= self.ledger.own_head())
+        journal.as_ref().is_some_and(|journal| {
+            let is_whole = !journal.is_behind() && self.ledger.is_whole(journal);
+            is_whole && journal.reserved() >= self.ledger.own_head()
+        })
     }
 
     pub fn swept(&self) -> u64 {
