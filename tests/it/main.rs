@@ -29,6 +29,7 @@ mod methods;
 mod metrics;
 mod origin_failures;
 mod over;
+mod purge;
 mod purge_cli;
 mod purge_method;
 mod reload;
