@@ -220,7 +220,7 @@ fn declarations_are_sound() {
     }
     let mut seen = Vec::new();
     visit(&super::raw::Root::shape(), &mut seen);
-    assert_eq!(seen.len(), 19, "{seen:?}");
+    assert_eq!(seen.len(), 20, "{seen:?}");
 }
 
 const SMALL: &str = "\

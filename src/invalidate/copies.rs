@@ -206,13 +206,22 @@ impl Ledger {
         copies.iter().min_by(|a, b| a.name.cmp(&b.name)).map(|copy| (copy.name.clone(), copy.journal.clone()))
     }
 
-    /// All copies are shared with another process from now on, or not any more.
-    pub(super) fn share_copies(&self, shared: bool) {
+    /// All copies are shared with another process from now on; or not any more, once all that it has appended is known.
+    ///
+    /// # Errors
+    /// That cannot be read: what is shared still is.
+    pub(super) fn share_copies(&self, shared: bool) -> io::Result<()> {
         let copies: Vec<_> = {
             let copies = self.copies.read().unwrap_or_else(PoisonError::into_inner);
             copies.iter().map(|copy| copy.journal.clone()).collect()
         };
-        copies.iter().for_each(|journal| journal.share(shared));
+        for journal in copies {
+            if !shared {
+                drop(journal.exclusive()?);
+            }
+            journal.share(shared);
+        }
+        Ok(())
     }
 
     /// Bytes of its longest copy.

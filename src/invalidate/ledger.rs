@@ -1,6 +1,7 @@
 //! The ledger: all purges in one order, and what they make of what is stored.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
@@ -38,6 +39,8 @@ pub struct Ledger {
     /// Held while an entry is given its sequence and put in force; before a copy's own locks.
     order: Mutex<Order>,
     pub(super) copies: RwLock<Vec<Copy>>,
+    /// Entries that could not be written down.
+    not_durable: AtomicU64,
     /// It is to outlast the process.
     kept: AtomicBool,
     counts: [AtomicU64; By::ALL.len()],
@@ -91,6 +94,7 @@ impl Ledger {
             marks: Marks::default(),
             order: Mutex::default(),
             copies: RwLock::default(),
+            not_durable: AtomicU64::new(0),
             kept: AtomicBool::new(false),
             counts: Default::default(),
             selectors: AtomicU64::new(0),
@@ -183,13 +187,17 @@ impl Ledger {
     }
 
     /// From now on, another process appends to the ledger too; or it does not any more. Blocks.
-    pub fn share(&self, shared: bool) {
-        self.share_copies(shared);
+    ///
+    /// # Errors
+    /// What it has appended cannot be read: it counts as there still.
+    pub fn share(&self, shared: bool) -> io::Result<()> {
+        self.share_copies(shared)?;
         let _order = self.order();
         match shared {
             true => self.head.fetch_or(SHARED, Ordering::AcqRel),
             false => self.head.fetch_and(!SHARED, Ordering::AcqRel),
         };
+        Ok(())
     }
 
     /// The latest entries, the latest first.
@@ -220,6 +228,16 @@ impl Ledger {
     /// Entries since the process began, by where they came from.
     pub fn entries(&self, by: By) -> u64 {
         self.counts[by as usize - 1].load(Ordering::Relaxed)
+    }
+
+    /// Those of them that could not be written down, as far as somebody waited for that.
+    pub fn not_durable(&self) -> u64 {
+        self.not_durable.load(Ordering::Relaxed)
+    }
+
+    /// One could not be written down.
+    pub fn is_not_durable(&self) {
+        self.not_durable.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Selectors in them.

@@ -65,6 +65,7 @@ struct Mark {
     /// 0: never.
     hard: u64,
     /// Soft purges since then, the oldest first.
+    #[expect(clippy::box_collection, reason = "most have none, and there may be a million of them")]
     softs: Option<Box<Vec<Soft>>>,
 }
 

@@ -40,7 +40,8 @@ impl Store {
         std::thread::Builder::new().name("store-tidy".to_owned()).spawn(move || {
             let (mut past, mut compared, mut pause) = (Past::default(), 0, PAUSE);
             loop {
-                std::thread::sleep(pause);
+                // Woken for nothing, it does no harm.
+                std::thread::park_timeout(pause);
                 let (began, head) = (Instant::now(), self.ledger().head());
                 let old = past.note(began, head);
                 if head > compared || !self.ledger().marks().is_empty() {

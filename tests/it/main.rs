@@ -27,6 +27,7 @@ mod load;
 mod log_file;
 mod methods;
 mod metrics;
+mod openapi;
 mod origin_failures;
 mod over;
 mod purge;

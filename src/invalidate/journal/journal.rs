@@ -40,9 +40,12 @@ struct Queue {
     closed: bool,
 }
 
+/// Whether a selector of an entry is to be kept.
+type Keep = Box<dyn FnMut(&Entry, &Selector) -> bool + Send>;
+
 enum Job {
     Write(Pending),
-    Compact { compacted: u64, keep: Box<dyn FnMut(&Entry, &Selector) -> bool + Send>, ack: Ack },
+    Compact { compacted: u64, keep: Keep, ack: Ack },
     Swept { floor: u64, pending: Pending },
 }
 

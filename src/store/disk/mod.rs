@@ -237,7 +237,8 @@ fn join(ledger: &Arc<Ledger>, disks: &[Place], begin: Begin) {
     let found = ledger.load(&media);
     there().zip(found).for_each(|(disk, found)| disk.join_ledger(found));
     if begin == Begin::Upgrade && there().any(|disk| disk.phase() == Phase::Standby) {
-        ledger.share(true);
+        // To share takes no reading.
+        let _ = ledger.share(true);
         // What the process before appends from now on has a sequence beyond what begins here.
         let _ = ledger.append(Box::default(), false, By::Api);
     }

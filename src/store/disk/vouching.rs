@@ -24,6 +24,8 @@ pub struct Vouching {
     journal: ArcSwapOption<Journal>,
     /// The disk's own copy has been read, or is known not to be there.
     known: AtomicBool,
+    /// No other process appends to it any more, but what one has appended could not be read.
+    disowned: AtomicBool,
     /// All that is on the disk has been compared with the ledger up to this sequence.
     swept: AtomicU64,
     /// What began before this sequence cannot be compared any more.
@@ -36,6 +38,7 @@ impl Vouching {
             ledger: ledger.clone(),
             journal: ArcSwapOption::empty(),
             known: AtomicBool::new(false),
+            disowned: AtomicBool::new(false),
             swept: AtomicU64::new(0),
             floor: AtomicU64::new(0),
         }
@@ -104,6 +107,9 @@ impl Disk {
 
     /// Sees to what could not be done before, and to the room that the copy takes. Blocks.
     pub(super) fn keep_ledger(&self) {
+        if self.vouching.disowned.load(Ordering::Acquire) {
+            self.own_ledger();
+        }
         if let Some(journal) = &*self.vouching.journal.load() {
             return self.space.lock().set_ledger(units(journal.length()));
         }
@@ -121,7 +127,11 @@ impl Disk {
 
     /// No other process appends to the ledger any more.
     pub(super) fn own_ledger(&self) {
-        self.vouching.ledger().share(false);
+        let owned = self.vouching.ledger().share(false);
+        self.vouching.disowned.store(owned.is_err(), Ordering::Release);
+        if let Err(e) = owned {
+            self.failed(Kind::Read, &e);
+        }
     }
 
     /// Writes what waits for the copy, and closes it. Blocks.
