@@ -30,7 +30,7 @@ pub async fn by(shared: &Shared, session: &Session, response: &ResponseHeader, c
         let get = site::key_of_get(request.site(), &request.authority, &target, &header.headers, ctx.is_trusted());
         let (_, key, text) = get?;
         // Where the key has more than the URL, nobody knows all that is stored for it.
-        lasting |= key.url.is_some() || shared.store.may_hold(&key.hash);
+        lasting |= key.has_more || shared.store.may_hold(&key.hash);
         let site::Parts { host, path, query, .. } = site::parts(text.as_bytes())?;
         Some(Selector::Url { host: host.into(), path: path.into(), query: query.map(Into::into) })
     };

@@ -39,6 +39,9 @@ pub struct Ledger {
     /// Held while an entry is given its sequence and put in force; before a copy's own locks.
     order: Mutex<Order>,
     pub(super) copies: RwLock<Vec<Copy>>,
+    /// The latest entry that concerns what outlasts the process, and how many such there have been.
+    lasting: AtomicU64,
+    lasting_count: AtomicU64,
     /// Entries that could not be written down.
     not_durable: AtomicU64,
     /// It is to outlast the process.
@@ -94,6 +97,8 @@ impl Ledger {
             marks: Marks::default(),
             order: Mutex::default(),
             copies: RwLock::default(),
+            lasting: AtomicU64::new(0),
+            lasting_count: AtomicU64::new(0),
             not_durable: AtomicU64::new(0),
             kept: AtomicBool::new(false),
             counts: Default::default(),
@@ -180,7 +185,13 @@ impl Ledger {
         let mut order = self.order();
         look();
         let entry = new(self.own_head() + 1);
-        self.apply(&mut order, &entry);
+        if lasting {
+            self.apply(&mut order, &entry);
+        } else {
+            entry.selectors.iter().for_each(|selector| self.marks.note_passing(selector, entry.sequence));
+            self.set_head(entry.sequence);
+            order.show(&entry);
+        }
         self.reserve(entry.sequence);
         let writing = if lasting { self.write(&entry, None) } else { Writing::default() };
         Appended { sequence: entry.sequence, at: entry.at, writing }
@@ -206,9 +217,17 @@ impl Ledger {
     }
 
     /// Forgets entries up to a sequence with which all that is stored has been compared.
-    pub fn forget(&self, upto: u64) {
+    ///
+    /// Entries up to `passing` that concern nothing which outlasts the process are forgotten too: what is in memory has been
+    /// compared with them.
+    pub fn forget(&self, upto: u64, passing: u64) {
         self.forgotten.fetch_max(upto, Ordering::AcqRel);
-        self.marks.forget(upto);
+        self.marks.forget(upto, passing);
+    }
+
+    /// The latest entry that concerns what outlasts the process, and how many such there have been.
+    pub fn lasting(&self) -> (u64, u64) {
+        (self.lasting.load(Ordering::Acquire), self.lasting_count.load(Ordering::Relaxed))
     }
 
     /// Entries up to this one may have been forgotten.
@@ -300,6 +319,10 @@ impl Ledger {
     fn note(&self, entry: &Entry) {
         let soft = entry.soft.then_some(entry.at);
         entry.selectors.iter().for_each(|selector| self.marks.note(selector, entry.sequence, soft));
+        if !entry.selectors.is_empty() {
+            self.lasting.fetch_max(entry.sequence, Ordering::AcqRel);
+            self.lasting_count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// With the order held.
@@ -328,7 +351,7 @@ impl Order {
             at: entry.at,
             soft: entry.soft,
             by: entry.by,
-            selectors: entry.selectors.iter().take(SHOWN).cloned().collect(),
+            selectors: entry.selectors.iter().take(SHOWN).map(Selector::shortened).collect(),
             count: entry.selectors.len(),
         });
     }

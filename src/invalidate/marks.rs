@@ -64,6 +64,8 @@ pub struct Marks {
 struct Mark {
     /// 0: never.
     hard: u64,
+    /// The same, of what concerns nothing that outlasts the process.
+    passing: u64,
     /// Soft purges since then, the oldest first.
     #[expect(clippy::box_collection, reason = "most have none, and there may be a million of them")]
     softs: Option<Box<Vec<Soft>>>,
@@ -105,6 +107,15 @@ impl Default for Marks {
 impl Marks {
     /// Notes that a selector is purged. Sequences need not come in order.
     pub fn note(&self, selector: &Selector, sequence: u64, soft: Option<Timestamp>) {
+        self.mark(selector, sequence, |mark| mark.note(sequence, soft));
+    }
+
+    /// The same, hard, of what concerns nothing that outlasts the process.
+    pub fn note_passing(&self, selector: &Selector, sequence: u64) {
+        self.mark(selector, sequence, |mark| mark.passing = mark.passing.max(sequence));
+    }
+
+    fn mark(&self, selector: &Selector, sequence: u64, change: impl FnOnce(&mut Mark)) {
         if let Selector::Prefix { path, raw, .. } = selector {
             self.note_length(*raw, path.len());
         }
@@ -112,7 +123,7 @@ impl Marks {
         {
             let mut shard = self.shard(hash);
             let before = shard.len();
-            shard.entry(hash).or_default().note(sequence, soft);
+            change(shard.entry(hash).or_default());
             self.count.fetch_add(shard.len() - before, Ordering::Relaxed);
         }
         self.slot(hash).fetch_max(sequence, Ordering::Release);
@@ -176,12 +187,12 @@ impl Marks {
         self.shard(hash).get(&hash).is_some_and(|mark| mark.has(sequence))
     }
 
-    /// Forgets all purges up to a sequence.
-    pub fn forget(&self, upto: u64) {
+    /// Forgets all purges up to a sequence; and up to another one, those that concern nothing that outlasts the process.
+    pub fn forget(&self, upto: u64, passing: u64) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             let before = shard.len();
-            shard.retain(|_, mark| mark.is_after(upto));
+            shard.retain(|_, mark| mark.is_after(upto, passing.max(upto)));
             // What a burst took is given back.
             if shard.len() < shard.capacity() / 4 {
                 shard.shrink_to_fit();
@@ -308,7 +319,7 @@ impl Mark {
     }
 
     fn verdict(&self, since: u64) -> Verdict {
-        if self.hard > since {
+        if self.hard.max(self.passing) > since {
             return Verdict::Dead;
         }
         let softs = self.softs.iter().flat_map(|softs| softs.iter());
@@ -321,16 +332,26 @@ impl Mark {
     }
 
     fn last(&self) -> u64 {
-        self.softs.iter().flat_map(|softs| softs.iter()).map(|soft| soft.sequence).max().unwrap_or(0).max(self.hard)
+        self.softs
+            .iter()
+            .flat_map(|softs| softs.iter())
+            .map(|soft| soft.sequence)
+            .max()
+            .unwrap_or(0)
+            .max(self.hard)
+            .max(self.passing)
     }
 
     /// Drops what is not later; whether there is anything left.
-    fn is_after(&mut self, upto: u64) -> bool {
+    fn is_after(&mut self, upto: u64, passing: u64) -> bool {
         if self.hard <= upto {
             self.hard = 0;
         }
+        if self.passing <= passing {
+            self.passing = 0;
+        }
         self.drop_softs(upto);
-        self.hard > 0 || self.softs.is_some()
+        self.hard > 0 || self.passing > 0 || self.softs.is_some()
     }
 
     fn drop_softs(&mut self, upto: u64) {

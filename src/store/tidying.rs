@@ -81,7 +81,7 @@ impl Store {
         // A disk that is away comes back with what it has.
         let swept = self.disks().iter().map(|disk| disk.swept()).min();
         let settled = swept.unwrap_or(compared).min(compared).min(old);
-        ledger.forget(settled);
+        ledger.forget(settled, compared.min(old));
         let long = ledger.length() > LENGTH_MAX;
         if ledger.marks().len() > MARKS_MAX || long {
             let upto = ledger.marks().quantile(50).min(compared);
@@ -89,7 +89,7 @@ impl Store {
             for disk in self.disks().iter().filter(|disk| disk.phase() > Phase::Away) {
                 disk.give_up_before(upto);
             }
-            ledger.forget(upto);
+            ledger.forget(upto, upto);
             ledger.compact(true);
         } else {
             ledger.compact(false);

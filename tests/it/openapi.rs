@@ -205,7 +205,6 @@ async fn a_url_of_no_site_is_answered_as_described() {
 }
 
 #[tokio::test]
-#[ignore = "the edge has no ledger yet"]
 async fn the_ledger_is_as_described() {
     let origin = origin(&Gate::new()).await;
     let edge = start(&origin, "").await;

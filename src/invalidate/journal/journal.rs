@@ -246,8 +246,10 @@ impl Exclusive<'_> {
 impl Drop for Exclusive<'_> {
     fn drop(&mut self) {
         self.writer.held = false;
-        // Where it fails, closing the file does it.
-        let _ = self.file.unlock();
+        if let Err(error) = self.file.unlock() {
+            // Closing the file does it.
+            self.writer.fail(error.to_string(), []);
+        }
         self.core.queue().placed = true;
         self.core.wake.notify_one();
     }
