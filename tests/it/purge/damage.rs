@@ -189,7 +189,7 @@ async fn a_folder_that_is_emptied_while_it_is_in_use() {
         let edge = purged(&origin, Tier::Both.yaml()).await;
         let folder = edge.folder().join("cache");
         match with_folder {
-            true => fs::remove_dir_all(&folder).expect("removed"),
+            true => remove_all(&folder),
             false => fs::read_dir(&folder).expect("a folder").flatten().for_each(|entry| remove(&entry.path())),
         }
         let answer = edge.admin_post("/v1/purge", &tag(KEPT[0]).to_string()).await;
@@ -238,6 +238,17 @@ fn copy_all(from: &Path, to: &Path) {
 }
 
 fn remove(path: &Path) {
-    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    removed.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    match path.is_dir() {
+        true => remove_all(path),
+        // It may have been a temporary one.
+        false => _ = fs::remove_file(path),
+    }
+}
+
+/// Removes it while others may write below it.
+fn remove_all(folder: &Path) {
+    while folder.exists() {
+        // What is made meanwhile makes it fail, and is removed the next time.
+        let _ = fs::remove_dir_all(folder);
+    }
 }

@@ -48,9 +48,8 @@ async fn two(origin: &Origin, gate: &Gate, tier: Tier) -> Two {
     eventually("a successor on the upgrade socket", async || socket.exists()).await;
     old.signal(Signal::QUIT);
     old.wait_log("the new process serves").await;
-    for address in [old.address(), old.admin_address()] {
-        old.wait_log(&format!("no longer listening on {address}")).await;
-    }
+    old.wait_log(&format!("no longer listening on {}", old.address())).await;
+    new.wait_metrics("the new process's control API", |m| m.sum("foreland_requests_total", &[]) == 0.0).await;
     if tier != Tier::Memory {
         eventually("the disk to be taken over", async || {
             let log = new.log();
