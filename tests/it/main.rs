@@ -30,6 +30,7 @@ mod metrics;
 mod openapi;
 mod origin_failures;
 mod over;
+mod purge;
 mod purge_cli;
 mod purge_method;
 mod reload;
