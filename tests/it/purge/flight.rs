@@ -159,7 +159,8 @@ async fn a_validation() {
             Some(new) => assert_kept(edge, over, target, &new).await,
             None => assert_ne!(over.get(edge, target).await.text(), "answer 1", "{target}: it is no longer valid"),
         }
-        let validations = stage.origin.seen().into_iter().filter(|r| r.target == target && r.headers.has("If-None-Match"));
+        let validations =
+            stage.origin.seen().into_iter().filter(|r| r.target == target && r.headers.has("If-None-Match"));
         assert_eq!(validations.count(), 1, "{target}: what has been purged is not validated again");
     })
     .await;
