@@ -127,7 +127,8 @@ pub async fn on_hit(
     if ctx.cache.collapsed {
         if ctx.cache.fallback.is_none() {
             // Until the fill has ended well, what was there before is there still.
-            let before = shared.store.peek(&ObjectKey::of(session.cache.cache_key()));
+            let key = ObjectKey::of(session.cache.cache_key());
+            let before = shared.store.peek(&key).and_then(|object| shared.store.usable(&key.id(), object));
             let usable = |o: &Arc<Object>| o.head.record.facts.stale_if_error_allowed(&directives, now);
             ctx.cache.fallback = before.filter(usable);
         }
