@@ -65,5 +65,5 @@ fn wrong(refused: Refused) -> Response {
 
 fn described(wrong: &WrongSelector) -> Value {
     let WrongSelector { list, index, value, why } = wrong;
-    json!({ "list": list, "index": index, "value": purge_body::shown(value), "error": why })
+    json!({ "list": list, "index": index, "value": reply::shown(value), "error": why })
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::reply::shown;
 use super::{Purge, WrongSelector};
 use crate::invalidate::Entry;
 
@@ -13,9 +14,6 @@ const KEYS: [&str; 8] = ["urls", "hosts", "prefixes", "tags", "sites", "everythi
 
 /// What is wrong outside the lists, and told: a body that is no purge at all can have any number of mistakes.
 const TOLD: usize = 16;
-
-/// Bytes of what a client has sent that an answer repeats.
-const SHOWN: usize = 256;
 
 /// Why a body is no purge.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,18 +50,6 @@ pub fn read(body: &[u8]) -> Result<Purge, Refused> {
         }
     }
     reading.done()
-}
-
-/// Text that a client has sent, short enough to be sent back.
-pub fn shown(text: &str) -> String {
-    match text.len() {
-        0..=SHOWN => text.to_owned(),
-        _ => {
-            let whole = |(at, char): (usize, char)| at + char.len_utf8() <= SHOWN;
-            let start: String = text.char_indices().take_while(|it| whole(*it)).map(|(_, char)| char).collect();
-            start + "…"
-        }
-    }
 }
 
 #[derive(Default)]

@@ -6,6 +6,9 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTI
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
+/// Bytes of what a client has sent that an answer or the log repeats.
+pub const SHOWN: usize = 256;
+
 pub fn json(status: StatusCode, value: &Value) -> Response {
     body(status, "application/json", format!("{value}\n").into_bytes())
 }
@@ -35,4 +38,16 @@ pub fn body(status: StatusCode, media_type: &'static str, bytes: Vec<u8>) -> Res
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// Text that a client has sent, short enough to be sent back.
+pub fn shown(text: &str) -> String {
+    match text.len() {
+        0..=SHOWN => text.to_owned(),
+        _ => {
+            let whole = |(at, char): (usize, char)| at + char.len_utf8() <= SHOWN;
+            let start: String = text.char_indices().take_while(|it| whole(*it)).map(|(_, char)| char).collect();
+            start + "…"
+        }
+    }
 }

@@ -228,7 +228,8 @@ async fn guarded_by(State(guard): State<Guard>, mut request: Request, next: Next
             request.extensions_mut().insert(caller);
             let response = next.run(request).await;
             if let Some((name, (method, path))) = noted {
-                log::info!("admin: {method} {path} by `{name}`: {}", response.status().as_u16());
+                let (path, status) = (reply::shown(&path), response.status().as_u16());
+                log::info!("admin: {method} {} by `{name}`: {status}", path.escape_debug());
             }
             return response;
         }

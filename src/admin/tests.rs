@@ -268,6 +268,7 @@ fn a_purge_is_handed_on_whole_and_its_outcome_told() {
     let answer = admin.purge(r#"{"urls": ["http://a/"], "tags": ["x", "y"], "soft": true}"#);
     assert_eq!(answer.status, 200);
     assert_eq!(answer.json(), json!({ "sequence": 7, "at": "1970-01-01T00:00:01.234Z" }));
+    assert_described(&answer.json(), "Purged");
     let expected = Purge {
         urls: vec!["http://a/".to_owned()],
         tags: vec!["x".to_owned(), "y".to_owned()],
@@ -283,19 +284,43 @@ fn a_purge_is_handed_on_whole_and_its_outcome_told() {
     let (short, json) = ("x".repeat(256) + "…", answer.json());
     assert_eq!(json["selectors"][0], json!({ "list": "hosts", "index": 3, "value": "a b", "error": "it is none" }));
     assert_eq!(json["selectors"][1]["value"], json!(short));
+    assert_described(&json, "PurgeError");
+    assert_described(&json["selectors"][0], "WrongSelector");
     assert!(answer.error().starts_with("2 selectors"), "{json}");
 
     *fake.purge.lock().unwrap() = Err(NotPurged::NotDurable { sequence: 8, why: "the disk is full".to_owned() });
     let answer = admin.purge(r#"{"everything": true}"#);
     assert_eq!(answer.status, 503);
     assert_eq!(answer.json(), json!({ "error": "the disk is full", "sequence": 8, "in_force": true }));
+    assert_described(&answer.json(), "NotDurable");
     assert!(!answer.head.contains("retry-after"), "{}", answer.head);
 
     *fake.purge.lock().unwrap() = Err(NotPurged::Unavailable("too many".to_owned()));
     let answer = admin.purge(r#"{"everything": true}"#);
     assert_eq!(answer.status, 503);
     assert_eq!(answer.json(), json!({ "error": "too many", "in_force": false }));
+    assert_described(&answer.json(), "Unavailable");
     assert!(answer.head.contains("\r\nretry-after: 1\r\n"), "{}", answer.head);
+}
+
+/// As the description has it: all that is required, and nothing but what it knows.
+#[track_caller]
+fn assert_described(value: &Value, schema: &str) {
+    let description: Value = serde_json::from_str(OPENAPI).unwrap();
+    let schema = &description["components"]["schemas"][schema];
+    for name in schema["required"].as_array().unwrap() {
+        assert!(value.get(name.as_str().unwrap()).is_some(), "{name} is missing: {value}");
+    }
+    for (name, value) in value.as_object().unwrap() {
+        let property = schema["properties"].get(name).unwrap_or_else(|| panic!("{name} is not described"));
+        let right = match property["type"].as_str() {
+            Some("string") => value.is_string(),
+            Some("integer") => value.is_u64(),
+            Some("array") => value.is_array(),
+            _ => property["const"] == *value,
+        };
+        assert!(right, "{name}: {value} is not {property}");
+    }
 }
 
 #[test]

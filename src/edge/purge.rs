@@ -27,7 +27,10 @@ pub async fn purge(shared: &Shared, selectors: Box<[Selector]>, soft: bool, by: 
     let (sequence, at) = (appended.sequence, appended.at.into());
     match appended.written().await {
         Ok(()) => Ok(Purged { sequence, at }),
-        Err(why) => Err(NotPurged::NotDurable { sequence, why }),
+        Err(why) => {
+            shared.store.ledger().is_not_durable();
+            Err(NotPurged::NotDurable { sequence, why })
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::state::Shared;
+use crate::invalidate::{By, Ledger};
 use crate::observe::{Distribution, Samples, table};
 use crate::store::{Cause, Defect, Disk, Disks, Kind, Phase, READ_BUCKETS, Refused, Rejection, Usage};
 
@@ -24,6 +25,7 @@ fn sample(shared: &Weak<Shared>, out: &mut Samples) {
     for why in Rejection::ALL {
         out.set(&table::CACHE_REJECTIONS, &["memory", why.as_str()], shared.store.rejected(why) as f64);
     }
+    sample_ledger(shared.store.ledger(), out);
     sample_disks(shared.store.disks(), out);
     out.set(&table::CACHE_FILLS, &[], shared.store.fills_running() as f64);
     out.set(&table::CACHE_FILL_BYTES, &[], shared.store.fill_bytes() as f64);
@@ -41,6 +43,17 @@ fn sample(shared: &Weak<Shared>, out: &mut Samples) {
     if let Some(log) = &*shared.access_log.load() {
         log.sample(out);
     }
+}
+
+fn sample_ledger(ledger: &Ledger, out: &mut Samples) {
+    for by in By::ALL {
+        out.set(&table::PURGES, &[by.as_str()], ledger.entries(by) as f64);
+    }
+    out.set(&table::PURGE_SELECTORS, &[], ledger.selectors() as f64);
+    out.set(&table::PURGES_NOT_DURABLE, &[], ledger.not_durable() as f64);
+    out.set(&table::LEDGER_SELECTORS, &[], ledger.marks().len() as f64);
+    out.set(&table::LEDGER_BYTES, &[], ledger.length() as f64);
+    out.set(&table::LEDGER_BEHIND, &[], ledger.behind().len() as f64);
 }
 
 /// The figures of the disk tier, if there is one: of all disks together, and of each.
@@ -79,6 +92,7 @@ fn sample_disk(disk: &Disk, usage: &Usage, out: &mut Samples) {
     out.set(&table::DISK_STORED, &[path], count(&stats.stored));
     out.set(&table::DISK_OPENED, &[path], count(&stats.opened));
     out.set(&table::DISK_EVICTIONS, &[path], usage.evictions as f64);
+    out.set(&table::DISK_PURGED, &[path], count(&stats.purged));
     for why in Refused::ALL {
         out.set(&table::DISK_REFUSED, &[path, why.as_str()], stats.refused(why) as f64);
     }

@@ -1,14 +1,14 @@
 //! The ledger's copies on the disks: what they say when the process begins, and how entries get there.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use log::{info, warn};
+use log::{debug, info, warn};
 use tokio::sync::oneshot;
 
 use super::entry::Entry;
@@ -40,6 +40,8 @@ pub(super) struct Copy {
     compacted: u64,
     /// Sequences that it has been asked to reserve.
     reserving: AtomicU64,
+    /// It has not taken something that is in force, and will not have it.
+    lacks: Arc<AtomicBool>,
 }
 
 /// What becomes of an entry on the way to the copies.
@@ -80,7 +82,8 @@ impl Writing {
             }
         }
         for (name, why) in &failures {
-            warn!("{name}: the ledger could not be written: {why}");
+            // The disk's own lines say that it fails; this would be one for each entry.
+            debug!("{name}: the ledger could not be written: {why}");
         }
         if durable {
             return Ok(());
@@ -174,7 +177,13 @@ impl Ledger {
         let compacted = journal.length();
         let mut copies = self.copies.write().unwrap_or_else(PoisonError::into_inner);
         copies.retain(|copy| copy.name != name);
-        copies.push(Copy { name, journal: journal.clone(), compacted, reserving: AtomicU64::new(reserved) });
+        copies.push(Copy {
+            name,
+            journal: journal.clone(),
+            compacted,
+            reserving: AtomicU64::new(reserved),
+            lacks: Arc::default(),
+        });
         Ok(journal)
     }
 
@@ -183,7 +192,14 @@ impl Ledger {
         let copies = self.copies.read().unwrap_or_else(PoisonError::into_inner);
         let mut writing = Vec::with_capacity(copies.len());
         for copy in copies.iter().filter(|copy| except.is_none_or(|other| !Arc::ptr_eq(other, &copy.journal))) {
-            let (ack, written) = acknowledged();
+            let (told, written) = oneshot::channel();
+            let lacks = copy.lacks.clone();
+            let ack = Ack::new(move |written: Result<(), Unwritten>| {
+                if matches!(written, Err(Unwritten::Refused(_))) {
+                    lacks.store(true, Ordering::Release);
+                }
+                let _ = told.send(written);
+            });
             copy.journal.append(entry.clone(), ack);
             writing.push((copy.name.clone(), written));
         }
@@ -206,13 +222,22 @@ impl Ledger {
         copies.iter().min_by(|a, b| a.name.cmp(&b.name)).map(|copy| (copy.name.clone(), copy.journal.clone()))
     }
 
-    /// All copies are shared with another process from now on, or not any more.
-    pub(super) fn share_copies(&self, shared: bool) {
+    /// All copies are shared with another process from now on; or not any more, once all that it has appended is known.
+    ///
+    /// # Errors
+    /// That cannot be read: what is shared still is.
+    pub(super) fn share_copies(&self, shared: bool) -> io::Result<()> {
         let copies: Vec<_> = {
             let copies = self.copies.read().unwrap_or_else(PoisonError::into_inner);
             copies.iter().map(|copy| copy.journal.clone()).collect()
         };
-        copies.iter().for_each(|journal| journal.share(shared));
+        for journal in copies {
+            if !shared {
+                drop(journal.exclusive()?);
+            }
+            journal.share(shared);
+        }
+        Ok(())
     }
 
     /// Bytes of its longest copy.
@@ -224,7 +249,17 @@ impl Ledger {
     /// Whether something that is in force is missing from a copy: which, and why that may be.
     pub fn behind(&self) -> Vec<String> {
         let copies = self.copies.read().unwrap_or_else(PoisonError::into_inner);
-        copies.iter().filter(|copy| copy.journal.is_behind()).map(|copy| copy.name.clone()).collect()
+        copies
+            .iter()
+            .filter(|copy| copy.journal.is_behind() || copy.lacks.load(Ordering::Acquire))
+            .map(|copy| copy.name.clone())
+            .collect()
+    }
+
+    /// Whether a copy has all that is in force, as far as is known.
+    pub fn is_whole(&self, journal: &Arc<Journal>) -> bool {
+        let copies = self.copies.read().unwrap_or_else(PoisonError::into_inner);
+        !copies.iter().any(|copy| Arc::ptr_eq(&copy.journal, journal) && copy.lacks.load(Ordering::Acquire))
     }
 
     /// Has the copies written anew without what is not needed any more, where that is worth it, or `anyway`.
@@ -232,13 +267,17 @@ impl Ledger {
         let mut copies = self.copies.write().unwrap_or_else(PoisonError::into_inner);
         for copy in copies.iter_mut() {
             let length = copy.journal.length();
-            if !anyway && (length < WORTH_IT || length < copy.compacted.saturating_mul(2)) {
+            let lacks = copy.lacks.swap(false, Ordering::AcqRel);
+            if !anyway && !lacks && (length < WORTH_IT || length < copy.compacted.saturating_mul(2)) {
                 continue;
             }
             // Until it is known what it has become.
             copy.compacted = length;
             let (ledger, name, journal) = (Arc::downgrade(self), copy.name.clone(), Arc::downgrade(&copy.journal));
             let forgotten = self.forgotten();
+            // What it lacks, nobody can say after a restart: it is then not to be trusted with anything older.
+            let missing = if lacks { self.own_head() } else { forgotten };
+            let flag = copy.lacks.clone();
             let keep = {
                 let ledger = ledger.clone();
                 move |entry: &Entry, selector: &_| {
@@ -248,12 +287,13 @@ impl Ledger {
             };
             let done = move |written: Result<(), Unwritten>| {
                 if let Err(why) = written {
+                    flag.fetch_or(lacks, Ordering::AcqRel);
                     return warn!("{name}: the ledger could not be written anew: {why}");
                 }
                 let (Some(ledger), Some(journal)) = (ledger.upgrade(), journal.upgrade()) else { return };
                 ledger.compacted(&journal);
             };
-            copy.journal.compact(forgotten, keep, Ack::new(done));
+            copy.journal.compact(missing, keep, Ack::new(done));
         }
     }
 

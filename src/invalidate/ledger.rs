@@ -1,6 +1,7 @@
 //! The ledger: all purges in one order, and what they make of what is stored.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
@@ -38,6 +39,11 @@ pub struct Ledger {
     /// Held while an entry is given its sequence and put in force; before a copy's own locks.
     order: Mutex<Order>,
     pub(super) copies: RwLock<Vec<Copy>>,
+    /// The latest entry that concerns what outlasts the process, and how many selectors all such have had.
+    lasting: AtomicU64,
+    lasting_count: AtomicU64,
+    /// Entries that could not be written down.
+    not_durable: AtomicU64,
     /// It is to outlast the process.
     kept: AtomicBool,
     counts: [AtomicU64; By::ALL.len()],
@@ -91,6 +97,9 @@ impl Ledger {
             marks: Marks::default(),
             order: Mutex::default(),
             copies: RwLock::default(),
+            lasting: AtomicU64::new(0),
+            lasting_count: AtomicU64::new(0),
+            not_durable: AtomicU64::new(0),
             kept: AtomicBool::new(false),
             counts: Default::default(),
             selectors: AtomicU64::new(0),
@@ -181,20 +190,30 @@ impl Ledger {
         let mut order = self.order();
         look();
         let entry = new(self.own_head() + 1);
-        self.apply(&mut order, &entry);
+        if lasting {
+            self.apply(&mut order, &entry);
+        } else {
+            entry.selectors.iter().for_each(|selector| self.marks.note_passing(selector, entry.sequence));
+            self.set_head(entry.sequence);
+            order.show(&entry);
+        }
         self.reserve(entry.sequence);
         let writing = if lasting { self.write(&entry, None) } else { Writing::default() };
         Appended { sequence: entry.sequence, at: entry.at, writing }
     }
 
     /// From now on, another process appends to the ledger too; or it does not any more. Blocks.
-    pub fn share(&self, shared: bool) {
-        self.share_copies(shared);
+    ///
+    /// # Errors
+    /// What it has appended cannot be read: it counts as there still.
+    pub fn share(&self, shared: bool) -> io::Result<()> {
+        self.share_copies(shared)?;
         let _order = self.order();
         match shared {
             true => self.head.fetch_or(SHARED, Ordering::AcqRel),
             false => self.head.fetch_and(!SHARED, Ordering::AcqRel),
         };
+        Ok(())
     }
 
     /// The latest entries, the latest first.
@@ -203,9 +222,17 @@ impl Ledger {
     }
 
     /// Forgets entries up to a sequence with which all that is stored has been compared.
-    pub fn forget(&self, upto: u64) {
+    ///
+    /// Entries up to `passing` that concern nothing which outlasts the process are forgotten too: what is in memory has been
+    /// compared with them.
+    pub fn forget(&self, upto: u64, passing: u64) {
         self.forgotten.fetch_max(upto, Ordering::AcqRel);
-        self.marks.forget(upto);
+        self.marks.forget(upto, passing);
+    }
+
+    /// The latest entry that concerns what outlasts the process, and how many selectors all such have had.
+    pub fn lasting(&self) -> (u64, u64) {
+        (self.lasting.load(Ordering::Acquire), self.lasting_count.load(Ordering::Relaxed))
     }
 
     /// Entries up to this one may have been forgotten.
@@ -225,6 +252,16 @@ impl Ledger {
     /// Entries since the process began, by where they came from.
     pub fn entries(&self, by: By) -> u64 {
         self.counts[by as usize - 1].load(Ordering::Relaxed)
+    }
+
+    /// Those of them that could not be written down, as far as somebody waited for that.
+    pub fn not_durable(&self) -> u64 {
+        self.not_durable.load(Ordering::Relaxed)
+    }
+
+    /// One could not be written down.
+    pub fn is_not_durable(&self) {
+        self.not_durable.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Selectors in them.
@@ -287,6 +324,10 @@ impl Ledger {
     fn note(&self, entry: &Entry) {
         let soft = entry.soft.then_some(entry.at);
         entry.selectors.iter().for_each(|selector| self.marks.note(selector, entry.sequence, soft));
+        if !entry.selectors.is_empty() {
+            self.lasting.fetch_max(entry.sequence, Ordering::AcqRel);
+            self.lasting_count.fetch_add(entry.selectors.len() as u64, Ordering::Relaxed);
+        }
     }
 
     /// With the order held.
@@ -315,7 +356,7 @@ impl Order {
             at: entry.at,
             soft: entry.soft,
             by: entry.by,
-            selectors: entry.selectors.iter().take(SHOWN).cloned().collect(),
+            selectors: entry.selectors.iter().take(SHOWN).map(Selector::shortened).collect(),
             count: entry.selectors.len(),
         });
     }

@@ -116,7 +116,7 @@ proptest! {
                 marks.note(selector, index as u64 + 1, soft.map(Timestamp::from_millis));
             }
         }
-        some.forget(upto);
+        some.forget(upto, upto);
         if since >= upto {
             prop_assert_eq!(stored.verdict(&some, since), stored.verdict(&all, since));
         }
@@ -185,6 +185,21 @@ fn a_purge_is_in_force_until_a_later_one_says_more() {
     marks.note(&tag("x"), 4, at);
     assert!(marks.is_in_force(&tag("x"), 3) && marks.is_in_force(&tag("x"), 4));
     assert!(!marks.is_in_force(&tag("y"), 4));
+}
+
+#[test]
+fn what_concerns_nothing_lasting_is_forgotten_sooner() {
+    let (marks, stored) = (Marks::default(), tagged("x"));
+    marks.note(&tag("x"), 1, None);
+    marks.note_passing(&tag("x"), 5);
+    marks.note_passing(&tag("y"), 6);
+    assert_eq!((stored.verdict(&marks, 4), stored.verdict(&marks, 5)), (Verdict::Dead, Verdict::Alive));
+    assert!(marks.is_in_force(&tag("x"), 1) && !marks.is_in_force(&tag("x"), 5));
+    marks.forget(0, 6);
+    assert_eq!((stored.verdict(&marks, 0), stored.verdict(&marks, 1)), (Verdict::Dead, Verdict::Alive));
+    assert_eq!(marks.len(), 1);
+    marks.forget(1, 6);
+    assert!(marks.is_empty());
 }
 
 #[test]

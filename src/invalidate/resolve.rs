@@ -34,14 +34,14 @@ const LONGEST_TAG: usize = 1024;
 pub fn resolve(purge: &Purge, config: &Config, directory: &Directory) -> Result<Box<[Selector]>, Vec<WrongSelector>> {
     let mut all = Gathered::default();
     all.gather("urls", &purge.urls, |text, to| url(text, config, directory, to));
-    all.gather("hosts", &purge.hosts, |text, to| Ok(to.push(Selector::Host(host(text)?))));
-    all.gather("prefixes", &purge.prefixes, |text, to| Ok(to.push(prefix(text, purge.raw)?)));
-    all.gather("tags", &purge.tags, |text, to| Ok(to.push(Selector::Tag(tag(text)?))));
+    all.gather("hosts", &purge.hosts, |text, to| host(text).map(|host| to.push(Selector::Host(host))));
+    all.gather("prefixes", &purge.prefixes, |text, to| prefix(text, purge.raw).map(|prefix| to.push(prefix)));
+    all.gather("tags", &purge.tags, |text, to| tag(text).map(|tag| to.push(Selector::Tag(tag))));
     let sites: HashSet<&str> = match purge.sites.is_empty() {
         true => HashSet::new(),
         false => config.sites.iter().map(|site| &*site.name).collect(),
     };
-    all.gather("sites", &purge.sites, |text, to| Ok(to.push(Selector::Site(site(text, &sites, config)?))));
+    all.gather("sites", &purge.sites, |text, to| site(text, &sites, config).map(|site| to.push(Selector::Site(site))));
     if purge.everything {
         all.add(Selector::Everything);
     }

@@ -51,6 +51,23 @@ impl Selector {
         }
     }
 
+    /// The same with texts that are no longer than is worth showing.
+    pub fn shortened(&self) -> Selector {
+        match self {
+            Selector::Everything => Selector::Everything,
+            Selector::Site(name) => Selector::Site(shortened(name)),
+            Selector::Host(host) => Selector::Host(shortened(host)),
+            Selector::Prefix { host, path, raw } => {
+                Selector::Prefix { host: shortened(host), path: shortened(path), raw: *raw }
+            }
+            Selector::Url { host, path, query } => {
+                Selector::Url { host: shortened(host), path: shortened(path), query: query.as_deref().map(shortened) }
+            }
+            Selector::Tag(tag) => Selector::Tag(shortened(tag)),
+            Selector::Group { host, name } => Selector::Group { host: shortened(host), name: shortened(name) },
+        }
+    }
+
     /// Appends it: a byte for its kind, then its fields in order. A text is its length and its bytes, and what may be
     /// absent or is true or false has a byte before it that says so.
     pub fn encode(&self, to: &mut Vec<u8>) {
@@ -120,6 +137,19 @@ impl Selector {
 }
 
 /// For people, on one line: `tag news`, `url http://h/a?b`, `prefix h/a/ (raw)`.
+/// A text cut after so many bytes as are worth showing.
+fn shortened(text: &str) -> Box<str> {
+    const SHOWN: usize = 256;
+    if text.len() <= SHOWN {
+        return text.into();
+    }
+    let mut end = SHOWN;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &text[..end]).into()
+}
+
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -47,9 +47,8 @@ pub struct KeyParts<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     pub hash: [u8; 16],
-    /// The same of the URL alone, where the key has more than that: what makes a URL's objects unusable need not know the
-    /// rest of their keys.
-    pub url: Option<[u8; 16]>,
+    /// The key has more than the site and the URL: there may be several for one URL.
+    pub has_more: bool,
 }
 
 /// A key's text: to be stored with the object and compared on a disk hit. Reusable.
@@ -110,8 +109,7 @@ pub fn key(parts: &KeyParts<'_>, text: &mut KeyText) -> Key {
             text.part(Kind::Value, value);
         }
     }
-    let url = text.0.get(..url_length).filter(|url| url.len() < text.0.len());
-    Key { hash: digest(&text.0), url: url.map(digest) }
+    Key { hash: digest(&text.0), has_more: text.0.len() > url_length }
 }
 
 fn digest(text: &[u8]) -> [u8; 16] {

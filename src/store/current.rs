@@ -78,7 +78,12 @@ impl Store {
 
     /// Whether nothing has been purged that concerns a response since it was last looked at.
     pub(super) fn is_current(&self, head: &Head) -> bool {
-        self.verdict(head) == Verdict::Alive
+        let ledger = self.ledger().head();
+        let is_alive = self.verdict(head) == Verdict::Alive;
+        if is_alive {
+            head.set_checked(ledger);
+        }
+        is_alive
     }
 
     /// The same, to be asked later.

@@ -40,7 +40,8 @@ impl Store {
         std::thread::Builder::new().name("store-tidy".to_owned()).spawn(move || {
             let (mut past, mut compared, mut pause) = (Past::default(), 0, PAUSE);
             loop {
-                std::thread::sleep(pause);
+                // Woken for nothing, it does no harm.
+                std::thread::park_timeout(pause);
                 let (began, head) = (Instant::now(), self.ledger().head());
                 let old = past.note(began, head);
                 if head > compared || !self.ledger().marks().is_empty() {
@@ -80,7 +81,7 @@ impl Store {
         // A disk that is away comes back with what it has.
         let swept = self.disks().iter().map(|disk| disk.swept()).min();
         let settled = swept.unwrap_or(compared).min(compared).min(old);
-        ledger.forget(settled);
+        ledger.forget(settled, compared.min(old));
         let long = ledger.length() > LENGTH_MAX;
         if ledger.marks().len() > MARKS_MAX || long {
             self.give_up_before(ledger.marks().quantile(50).min(compared));
@@ -95,7 +96,7 @@ impl Store {
         for disk in self.disks().iter().filter(|disk| disk.phase() > Phase::Away) {
             disk.give_up_before(upto);
         }
-        self.ledger().forget(upto);
+        self.ledger().forget(upto, upto);
         self.ledger().compact(true);
     }
 }

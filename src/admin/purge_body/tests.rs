@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::admin::reply::SHOWN;
 
 fn error(body: &str) -> Refused {
     read(body.as_bytes()).expect_err(body)

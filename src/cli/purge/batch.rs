@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use crate::invalidate::Entry;
 
-/// A call's body, at most, in bytes: less than the admin listener takes (1 MiB).
-const MAX_BYTES: usize = (1 << 20) - 4096;
+/// A call's body, at most, in bytes: less than the admin listener takes for a purge (16 MiB).
+const MAX_BYTES: usize = (16 << 20) - 4096;
 
 /// For the keys, the brackets and the flags of a body, in bytes.
 const AROUND: usize = 256;

@@ -95,9 +95,10 @@ The token, where the admin listener asks for one, comes from the environment var
 Exit codes: 0: all that is selected is purged, for good; 1: not so, or not all of it: standard error says
 what is, and where to go on; 2: a mistake in the command line.
 
-Examples:
-  A page in all its variants, and an image:
-    foreland purge --url https://www.example.com/news --url https://www.example.com/logo.png
+Example:
+  foreland purge --url https://www.example.com/news --url https://www.example.com/logo.png
+
+That is a page in all its variants, and an image. More:
   All of a host, at an edge elsewhere:
     FORELAND_ADMIN_TOKEN=\"$(cat token)\" foreland purge --admin http://192.0.2.7:9180 --host www.example.com
   A folder:

@@ -40,9 +40,12 @@ struct Queue {
     closed: bool,
 }
 
+/// Whether a selector of an entry is to be kept.
+type Keep = Box<dyn FnMut(&Entry, &Selector) -> bool + Send>;
+
 enum Job {
     Write(Pending),
-    Compact { compacted: u64, keep: Box<dyn FnMut(&Entry, &Selector) -> bool + Send>, ack: Ack },
+    Compact { compacted: u64, keep: Keep, ack: Ack },
     Swept { floor: u64, pending: Pending },
 }
 
@@ -243,8 +246,10 @@ impl Exclusive<'_> {
 impl Drop for Exclusive<'_> {
     fn drop(&mut self) {
         self.writer.held = false;
-        // Where it fails, closing the file does it.
-        let _ = self.file.unlock();
+        if let Err(error) = self.file.unlock() {
+            // Closing the file does it.
+            self.writer.fail(error.to_string(), []);
+        }
         self.core.queue().placed = true;
         self.core.wake.notify_one();
     }

@@ -146,6 +146,9 @@ impl Writer {
             if !writer.shared {
                 writer.cut()?;
             }
+            if anew {
+                writer.medium.sync_folder()?;
+            }
             if !writer.known.begun {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "it has no beginning"));
             }
@@ -220,9 +223,10 @@ impl Writer {
         self.held = true;
         let done = self.catch_up().and_then(|_| act(self));
         self.held = false;
-        // Where it fails, closing the file does it.
-        let _ = file.unlock();
-        done
+        // Where it fails, closing the file does it, which is what becomes of it after an error.
+        let unlocked = file.unlock();
+        let done = done?;
+        unlocked.map(|()| done)
     }
 
     /// Hands on what the other process has appended. True where there was something.

@@ -355,7 +355,9 @@ impl Change {
 
 /// What acks have told, by sequence.
 #[derive(Clone, Default)]
-pub struct Told(Arc<Mutex<Vec<(u64, Result<(), Unwritten>)>>>);
+pub struct Told(Arc<Mutex<Vec<One>>>);
+
+type One = (u64, Result<(), Unwritten>);
 
 impl Told {
     pub fn ack(&self, sequence: u64) -> Ack {
@@ -363,7 +365,7 @@ impl Told {
         Ack::new(move |what| told.0.lock().unwrap().push((sequence, what)))
     }
 
-    pub fn all(&self) -> Vec<(u64, Result<(), Unwritten>)> {
+    pub fn all(&self) -> Vec<One> {
         self.0.lock().unwrap().clone()
     }
 

@@ -194,6 +194,8 @@ impl Writer {
             writer.redo(summary.committed)
         })?;
         file.sync()?;
+        // Who gave it its name may have been killed before that was durable.
+        self.medium.sync_folder()?;
         self.settled();
         self.commit()
     }

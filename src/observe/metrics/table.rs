@@ -87,6 +87,21 @@ table! {
     BACKGROUND_SKIPPED: Counter "foreland_cache_background_fetches_skipped_total" in "fetches" by []
         "Refreshes in the background that were not begun because as many ran as may (cache.background_fetches).";
 
+    PURGES: Counter "foreland_purges_total" in "purges" by ["by"]
+        "Purges in force, by where they came from: api, method (PURGE) or unsafe-request (a request that changed something).";
+    PURGE_SELECTORS: Counter "foreland_purge_selectors_total" in "selectors" by []
+        "What those purges selected: URLs, tags and so on.";
+    PURGES_NOT_DURABLE: Counter "foreland_purges_not_durable_total" in "purges" by []
+        "Purges that are in force but could not be written down: a crash could undo them.";
+    LEDGER_SELECTORS: Gauge "foreland_ledger_selectors" in "selectors" by []
+        "Purged selectors that stored objects may still have to be compared with.";
+    LEDGER_BYTES: Gauge "foreland_ledger_bytes" in "bytes" by []
+        "Bytes of the ledger's longest copy on a disk.";
+    LEDGER_BEHIND: Gauge "foreland_ledger_copies_behind" in "copies" by []
+        "Copies of the ledger, one on each disk, that lack something: what could not be written is tried again.";
+    DISK_PURGED: Counter "foreland_disk_purged_total" in "objects" by ["disk"]
+        "Objects removed from a disk because they had been purged.";
+
     DISK_PHASE: Gauge "foreland_disk_phase" in "boolean" by ["disk", "phase"]
         "1 for the phase that a disk is in: away (its folder is not to be had), standby (another process still has it), \
          loading (what is on it is being found out), ready, handed-over or closed; 0 for the others.";

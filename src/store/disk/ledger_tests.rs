@@ -103,7 +103,7 @@ fn the_lock_is_between_processes_and_the_name_leads_to_one_file() {
     Medium::create(&io).unwrap();
     Medium::publish(&io).unwrap();
     assert!(!opened.is_current().unwrap());
-    assert_eq!(opened.stat().unwrap().linked, false);
+    assert!(!opened.stat().unwrap().linked);
     scratch.faults("lock EIO");
     assert!(opened.lock().is_err());
 }

@@ -232,12 +232,17 @@ impl Disks {
 
 /// Reads the disks' copies of the ledger, and goes on with them.
 fn join(ledger: &Arc<Ledger>, disks: &[Place], begin: Begin) {
+    // What is stored ends with the process, then, and the ledger may too.
+    if disks.is_empty() {
+        return;
+    }
     let there = || disks.iter().map(|place| &place.disk).filter(|disk| disk.phase() != Phase::Away);
     let media: Vec<&dyn Medium> = there().map(|disk| &disk.io as &dyn Medium).collect();
     let found = ledger.load(&media);
     there().zip(found).for_each(|(disk, found)| disk.join_ledger(found));
     if begin == Begin::Upgrade && there().any(|disk| disk.phase() == Phase::Standby) {
-        ledger.share(true);
+        // To share takes no reading.
+        let _ = ledger.share(true);
         // What the process before appends from now on has a sequence beyond what begins here.
         let _ = ledger.append(Box::default(), false, By::Api);
     }

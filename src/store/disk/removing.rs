@@ -166,9 +166,12 @@ impl Disk {
                 _ => return,
             }
         };
-        if let Some(defect) = defect {
-            self.stats.defect(defect);
-            warn!("{}: {id} is damaged ({}): removed", self.path().display(), defect.as_str());
+        match defect {
+            Some(defect) => {
+                self.stats.defect(defect);
+                warn!("{}: {id} is damaged ({}): removed", self.path().display(), defect.as_str());
+            }
+            None => _ = self.stats.purged.fetch_add(1, Ordering::Relaxed),
         }
         if let Some(doomed) = removal {
             self.end_removal(id, doomed);

@@ -44,6 +44,8 @@ pub struct Stats {
     pub stored: AtomicU64,
     /// Objects opened from the disk, rather than found open.
     pub opened: AtomicU64,
+    /// Objects removed because they had been purged.
+    pub purged: AtomicU64,
     /// Bodies that are on their way to the disk while they come.
     pub spilling: AtomicU64,
     refused: [AtomicU64; Refused::ALL.len()],

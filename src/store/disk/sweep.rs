@@ -31,7 +31,7 @@ const QUIET: Duration = Duration::from_secs(2);
 const LATEST: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// What single URLs take is small: until there are so many entries, or for so long, they may wait.
+/// What single URLs take is small: until there are so many selectors, or for so long, they may wait.
 const FEW: u64 = 10_000;
 const LATEST_OF_URLS: Duration = Duration::from_secs(3600);
 
@@ -40,10 +40,12 @@ const LATEST_OF_URLS: Duration = Duration::from_secs(3600);
 pub struct Sweeps {
     under_way: Option<Sweep>,
     ended: Option<Instant>,
-    /// The ledger's head when it was last looked at, and since when it has been that.
+    /// The latest entry when that was last looked at, and since when it has been that.
     seen: Option<(u64, Instant)>,
     /// Since when there has been something to sweep for.
     waiting: Option<Instant>,
+    /// How many selectors there had been when the last sweep began.
+    counted: u64,
 }
 
 struct Sweep {
@@ -192,28 +194,29 @@ impl Sweeps {
     }
 
     fn is_due(&mut self, disk: &Disk, now: Instant) -> bool {
-        let (head, swept) = (disk.vouching.ledger().head(), disk.vouching.swept());
-        if head <= swept {
+        let ((last, count), swept) = (disk.vouching.ledger().lasting(), disk.vouching.swept());
+        let unsure = disk.vouching.is_unsure();
+        if last <= swept && !unsure {
             (self.seen, self.waiting) = (None, None);
             return false;
         }
         let waiting = now - *self.waiting.get_or_insert(now);
         let quiet = match self.seen {
-            Some((seen, since)) if seen == head => now - since,
+            Some((seen, since)) if seen == last => now - since,
             _ => {
-                self.seen = Some((head, now));
+                self.seen = Some((last, now));
                 Duration::ZERO
             }
         };
         if self.ended.is_some_and(|ended| now - ended < PAUSE) {
             return false;
         }
-        let due = match disk.vouching.ledger().is_wide_since(swept) {
+        let due = match unsure || disk.vouching.ledger().is_wide_since(swept) {
             true => quiet >= QUIET || waiting >= LATEST,
-            false => head - swept >= FEW || waiting >= LATEST_OF_URLS,
+            false => count - self.counted >= FEW || waiting >= LATEST_OF_URLS,
         };
         if due {
-            (self.seen, self.waiting) = (None, None);
+            (self.seen, self.waiting, self.counted) = (None, None, count);
         }
         due
     }

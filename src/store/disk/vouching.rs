@@ -24,6 +24,10 @@ pub struct Vouching {
     journal: ArcSwapOption<Journal>,
     /// The disk's own copy has been read, or is known not to be there.
     known: AtomicBool,
+    /// No other process appends to it any more, but what one has appended could not be read.
+    disowned: AtomicBool,
+    /// Some of what is on the disk may be of no use at all.
+    unsure: AtomicBool,
     /// All that is on the disk has been compared with the ledger up to this sequence.
     swept: AtomicU64,
     /// What began before this sequence cannot be compared any more.
@@ -36,6 +40,8 @@ impl Vouching {
             ledger: ledger.clone(),
             journal: ArcSwapOption::empty(),
             known: AtomicBool::new(false),
+            disowned: AtomicBool::new(false),
+            unsure: AtomicBool::new(false),
             swept: AtomicU64::new(0),
             floor: AtomicU64::new(0),
         }
@@ -53,7 +59,10 @@ impl Vouching {
     /// Whether what begins now could be compared after a restart: its sequence will not be given out again.
     pub fn is_sound(&self) -> bool {
         let journal = self.journal.load();
-        journal.as_ref().is_some_and(|journal| !journal.is_behind() && journal.reserved() >= self.ledger.own_head())
+        journal.as_ref().is_some_and(|journal| {
+            let is_whole = !journal.is_behind() && self.ledger.is_whole(journal);
+            is_whole && journal.reserved() >= self.ledger.own_head()
+        })
     }
 
     pub fn swept(&self) -> u64 {
@@ -73,13 +82,20 @@ impl Vouching {
         journal.swept(upto, epoch, Ack::new(move |written| _ = told.send(written.is_ok())));
         let written = telling.recv_timeout(PATIENCE) == Ok(true);
         if written {
+            self.unsure.store(false, Ordering::Release);
             self.swept.fetch_max(upto, Ordering::AcqRel);
         }
         written
     }
 
+    /// Whether some of what is on the disk may be of no use, whatever has been purged: it has not been looked for yet.
+    pub fn is_unsure(&self) -> bool {
+        self.unsure.load(Ordering::Acquire)
+    }
+
     fn vouches_for(&self, swept: u64) {
         let forgotten = self.ledger.forgotten();
+        self.unsure.store(swept == 0 || swept < forgotten, Ordering::Release);
         self.swept.store(swept, Ordering::Release);
         // What has been forgotten since it was last compared concerns all that is older.
         self.floor.store(if swept < forgotten { forgotten } else { 0 }, Ordering::Release);
@@ -104,6 +120,9 @@ impl Disk {
 
     /// Sees to what could not be done before, and to the room that the copy takes. Blocks.
     pub(super) fn keep_ledger(&self) {
+        if self.vouching.disowned.load(Ordering::Acquire) {
+            self.own_ledger();
+        }
         if let Some(journal) = &*self.vouching.journal.load() {
             return self.space.lock().set_ledger(units(journal.length()));
         }
@@ -121,7 +140,11 @@ impl Disk {
 
     /// No other process appends to the ledger any more.
     pub(super) fn own_ledger(&self) {
-        self.vouching.ledger().share(false);
+        let owned = self.vouching.ledger().share(false);
+        self.vouching.disowned.store(owned.is_err(), Ordering::Release);
+        if let Err(e) = owned {
+            self.failed(Kind::Read, &e);
+        }
     }
 
     /// Writes what waits for the copy, and closes it. Blocks.
@@ -140,6 +163,7 @@ impl Disk {
     pub fn give_up_before(&self, sequence: u64) {
         if self.vouching.swept() < sequence {
             self.vouching.floor.fetch_max(sequence, Ordering::AcqRel);
+            self.vouching.unsure.store(true, Ordering::Release);
             self.close_all();
             warn!("{}: what is older than the ledger's entry {sequence} is given up", self.path().display());
         }

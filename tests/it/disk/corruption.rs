@@ -147,7 +147,7 @@ fn damages(whole: &[u8], other: &Path) -> Vec<Damage> {
         ("noise", body_of("noise", whole.len())),
         ("text", b"<html>It works!</html>".to_vec()),
         ("zeros", vec![0; whole.len()]),
-        ("of a future version", [&whole[..8], &2_u32.to_le_bytes(), &whole[12..]].concat()),
+        ("of a future version", [&whole[..8], &3_u32.to_le_bytes(), &whole[12..]].concat()),
         ("of a future version, and short", [&whole[..8], &7_u32.to_le_bytes()].concat()),
     ];
     for (what, bytes) in contents {

@@ -222,7 +222,7 @@ async fn the_order_of_eviction_survives() {
         let edge = edge.restart().await;
         settled(&edge).await;
         assert!(!edge.log().contains("looked through"), "{}", edge.log());
-        let new = fill(&edge, "new", 55).await;
+        let new = fill(&edge, "new", 60).await;
         let mut kept = Vec::new();
         for url in &old {
             if stored(&edge, url).await.is_some() {
@@ -236,7 +236,7 @@ async fn the_order_of_eviction_survives() {
         let spared: Vec<_> = kept.iter().filter(|url| !used.contains(url)).collect();
         let youngest: Vec<_> = old.iter().filter(|url| !used.contains(url)).rev().take(spared.len()).collect();
         assert!(spared.iter().all(|url| youngest.contains(url)), "memory: {memory}: {spared:?}");
-        assert_stored(&edge, &new[54]).await;
+        assert_stored(&edge, &new[59]).await;
     }
 }
 

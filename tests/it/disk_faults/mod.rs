@@ -3,7 +3,7 @@
 mod admission;
 mod bounds;
 mod faults;
-mod faulty;
+pub mod faulty;
 mod folder;
 mod many;
 mod slow;

@@ -92,7 +92,7 @@ fn whatever_step_is_the_last_what_was_told_to_be_durable_is() {
     whole.plan(|_, _| None);
     life(&whole, &Told::default()).unwrap();
     let steps = whole.steps().len();
-    assert!(steps > 60, "{steps}");
+    assert!(steps > 40, "{steps}");
     for last in 0..=steps {
         let (memory, told) = (Memory::new(), Told::default());
         memory.plan(move |number, _| (number >= last).then(eio));
@@ -162,12 +162,14 @@ fn whatever_step_fails_once_all_is_durable_in_the_end() {
 
 #[test]
 fn a_disk_that_fails_for_a_while_has_everything_when_it_is_well_again() {
-    for step in [Step::Write, Step::Sync, Step::Current, Step::Open] {
+    for step in [Step::Write, Step::Sync, Step::Current] {
         let memory = Memory::new();
         let mut writer = writer(&memory, anew());
         let told = Told::default();
         place(&mut writer, [entry(1)], &told);
-        memory.plan(move |number, its| (its == step || (step == Step::Open && number == 1)).then(enospc));
+        // A file that is opened again is not asked whether it is the one.
+        let also = if step == Step::Current { Step::Open } else { step };
+        memory.plan(move |_, its| (its == step || its == also).then(enospc));
         for sequence in 2..6 {
             place(&mut writer, [entry(sequence)], &told);
             writer.tick();
@@ -330,8 +332,8 @@ fn what_could_not_be_read_is_not_written() {
     let many = vec!["x"; Entry::MAX_SELECTORS + 1];
     place(&mut writer, [entry(1), tagged(2, &[]), tagged(3, &many), tagged(4, &many[1..]), entry(0)], &told);
     let refused: Vec<u64> = told.all().iter().filter(|(_, what)| what.is_err()).map(|(at, _)| *at).collect();
-    assert_eq!((refused, told.durable()), (vec![2, 3, 0], vec![1, 4]));
-    assert_eq!(memory.crash(Keep::Synced).sequences(), [1, 4]);
+    assert_eq!((refused, told.durable()), (vec![3, 0], vec![1, 2, 4]));
+    assert_eq!(memory.crash(Keep::Synced).sequences(), [1, 2, 4]);
 }
 
 #[test]
