@@ -138,10 +138,15 @@ impl Ledger {
 
     /// What purges later than `since` make of something with that cache key and these tags.
     pub fn verdict(&self, key: &[u8], tags: &Tags, since: u64) -> Verdict {
-        if since == NEVER || since < self.forgotten.load(Ordering::Acquire) {
+        if since == NEVER {
             return Verdict::Dead;
         }
-        self.marks.verdict(Subject::new(key, tags), since)
+        let verdict = self.marks.verdict(Subject::new(key, tags), since);
+        // Last: a mark that was missed because it was just being forgotten shows here.
+        match since < self.forgotten.load(Ordering::Acquire) {
+            true => Verdict::Dead,
+            false => verdict,
+        }
     }
 
     /// Puts a purge in force, and has it written down.

@@ -358,7 +358,10 @@ impl Mark {
     }
 
     fn has(&self, sequence: u64) -> bool {
-        self.hard == sequence || self.softs.iter().flat_map(|softs| softs.iter()).any(|soft| soft.sequence == sequence)
+        let softs = self.softs.as_deref().map(Vec::as_slice).unwrap_or_default();
+        // The first of so many may have the time of one before it.
+        let merged = softs.len() >= SOFTS && softs.first().is_some_and(|first| sequence < first.sequence);
+        self.hard == sequence || (merged && sequence > self.hard) || softs.iter().any(|soft| soft.sequence == sequence)
     }
 
     fn last(&self) -> u64 {

@@ -157,6 +157,22 @@ fn of_very_many_soft_purges_the_earliest_time_is_kept() {
     }
 }
 
+/// What is read again of what is kept of the ledger says the same as before.
+#[test]
+fn of_very_many_soft_purges_all_are_kept_that_the_earliest_time_comes_from() {
+    let (marks, again, stored) = (Marks::default(), Marks::default(), tagged("x"));
+    let at = |sequence| Some(Timestamp::from_millis(sequence as i64 * 10));
+    marks.note(&tag("x"), 1, at(1));
+    marks.note(&tag("x"), 2, None);
+    (3..=100).for_each(|sequence| marks.note(&tag("x"), sequence, at(sequence)));
+    assert!(!marks.is_in_force(&tag("x"), 1));
+    let kept = (3..=100).filter(|sequence| marks.is_in_force(&tag("x"), *sequence));
+    kept.for_each(|sequence| again.note(&tag("x"), sequence, at(sequence)));
+    for since in 2..=100 {
+        assert_eq!(stored.verdict(&again, since), stored.verdict(&marks, since), "{since}");
+    }
+}
+
 #[test]
 fn a_purge_is_in_force_until_a_later_one_says_more() {
     let marks = Marks::default();

@@ -269,6 +269,8 @@ impl Disk {
         first: usize,
     ) -> io::Result<(Vec<u8>, Result<Decoded, Defect>)> {
         let mut wanted = usize::try_from(len).unwrap_or(usize::MAX).min(first);
+        // A sweep that ends after this may have removed it, or given it another head.
+        let swept = self.vouching.swept();
         loop {
             let mut bytes = vec![0; wanted];
             let read = self.io.pread(&file, 0, &mut bytes)?;
@@ -279,7 +281,7 @@ impl Disk {
                 Err(Undecoded::More(_)) => return Ok((bytes, Err(Defect::Length))),
                 Err(Undecoded::Defect(defect)) => return Ok((bytes, Err(defect))),
                 Ok(mut decoded) => {
-                    self.vouch(&mut decoded);
+                    self.vouch(&mut decoded, swept);
                     return Ok((bytes, Ok(decoded)));
                 }
             }

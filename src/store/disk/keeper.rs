@@ -61,6 +61,8 @@ pub struct Keeper {
     pub(super) later: Mutex<Later>,
     /// Held by who writes down what there is, or sets aside what has been.
     pub(super) saving: Mutex<()>,
+    /// What the process before has written down has been set aside, and not been read yet.
+    pub(super) retired: AtomicBool,
     /// What was last written down as all there is could not be set aside, and is not all any more.
     pub(super) unretired: AtomicBool,
     /// What was to be evicted could not be removed, and has got another place in the index.
@@ -122,6 +124,9 @@ impl Disk {
             }
         }
         if self.phase() == Phase::Loading {
+            // Before anything can be stored that it does not have: were this process killed while it is being read, the
+            // next one would take it for all there is.
+            self.retire_index();
             self.believe_state();
         }
         Ok(())

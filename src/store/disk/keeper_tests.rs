@@ -106,6 +106,29 @@ fn an_end_with_files_left_to_remove_is_not_clean() {
     }
 }
 
+/// A file that the index does not have would not be compared with the ledger, and be found again later.
+#[test]
+fn what_was_written_down_is_not_believed_once_anything_may_have_been_stored() {
+    let rig = Rig::new(1 << 30);
+    enter(&rig, 7);
+    rig.shut();
+    let killed = disk(&rig.scratch);
+    killed.begin(Begin::Alone).unwrap();
+    put(&rig.scratch, id(1));
+    killed.unlock();
+    let next = disk(&rig.scratch);
+    next.begin(Begin::Alone).unwrap();
+    next.load(false);
+    assert_eq!((next.phase(), next.usage().objects), (Phase::Ready, 1));
+    next.shut();
+    let last = disk(&rig.scratch);
+    last.begin(Begin::Alone).unwrap();
+    std::fs::remove_file(rig.scratch.path("disk").join(super::super::disk::name(&id(1)))).unwrap();
+    last.load(false);
+    assert_eq!((last.phase(), last.usage().objects), (Phase::Ready, 1), "nothing has been looked for");
+    last.shut();
+}
+
 #[test]
 fn an_index_that_cannot_be_set_aside_is_not_believed() {
     let rig = Rig::new(1 << 30);

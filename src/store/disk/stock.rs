@@ -23,7 +23,8 @@ pub(super) const PAGE: usize = 1024;
 /// What there is.
 pub(super) const INDEX: &str = "index";
 
-/// What there was when that was last read: after a process that was killed, the order is still of use.
+/// The same from the process before, once this one may store something: after one that was killed, the order is still of
+/// use.
 const OLD_INDEX: &str = "index.old";
 
 /// The units that were in use a second ago at most: 8 bytes, little-endian.
@@ -32,17 +33,19 @@ pub(super) const STATE: &str = "state";
 impl Disk {
     /// Finds out what there is: by what the last process wrote down, and where that may not be all, by looking.
     pub(super) fn load(self: &Arc<Disk>, anew: bool) {
-        let clean = match self.recall(INDEX, None) {
-            Ok(written) => written == Written::Clean && !anew,
+        // From now on it says less than there is. Where it stays, it must not be believed now either: nobody could tell
+        // later what has changed since.
+        let retired = self.retire_index();
+        let of_last = self.keeper.retired.swap(false, Ordering::Relaxed);
+        let clean = match self.recall(if retired { OLD_INDEX } else { INDEX }, None) {
+            Ok(written) => written == Written::Clean && retired && of_last && !anew,
             Err(e) => {
                 debug!("{}: no usable index: {e}", self.path().display());
                 let _ = self.recall(OLD_INDEX, None);
                 false
             }
         };
-        // From now on it says less than there is. Where it stays, it must not be believed now either: nobody could tell
-        // later what has changed since.
-        if self.retire_index() && clean {
+        if clean {
             walk::note_folders(self);
             walk::clear_temporary(self);
             return self.ready();
@@ -65,12 +68,17 @@ impl Disk {
         if !matches!(self.phase(), Phase::Loading | Phase::Ready) {
             return false;
         }
-        let retired = match self.io.rename(Path::new(INDEX), Path::new(OLD_INDEX)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+        let renamed = self.io.rename(Path::new(INDEX), Path::new(OLD_INDEX));
+        let retired = match renamed.and_then(|()| self.io.sync_folder()) {
+            Ok(()) => {
+                self.keeper.retired.store(true, Ordering::Relaxed);
+                true
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => true,
+            Err(e) => {
                 self.failed(Kind::Write, &e);
                 false
             }
-            _ => true,
         };
         self.keeper.unretired.store(!retired, Ordering::Relaxed);
         retired
