@@ -19,7 +19,8 @@ impl Store {
     /// has been purged since it was last asked for, that is one look at a number.
     pub fn usable(&self, id: &ObjectId, object: Arc<Object>) -> Option<Arc<Object>> {
         let ledger = self.ledger().head();
-        if object.head.since() >= ledger && object.head.record.began != NEVER {
+        let since = object.head.since();
+        if since >= ledger && since != NEVER {
             return Some(object);
         }
         match self.verdict(&object.head) {
