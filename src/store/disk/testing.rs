@@ -125,8 +125,10 @@ impl Drop for Rig {
 fn open(scratch: &Scratch, size: u64) -> Arc<Disk> {
     let path = scratch.path("disk");
     let settings = DiskTier { path, size, max_object: size, max_objects: None, min_free: 0 };
-    let disk = Disk::over(scratch.io(), settings, "one", 64, &Arc::new(Ledger::with_id(7)));
+    let ledger = Arc::new(Ledger::with_id(7));
+    let disk = Disk::over(scratch.io(), settings, "one", 64, &ledger);
     disk.begin(Begin::Alone).unwrap();
+    super::join(&ledger, &[Place { disk: disk.clone(), seed: 0, size: 1.0 }], Begin::Alone);
     disk.keep().unwrap();
     let began = Instant::now();
     while disk.phase() != Phase::Ready {
