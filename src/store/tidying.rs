@@ -10,7 +10,7 @@ use log::warn;
 use super::disk::Phase;
 use super::object::Head;
 use super::store::Store;
-use crate::invalidate::Verdict;
+use crate::invalidate::{NEVER, Verdict};
 
 /// How often what is in memory is compared with the ledger, at most; and the share of the time that it may take.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -68,8 +68,12 @@ impl Store {
         let heads: Vec<Arc<Head>> = self.running().values().cloned().collect();
         for head in heads {
             let ledger = self.ledger().head();
-            if self.verdict(&head) == Verdict::Alive {
-                head.set_checked(ledger);
+            match self.verdict(&head) {
+                Verdict::Alive => head.set_checked(ledger),
+                // What is soft is not forgotten without that being noted.
+                Verdict::Stale(_) => {}
+                // It may end long after what says so has been forgotten.
+                Verdict::Dead => head.set_checked(NEVER),
             }
         }
     }
