@@ -43,6 +43,8 @@ pub enum Step {
         soft: bool,
         wait: bool,
     },
+    /// A request changes something: of what is nowhere stored, that is not written down.
+    Change(Place),
     /// What is in memory is evicted.
     LoseMemory,
     /// No file is kept open.
@@ -169,6 +171,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => place().prop_map(Step::Validate),
         2 => (which(), proptest::option::of(labels())).prop_map(|(which, labels)| Step::Confirm { which, labels }),
         6 => purge.prop_map(|(selectors, soft, wait)| Step::Purge { selectors, soft, wait }),
+        2 => place().prop_map(Step::Change),
         1 => Just(Step::LoseMemory),
         1 => Just(Step::CloseFiles),
         4 => (which(), proptest::option::weighted(0.4, 1usize..4)).prop_map(|(disk, places)| Step::Sweep { disk, places }),

@@ -12,7 +12,7 @@ use pingora_cache::trace::Span;
 use pingora_cache::{CacheKey, CacheMeta};
 use proptest::sample::Index;
 
-use super::oracle::{Labels, Oracle, Purged, RESOURCES, VARIANTS, Version};
+use super::oracle::{Labels, Oracle, Purged, RESOURCES, Resource, VARIANTS, Version};
 use super::steps::{Ending, Length, Look, Place, Restart, Step};
 use crate::config::model::{DiskTier, MemoryTier};
 use crate::http_cache::{Tiers, Timestamp};
@@ -134,6 +134,7 @@ impl World {
                 }
             }
             Step::Purge { selectors, soft, wait } => self.purge(selectors, soft, wait).await,
+            Step::Change((resource, _)) => self.change(resource),
             Step::LoseMemory => self.lose_memory(),
             Step::CloseFiles => close_files(self.store.disks()),
             Step::Sweep { disk, places } => self.sweep(disk, places),
@@ -352,6 +353,19 @@ impl World {
             appended.written().await.unwrap();
             self.durable = self.oracle.purges.len();
         }
+    }
+
+    fn change(&mut self, resource: usize) {
+        let (came, Resource { host, path, query, .. }) = (self.oracle.tick(), RESOURCES[resource]);
+        let url = Selector::Url { host: host.into(), path: path.into(), query: query.map(Into::into) };
+        let held = |variant| {
+            let (store, id) = (self.store, key((resource, variant)).id());
+            store.memory().peek(&id).is_some() || store.disks().of(&id).is_some_and(|disk| disk.may_hold(&id))
+        };
+        let lasting = (0..VARIANTS).any(held);
+        let appended = self.store.ledger().append_after(|| (), [url.clone()].into(), false, By::Unsafe, lasting);
+        self.expected.retain(|(its, _), _| *its != resource);
+        self.oracle.purges.push(Purged { selectors: vec![url], soft: false, at: appended.at, came, sure: true });
     }
 
     // ---- what goes on beside that
