@@ -27,7 +27,9 @@ async fn purged(origin: &Origin, yaml: &str) -> Edge {
     let edge = start(&(Edge::yaml_before(&[origin], "") + yaml)).await;
     let all = KEPT.iter().chain(&GONE).map(|target| (String::from(*target), Ask::get(target)));
     Stock::fill(&edge, all).await;
-    for (target, what) in GONE.iter().zip([tag(GONE[0]), url(GONE[1]), json!({ "prefixes": ["edge.test/g2"] }), tag(GONE[3])]) {
+    for (target, what) in
+        GONE.iter().zip([tag(GONE[0]), url(GONE[1]), json!({ "prefixes": ["edge.test/g2"] }), tag(GONE[3])])
+    {
         assert!(what.to_string().contains(target.trim_start_matches('/')));
         purge(&edge, &what).await;
     }
@@ -143,7 +145,8 @@ async fn nothing_is_used_that_a_damaged_ledger_does_not_vouch_for() {
 /// Each disk's copy has all of it.
 #[tokio::test]
 async fn another_disk_knows_it_too() {
-    let disks = "cache: { memory: off, disk: [{ path: \"{dir}/cache\", size: 64MiB }, { path: \"{dir}/b\", size: 64MiB }] }\n";
+    let disks =
+        "cache: { memory: off, disk: [{ path: \"{dir}/cache\", size: 64MiB }, { path: \"{dir}/b\", size: 64MiB }] }\n";
     let origin = origin().await;
     for (what, how) in [DAMAGES[0], DAMAGES[4], DAMAGES[6]] {
         for one in ["cache", "b"] {

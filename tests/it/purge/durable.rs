@@ -3,7 +3,9 @@
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::{Stock, Tier, before, durable, is_stored, killed, ledger, numbered, purge, restarted, softly, start, tag, url};
+use super::{
+    Stock, Tier, before, durable, is_stored, killed, ledger, numbered, purge, restarted, softly, start, tag, url,
+};
 use crate::harness::{Ask, Edge, Origin, Reply};
 use crate::over::BOTH;
 
@@ -74,7 +76,8 @@ async fn every_kind(disks: &str, end: Signal) {
     stock.assert_gone(&mut BOTH[0].connect(&edge).await, false, &all, "everything").await;
 }
 
-const TWO_DISKS: &str = "cache: { memory: off, disk: [{ path: \"{dir}/a\", size: 64MiB }, { path: \"{dir}/b\", size: 64MiB }] }\n";
+const TWO_DISKS: &str =
+    "cache: { memory: off, disk: [{ path: \"{dir}/a\", size: 64MiB }, { path: \"{dir}/b\", size: 64MiB }] }\n";
 
 #[tokio::test]
 async fn a_kill() {

@@ -57,7 +57,9 @@ async fn those_that_a_successful_change_names() {
                 let ask = Ask::new(method, target).host(host);
                 let ask = if method == "POST" || method == "PUT" { ask.body("x") } else { ask };
                 client.ask(&ask).await;
-                stock.assert_gone(&mut client, false, gone, &format!("{method} {host}{target}, {tier:?}, {over:?}")).await;
+                stock
+                    .assert_gone(&mut client, false, gone, &format!("{method} {host}{target}, {tier:?}, {over:?}"))
+                    .await;
             }
         }
     }
@@ -74,7 +76,10 @@ async fn it_outlasts_the_process() {
         assert_eq!(edge.ask(&Ask::new("POST", "/plain").body("x")).await.status, 200);
         let edge: Edge = killed(&edge).await;
         let entries = ledger(&edge).await["entries"].clone();
-        assert_eq!((&entries[1]["by"], &entries[1]["selectors"][1]["group"]), (&"unsafe-request".into(), &"two".into()));
+        assert_eq!(
+            (&entries[1]["by"], &entries[1]["selectors"][1]["group"]),
+            (&"unsafe-request".into(), &"two".into())
+        );
         let gone = ["edge.test/in/two", "edge.test/in/one+two", "edge.test/plain"];
         stock.assert_gone(&mut BOTH[1].connect(&edge).await, false, &gone, &format!("{tier:?}")).await;
     }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Stock, TIERS, Tier, before, ledger, numbered, purge, start};
-use crate::harness::{Ask, Edge, Origin, Reply};
+use crate::harness::{Ask, Origin, Reply};
 use crate::over::{BOTH, all};
 
 /// Two sites. An answer has the tags that its path names below `/t/`.
@@ -89,11 +89,9 @@ fn stock() -> Vec<(String, Ask)> {
 }
 
 const VARY: [&str; 2] = ["shop.test/vary en", "shop.test/vary de"];
-const KEYED: [&str; 4] =
-    ["shop.test/keyed one", "shop.test/keyed two", "shop.test/keyed cart=1", "shop.test/keyed"];
+const KEYED: [&str; 4] = ["shop.test/keyed one", "shop.test/keyed two", "shop.test/keyed cart=1", "shop.test/keyed"];
 /// Below `/a` on one host and port.
-const BELOW_A: [&str; 5] =
-    ["shop.test/a", "shop.test/a/", "shop.test/a/b", "shop.test/a?x=1", "shop.test/a?x=2"];
+const BELOW_A: [&str; 5] = ["shop.test/a", "shop.test/a/", "shop.test/a/b", "shop.test/a?x=1", "shop.test/a?x=2"];
 
 /// Each purge, and what it selects.
 fn purges(names: &[&'static str]) -> Vec<(Value, Vec<&'static str>)> {

@@ -165,9 +165,8 @@ async fn too_many_are_not_stored() {
     .await;
     for tier in TIERS {
         let edge = before(&origin, tier, "cache: { strip_tags: true }").await;
-        let rejected = async || {
-            edge.metrics().await.sum("foreland_cache_admissions_rejected_total", &[("reason", "tags")])
-        };
+        let rejected =
+            async || edge.metrics().await.sum("foreland_cache_admissions_rejected_total", &[("reason", "tags")]);
         edge.get("/right").await;
         assert!(edge.get("/right").await.is_hit());
         assert_eq!(rejected().await, 0.0);

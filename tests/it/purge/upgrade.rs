@@ -85,7 +85,10 @@ async fn the_old_process_obeys_what_the_new_one_is_told() {
             }
             let mut connection = kept.pop().expect("a connection");
             let answer = connection.ask(&Ask::get(target)).await;
-            assert!(!answer.is_hit() && Some(answer.text().to_owned()) != had(target), "{tier:?}, {target}: {answer:?}");
+            assert!(
+                !answer.is_hit() && Some(answer.text().to_owned()) != had(target),
+                "{tier:?}, {target}: {answer:?}"
+            );
             assert_eq!(answer.header("Connection"), Some("close"), "the old process's last answer: {answer:?}");
         }
         // What is not purged is a hit on either side.
@@ -153,7 +156,9 @@ async fn the_new_process_obeys_what_the_old_one_is_told() {
             };
             assert_eq!(ledger(&next).await["entries"], shown, "{tier:?}, killed: {kill}");
             let gone = ["/a", "/b", "/c", "/d", "/e"];
-            stock.assert_gone(&mut BOTH[1].connect(&next).await, false, &gone, &format!("{tier:?}, killed: {kill}")).await;
+            stock
+                .assert_gone(&mut BOTH[1].connect(&next).await, false, &gone, &format!("{tier:?}, killed: {kill}"))
+                .await;
         }
     }
 }
