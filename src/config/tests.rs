@@ -454,30 +454,41 @@ fn the_root_has_no_path() {
 /// The page for operators names each cache setting, and its examples are right.
 #[test]
 fn the_caching_page_is_current() {
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/caching.md")).unwrap();
+    let page = std::fs::read_to_string(root().join("docs/caching.md")).unwrap();
     let Shape::Keys(keys) = super::raw::Cache::shape() else { panic!("cache settings are a mapping") };
     for field in keys().fields {
         let said = page.lines().any(|line| line.starts_with(&format!("**`{}`**", field.name)));
         assert!(said, "docs/caching.md does not tell of `{}`", field.name);
     }
+    let examples = right_examples(&page);
+    assert!(examples >= 12, "{examples}");
+}
+
+#[test]
+fn the_examples_of_the_purging_page_are_right() {
+    let page = std::fs::read_to_string(root().join("docs/purging.md")).unwrap();
+    let examples = right_examples(&page);
+    assert!(examples >= 3, "{examples}");
+}
+
+/// Reads each example of a page as what its first key says that it is: settings of a site, a route, or the file's. How
+/// many there are.
+fn right_examples(page: &str) -> usize {
     let mut examples = 0;
     for example in page.split("```yaml\n").skip(1) {
         let example = example.split("```").next().unwrap();
         let indented = |by: &str| example.lines().map(|line| format!("{by}{line}\n")).collect::<String>();
         let start = "listeners: [{address: \"127.0.0.1:1\"}]\norigins: {a: {servers: [\"127.0.0.1:2\"]}}\n";
+        let site = "sites:\n  - hosts: [\"*\"]\n    origin: a\n";
         let text = match example.split(':').next().unwrap() {
-            "cache" => format!("{start}sites:\n  - hosts: [\"*\"]\n    origin: a\n{}", indented("    ")),
-            "- match" => {
-                format!("{start}sites:\n  - hosts: [\"*\"]\n    origin: a\n    routes:\n{}", indented("      "))
-            }
-            _ => format!("{start}{}", example.replace("    cache:", "    origin: a\n    cache:")),
+            "cache" | "purge" => format!("{start}{site}{}", indented("    ")),
+            "- match" => format!("{start}{site}    routes:\n{}", indented("      ")),
+            "sites" => format!("{start}{}", example.replace("    cache:", "    origin: a\n    cache:")),
+            _ => format!("{start}{site}{example}"),
         };
-        assert!(
-            parse(&text, None, Path::new("/")).is_ok(),
-            "{text}: {}",
-            parse(&text, None, Path::new("/")).unwrap_err()
-        );
+        let read = from_bytes(text.as_bytes(), None, Path::new("/"), &environment);
+        assert!(read.is_ok(), "{text}: {}", read.unwrap_err());
         examples += 1;
     }
-    assert!(examples >= 12, "{examples}");
+    examples
 }

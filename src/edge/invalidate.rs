@@ -8,6 +8,7 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use super::state::Shared;
+use crate::http_cache::Tags;
 use crate::invalidate::{By, Selector};
 use crate::{http_cache, site};
 
@@ -44,7 +45,10 @@ pub async fn by(shared: &Shared, session: &Session, response: &ResponseHeader, c
         return;
     }
     let mut post = ctx.cache.post.take();
-    let look = || post.iter_mut().for_each(|post| post.look(shared));
+    // What it is answered with may have been purged by one of these since it came.
+    let tags = post.as_ref().and_then(|_| Tags::read(&response.headers, &request.cache_policy()?.tags).ok());
+    let tags = tags.unwrap_or_default();
+    let look = || post.iter_mut().for_each(|post| post.look(shared, &tags));
     let appended = shared.store.ledger().append_after(look, selectors, false, By::Unsafe, lasting);
     post.iter_mut().for_each(|post| post.set_began(appended.sequence));
     ctx.cache.post = post;

@@ -27,9 +27,9 @@ pub struct Target {
 }
 
 impl Target {
-    /// Looks at what others have purged, before the POST's own entry.
-    pub fn look(&mut self, shared: &Shared) {
-        let verdict = shared.store.ledger().verdict(self.text.as_bytes(), &Tags::default(), self.began);
+    /// Looks at what others have purged, before the POST's own entry. `tags`: those of the POST's answer.
+    pub fn look(&mut self, shared: &Shared, tags: &Tags) {
+        let verdict = shared.store.ledger().verdict(self.text.as_bytes(), tags, self.began);
         self.alive = verdict == Verdict::Alive;
     }
 

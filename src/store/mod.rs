@@ -7,6 +7,8 @@ mod failures;
 mod fill;
 mod key;
 mod memory;
+#[cfg(test)]
+mod model_tests;
 mod object;
 mod reading;
 mod sketch;

@@ -16,6 +16,11 @@ pub const TEXT: &[u8] = b"\x01z\x01sh\x0bexample.comp\x01/";
 
 /// The metadata of a response with these fields, fresh for a minute.
 pub fn meta(fields: &[(&str, &str)], id: u64, began: u64) -> CacheMeta {
+    meta_of(Bytes::from_static(TEXT), fields, id, began)
+}
+
+/// The same of what has another key.
+pub fn meta_of(key: Bytes, fields: &[(&str, &str)], id: u64, began: u64) -> CacheMeta {
     let mut response = ResponseHeader::build(200, None).unwrap();
     response.insert_header("Cache-Control", "max-age=60").unwrap();
     for (name, value) in fields {
@@ -28,7 +33,7 @@ pub fn meta(fields: &[(&str, &str)], id: u64, began: u64) -> CacheMeta {
     let mut meta = CacheMeta::new(now, now, 0, 0, response);
     meta.extensions_mut().insert(Record {
         facts: stored.facts,
-        key: Bytes::from_static(TEXT),
+        key,
         id,
         began,
         asked: stored.facts.received,

@@ -76,7 +76,7 @@ impl Store {
 
     /// Forgets what all that is stored has been compared with; everything in memory, up to `compared`. `old`: the ledger's
     /// head when the oldest request began whose answer may still be stored.
-    fn forget_purges(&self, compared: u64, old: u64) {
+    pub(super) fn forget_purges(&self, compared: u64, old: u64) {
         let ledger = self.ledger();
         // A disk that is away comes back with what it has.
         let swept = self.disks().iter().map(|disk| disk.swept()).min();
@@ -84,16 +84,20 @@ impl Store {
         ledger.forget(settled, compared.min(old));
         let long = ledger.length() > LENGTH_MAX;
         if ledger.marks().len() > MARKS_MAX || long {
-            let upto = ledger.marks().quantile(50).min(compared);
-            warn!("the ledger is too long: what is stored from before entry {upto} is given up");
-            for disk in self.disks().iter().filter(|disk| disk.phase() > Phase::Away) {
-                disk.give_up_before(upto);
-            }
-            ledger.forget(upto, upto);
-            ledger.compact(true);
+            self.give_up_before(ledger.marks().quantile(50).min(compared));
         } else {
             ledger.compact(false);
         }
+    }
+
+    /// Forgets what has not been compared with everything yet: what is stored and has not been counts as purged.
+    pub(super) fn give_up_before(&self, upto: u64) {
+        warn!("the ledger is too long: what is stored from before entry {upto} is given up");
+        for disk in self.disks().iter().filter(|disk| disk.phase() > Phase::Away) {
+            disk.give_up_before(upto);
+        }
+        self.ledger().forget(upto, upto);
+        self.ledger().compact(true);
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use pingora_cache::key::HashBinary;
 
-const SLOTS: usize = 1 << 16;
+const SLOTS: usize = if cfg!(test) { 1 << 8 } else { 1 << 16 };
 
 /// How long it is remembered, in seconds.
 const REMEMBERED: u64 = 120;

@@ -188,6 +188,29 @@ async fn an_answer_to_post_that_something_has_overtaken_is_not_stored() {
     assert_eq!(edge.get("/a").await.text(), "after PUT");
 }
 
+/// A purge by a tag that only the answer tells of concerns it all the same, if it came before the answer.
+#[tokio::test]
+async fn an_answer_to_post_that_was_purged_by_its_tag_meanwhile_is_not_stored() {
+    for (field, tags) in [("Surrogate-Key", "shoes product-17"), ("Cache-Tag", "product-17")] {
+        let gate = Gate::new();
+        let held = gate.clone();
+        let origin = Origin::start(move |r| match &*r.method {
+            "POST" => created("/a", "max-age=60").header(field, tags).hold(&held),
+            _ => Reply::ok("from GET").cache_control("max-age=60"),
+        })
+        .await;
+        let edge = Edge::before(&origin, "").await;
+        let ask = Ask::new("POST", "/a").body("1");
+        let (post, ()) = tokio::join!(edge.ask(&ask), async {
+            gate.reached(1).await;
+            assert_eq!(edge.admin_post("/v1/purge", r#"{"tags": ["product-17"]}"#).await.status, 200);
+            gate.open();
+        });
+        assert_eq!(post.text(), "made by POST");
+        assert_eq!(edge.get("/a").await.text(), "from GET", "{field}: {post:?}");
+    }
+}
+
 #[tokio::test]
 async fn an_answer_to_post_under_other_settings_than_a_gets_is_not_stored() {
     let routes = "routes: [{ match: { methods: POST }, cache: { key: { headers: [X-Forwarded-Host] } } }]";

@@ -96,7 +96,7 @@ async fn mistakes_in_the_command_line() {
 async fn help_has_an_example_of_each_kind() {
     let said = Run::new().args(["--help"]).run().await;
     assert_eq!(said.code, Some(0));
-    let examples = said.out.split("Examples:").nth(1).expect("examples");
+    let examples = said.out.split("Example:").nth(1).expect("examples");
     for option in [
         "--url https",
         "--host",

@@ -103,6 +103,26 @@ async fn http2_clients_are_told_to_go() {
     assert!(old.wait_exit().await.success());
 }
 
+/// Both count on in one order: what the new process stores before the old one purges is older than that.
+#[tokio::test]
+async fn a_purge_at_the_old_process_concerns_what_the_new_one_has_stored() {
+    let origin = Origin::start(|_| Reply::ok("x").cache_control("max-age=600")).await;
+    let disk = "cache: { disk: { path: \"{dir}/cache\", size: 64MiB } }\n";
+    let site = "purge: { from: [127.0.0.0/8] }";
+    let old = Edge::start(&(Edge::yaml_before(&[&origin], site) + UPGRADE + disk)).await;
+    let mut client = old.connect().await;
+    client.send("PURGE /a HTTP/1.1\r\nHost: edge.test\r\n").await;
+    // The connection is the old process's by the time that it has answered another one.
+    assert!(!old.get("/other").await.is_hit());
+    let new = upgrade(&old).await;
+    assert!(!new.get("/a").await.is_hit() && new.get("/a").await.is_hit());
+    client.send("\r\n").await;
+    assert_eq!(client.response("PURGE").await.status, 200);
+    assert!(!new.get("/a").await.is_hit());
+    assert_eq!(old.wait_exit().await.code(), Some(0));
+    assert!(new.get("/a").await.is_hit());
+}
+
 #[tokio::test]
 async fn a_successor_that_refuses_its_file_changes_nothing() {
     let origin = echo().await;

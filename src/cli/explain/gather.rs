@@ -102,6 +102,7 @@ fn govern(config: &Config, ask: &Ask, now: Timestamp, so_far: &mut Explanation) 
         route,
         passed_over: passed_over.into_iter().take(shown_routes).collect(),
         passed_over_omitted: omitted,
+        purge: purge(config, &resolved, &request),
         origin: origin(config, &resolved, &request),
         key: resolved
             .key
@@ -141,6 +142,15 @@ fn govern(config: &Config, ask: &Ask, now: Timestamp, so_far: &mut Explanation) 
         governed.response = Some(response::judge(&asked, answer, now));
     }
     Ok(governed)
+}
+
+/// What becomes of the method PURGE on a site that has it.
+fn purge(config: &Config, resolved: &Resolved<'_>, request: &RequestHeader) -> Option<String> {
+    let rules = config.sites[resolved.site].purge.as_ref().filter(|_| request.method.as_str() == "PURGE")?;
+    let networks = |networks: &Vec<_>| networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let from = rules.from.as_ref().map(|from| format!(" from {}", networks(from))).unwrap_or_default();
+    let token = rules.token.as_ref().map(|token| format!(" with the token of {}", token.1)).unwrap_or_default();
+    Some(format!("answered here, and never by the origin; allowed{from}{token}"))
 }
 
 /// What Pingora makes of a request, and what it refuses as it does so.

@@ -68,6 +68,9 @@ pub struct Governed {
     pub passed_over: Vec<PassedOver>,
     /// How many of those are not listed.
     pub passed_over_omitted: usize,
+    /// Where the edge answers itself, by purging: who may have it do so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub purge: Option<String>,
     pub origin: Origin,
     /// `None`: nothing is looked up.
     pub key: Option<Key>,

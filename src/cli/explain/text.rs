@@ -106,6 +106,9 @@ fn govern(lines: &mut Lines, governed: &Governed) {
     if governed.passed_over_omitted > 0 {
         lines.more(format!("and not {} more (--verbose)", governed.passed_over_omitted));
     }
+    if let Some(purge) = &governed.purge {
+        return lines.part("purge", purge);
+    }
     let origin = &governed.origin;
     let host = match origin.host.as_str() {
         "client" => "as the client asks for it".to_owned(),

@@ -40,14 +40,18 @@ pub fn judge(answer: &Answer, batch: &Batch, client: &Client) -> Result<Done, Fa
             None => refused(format!("{edge} refuses the call ({status}{said})")),
         },
         StatusCode::UNAUTHORIZED if client.has_token() => refused(format!(
-            "{edge} does not take the token in {} ({status}{said}): set it to the one of `admin: token:` in the edge's \
+            "{edge} does not take the token in {} ({status}{said}): set it to one of `admin:` in the edge's \
              configuration",
             Token::VARIABLE
         )),
         StatusCode::UNAUTHORIZED => refused(format!(
-            "{edge} asks for a token ({status}{said}): set {} to the one of `admin: token:` in the edge's configuration",
+            "{edge} asks for a token ({status}{said}): set {} to one of `admin:` in the edge's configuration",
             Token::VARIABLE
         )),
+        // What its role is, the edge says.
+        StatusCode::FORBIDDEN if client.has_token() => {
+            refused(format!("{edge} does not let this command in ({status}{said})"))
+        }
         StatusCode::FORBIDDEN => refused(format!(
             "{edge} does not let this command in ({status}{said}): without a token an edge answers to an IP address \
              and to localhost alone, so name it so in --admin, or give it a token"
@@ -209,6 +213,20 @@ mod tests {
         for odd in ["", "null", "[]", "{\"selectors\": []}", "{\"selectors\": 1}", "{\"error\": 1}"] {
             assert_eq!(judged(&answer(400, odd)).map_err(|it| it.fate), Err(Fate::Nothing), "{odd}");
         }
+    }
+
+    #[test]
+    fn what_a_token_may_not_is_its_role() {
+        let answer = answer(403, "{\"error\": \"this needs the role `purge` or `all`; the token's is `read`\"}");
+        let address: Address = Address::DEFAULT.parse().expect("an address");
+        let token = Token::from_value("secret".as_ref()).expect("a token");
+        let why = |token| {
+            judge(&answer, &batch(), &Client::new(address.clone(), token, Duration::from_secs(30)))
+                .expect_err("403")
+                .why
+        };
+        assert!(why(token).ends_with("(403: this needs the role `purge` or `all`; the token's is `read`)"));
+        assert!(why(None).contains("localhost"));
     }
 
     #[test]

@@ -117,10 +117,10 @@ pub enum Record {
 
 impl Record {
     /// Appends its bytes. False, and nothing is appended, where they would be more than [`MAX_RECORD`] or an entry has
-    /// too many selectors or none: nobody would read that.
+    /// too many selectors: nobody would read that. One without any is there for its sequence.
     pub fn encode(&self, seed: u32, out: &mut Vec<u8>) -> bool {
         if let Record::Entry { entry, .. } = self
-            && !(1..=Entry::MAX_SELECTORS).contains(&entry.selectors.len())
+            && entry.selectors.len() > Entry::MAX_SELECTORS
         {
             return false;
         }

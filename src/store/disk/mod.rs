@@ -56,7 +56,7 @@ use crate::invalidate::journal::Medium;
 use crate::invalidate::{By, Ledger};
 
 /// Files that all disks together may keep open, at most, and the share of what the process may have.
-const OPEN_MAX: usize = 8192;
+const OPEN_MAX: usize = if cfg!(test) { 64 } else { 8192 };
 const OPEN_SHARE: usize = 4;
 
 /// A disk that does nothing for so long at the end is not waited for. Longer than it may take to write what waits.
@@ -232,7 +232,7 @@ impl Disks {
 
 /// Reads the disks' copies of the ledger, and goes on with them.
 fn join(ledger: &Arc<Ledger>, disks: &[Place], begin: Begin) {
-    // With memory alone there is nothing that outlasts the process, and so nothing for the ledger to outlast it for.
+    // What is stored ends with the process, then, and the ledger may too.
     if disks.is_empty() {
         return;
     }

@@ -63,42 +63,51 @@ struct Sweep {
 impl Disk {
     /// Goes on with a sweep, or begins one if it is time to. Blocks, but not for long.
     pub(super) fn sweep(self: &Arc<Disk>, sweeps: &mut Sweeps) {
-        if self.phase() != Phase::Ready
-            || !self.vouching.is_sound()
-            || !self.health.may_read()
-            || !self.health.may_write()
-        {
+        if !self.can_sweep() {
             return;
         }
         if sweeps.under_way.is_none() && sweeps.is_due(self, Instant::now()) {
-            self.keeper.put_back.store(false, Ordering::Relaxed);
-            let (epoch, target) = (self.vouching.epoch(), self.vouching.ledger().head());
-            sweeps.under_way = Some(Sweep { target, epoch, next: 0, began: Instant::now(), removed: 0, staled: 0 });
+            self.begin_sweep(sweeps);
         }
-        let Some(sweep) = &mut sweeps.under_way else { return };
         let slice = Instant::now();
-        while slice.elapsed() < SLICE {
+        while sweeps.under_way.is_some() && slice.elapsed() < SLICE {
             // Whoever reads for a client comes first.
             if self.pool.reads().queued > 0 || self.is_stopped() {
                 return;
             }
-            let Some((ids, next)) = self.space.lock().index.places(sweep.next, PLACES) else {
-                return self.end_sweep(sweeps);
-            };
-            for id in ids {
-                let Err(e) = self.compare(id, sweep) else { continue };
-                self.failed(Kind::Read, &e);
-                if e.raw_os_error() == Some(libc::EIO) && self.health.may_read() {
-                    // What cannot be read is of no use, and one bad block is not to keep all else from being compared.
-                    self.take_out(id);
-                    continue;
-                }
-                // From the beginning, when the disk is well again.
-                (sweeps.under_way, sweeps.ended) = (None, Some(Instant::now()));
-                return;
-            }
-            sweep.next = next;
+            self.sweep_places(sweeps, PLACES);
         }
+    }
+
+    pub(super) fn can_sweep(&self) -> bool {
+        self.phase() == Phase::Ready && self.vouching.is_sound() && self.health.may_read() && self.health.may_write()
+    }
+
+    pub(super) fn begin_sweep(&self, sweeps: &mut Sweeps) {
+        self.keeper.put_back.store(false, Ordering::Relaxed);
+        let (epoch, target) = (self.vouching.epoch(), self.vouching.ledger().head());
+        sweeps.under_way = Some(Sweep { target, epoch, next: 0, began: Instant::now(), removed: 0, staled: 0 });
+    }
+
+    /// Goes on with the sweep by so many places of the index, or ends it where there are no more.
+    pub(super) fn sweep_places(self: &Arc<Disk>, sweeps: &mut Sweeps, count: usize) {
+        let Some(sweep) = &mut sweeps.under_way else { return };
+        let Some((ids, next)) = self.space.lock().index.places(sweep.next, count) else {
+            return self.end_sweep(sweeps);
+        };
+        for id in ids {
+            let Err(e) = self.compare(id, sweep) else { continue };
+            self.failed(Kind::Read, &e);
+            if e.raw_os_error() == Some(libc::EIO) && self.health.may_read() {
+                // What cannot be read is of no use, and one bad block is not to keep all else from being compared.
+                self.take_out(id);
+                continue;
+            }
+            // From the beginning, when the disk is well again.
+            (sweeps.under_way, sweeps.ended) = (None, Some(Instant::now()));
+            return;
+        }
+        sweep.next = next;
     }
 
     /// Compares one object with the ledger.
@@ -179,6 +188,11 @@ impl Disk {
 }
 
 impl Sweeps {
+    #[cfg(test)]
+    pub(super) fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
     fn is_due(&mut self, disk: &Disk, now: Instant) -> bool {
         let ((last, count), swept) = (disk.vouching.ledger().lasting(), disk.vouching.swept());
         let unsure = disk.vouching.is_unsure();

@@ -11,6 +11,7 @@ use super::health::Kind;
 use super::io::tests::Scratch;
 use super::keeper::Begin;
 use super::space::units;
+use super::sweep::Sweeps;
 use super::{Disks, Place};
 use crate::config::model::DiskTier;
 use crate::http_cache::Tiers;
@@ -133,6 +134,43 @@ fn open(scratch: &Scratch, size: u64) -> Arc<Disk> {
         std::thread::yield_now();
     }
     disk
+}
+
+/// Sweeps of a disk that come when they are called for.
+#[derive(Default)]
+pub struct Broom(Sweeps);
+
+impl Broom {
+    /// Goes on with a sweep, or begins one, by so many places of the index; whether it has come to its end.
+    pub fn sweep(&mut self, disk: &Arc<Disk>, places: usize) -> bool {
+        if !self.0.is_under_way() {
+            if !disk.can_sweep() {
+                return true;
+            }
+            disk.begin_sweep(&mut self.0);
+        }
+        disk.sweep_places(&mut self.0, places);
+        !self.0.is_under_way()
+    }
+}
+
+/// All that is on the disks is known.
+pub fn get_ready(disks: &Disks) {
+    let began = Instant::now();
+    while disks.iter().any(|disk| disk.phase() != Phase::Ready) {
+        assert!(began.elapsed() < PATIENCE, "they do not get ready");
+        std::thread::yield_now();
+    }
+}
+
+/// Nothing is under way any more.
+pub fn drain(disks: &Disks) {
+    disks.iter().for_each(|disk| assert!(disk.pool.drain(Instant::now() + PATIENCE), "jobs do not end"));
+}
+
+/// No file is open.
+pub fn close_files(disks: &Disks) {
+    disks.iter().for_each(|disk| disk.close_all());
 }
 
 /// Where the file of a primary key is, below the disk's folder.

@@ -56,3 +56,11 @@ fn variants_of_a_resource_need_not_be_on_one_disk() {
     let first = (0..1000).filter(|number| of(*number) == of(0)).count();
     assert!((400..600).contains(&first), "{first}");
 }
+
+/// What is stored ends with the process, so nothing has to be written down.
+#[tokio::test]
+async fn without_a_disk_a_purge_needs_none() {
+    let disks = Disks::open(&[], Begin::Alone).unwrap();
+    let purge = disks.ledger().append(Box::new([crate::invalidate::Selector::Everything]), false, By::Api);
+    assert_eq!((purge.written().await, disks.ledger().is_nowhere()), (Ok(()), false));
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::writing::{open, pending, place};
 use crate::invalidate::Entry;
 use crate::invalidate::journal::format::Record;
-use crate::invalidate::journal::testing::{ID, Keep, Memory, Step, Told, anew, eio, entry, going_on};
+use crate::invalidate::journal::testing::{ID, Keep, Memory, Step, Told, anew, eio, entry, going_on, tagged};
 use crate::invalidate::journal::writer::Writer;
 use crate::invalidate::journal::{Ack, Begin, Hooks, Journal, Medium, Start, Unwritten};
 
@@ -65,6 +65,18 @@ fn each_process_hears_of_the_other_before_it_writes() {
     new.place([]);
     place(&mut new, [entry(6)], &told);
     assert_eq!(memory.read().unwrap().0.committed, memory.bytes().len() as u64);
+}
+
+/// With one, a new process keeps the old one from giving its purges a sequence that the new one has stored under.
+#[test]
+fn an_entry_without_selectors_takes_its_sequence() {
+    let memory = Memory::new();
+    let ((mut old, old_heard), (mut new, _)) = two(&memory);
+    let told = Told::default();
+    place(&mut new, [tagged(2, &[])], &told);
+    old.tick();
+    assert_eq!((told.durable(), old_heard.all()), (vec![2], vec![2]));
+    assert_eq!(memory.crash(Keep::Synced).sequences(), [1, 2]);
 }
 
 #[test]
