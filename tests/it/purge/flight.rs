@@ -140,6 +140,34 @@ async fn an_answer_that_has_begun() {
     }
 }
 
+/// What is newer is there already when what is older has come to its end.
+#[tokio::test]
+async fn an_answer_that_is_overtaken() {
+    let stage = Stage::new(|request, n, gate| {
+        let reply = Reply::ok(format!("answer {n}")).header("Surrogate-Key", &request.target);
+        match n {
+            // What could not be shared is not waited for; so two requests are under way at once.
+            1 => reply.cache_control("private"),
+            2 => reply.cache_control("max-age=3600").hold(gate),
+            _ => reply.cache_control("max-age=3600"),
+        }
+    })
+    .await;
+    scenes(&stage, async |edge, over, target, what, _| {
+        let gate = stage.gate(target, 2);
+        over.get(edge, target).await;
+        let older = Pending::get(over, edge, target).await;
+        gate.reached(1).await;
+        purge(edge, &what).await;
+        assert_eq!(assert_new(edge, over, target, "answer 2").await, "answer 3", "{target}");
+        gate.open();
+        assert_eq!(older.response().await.text(), "answer 2", "{target}: who asked before gets it");
+        settled(edge).await;
+        assert_kept(edge, over, target, "answer 3").await;
+    })
+    .await;
+}
+
 /// Past its lifetime by a second on arrival.
 fn old(directives: &str) -> Reply {
     Reply::new(200).cache_control(&format!("max-age=60{directives}")).header("Age", "61").header("ETag", "\"v\"")
