@@ -115,7 +115,7 @@ fn refusal(failure: NotPurged) -> Refusal {
         // There is one selector.
         NotPurged::Wrong(wrong) => Refusal::bad(wrong.into_iter().next().map(|it| it.why).unwrap_or_default()),
         NotPurged::NotDurable { sequence, why } => Refusal {
-            status: StatusCode::INTERNAL_SERVER_ERROR,
+            status: StatusCode::SERVICE_UNAVAILABLE,
             body: Some(json!({ "error": format!("in force, but not written down: {why}"), "sequence": sequence })),
             reason: format!("purge: not written down: {why}"),
         },

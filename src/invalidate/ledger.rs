@@ -39,7 +39,7 @@ pub struct Ledger {
     /// Held while an entry is given its sequence and put in force; before a copy's own locks.
     order: Mutex<Order>,
     pub(super) copies: RwLock<Vec<Copy>>,
-    /// The latest entry that concerns what outlasts the process, and how many such there have been.
+    /// The latest entry that concerns what outlasts the process, and how many selectors all such have had.
     lasting: AtomicU64,
     lasting_count: AtomicU64,
     /// Entries that could not be written down.
@@ -225,7 +225,7 @@ impl Ledger {
         self.marks.forget(upto, passing);
     }
 
-    /// The latest entry that concerns what outlasts the process, and how many such there have been.
+    /// The latest entry that concerns what outlasts the process, and how many selectors all such have had.
     pub fn lasting(&self) -> (u64, u64) {
         (self.lasting.load(Ordering::Acquire), self.lasting_count.load(Ordering::Relaxed))
     }
@@ -321,7 +321,7 @@ impl Ledger {
         entry.selectors.iter().for_each(|selector| self.marks.note(selector, entry.sequence, soft));
         if !entry.selectors.is_empty() {
             self.lasting.fetch_max(entry.sequence, Ordering::AcqRel);
-            self.lasting_count.fetch_add(1, Ordering::Relaxed);
+            self.lasting_count.fetch_add(entry.selectors.len() as u64, Ordering::Relaxed);
         }
     }
 

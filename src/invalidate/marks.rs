@@ -56,7 +56,9 @@ pub struct Marks {
     /// The highest sequence of a purge of each kind.
     kinds: [AtomicU64; KINDS],
     /// Lengths of the prefixes that have been purged: of segments, and raw ones.
-    lengths: [ArcSwap<Vec<usize>>; 2],
+    lengths: [ArcSwap<Vec<Length>>; 2],
+    /// Held by who changes these.
+    measuring: Mutex<()>,
 }
 
 /// When one selector was last purged.
@@ -75,6 +77,12 @@ struct Mark {
 struct Soft {
     sequence: u64,
     at: Timestamp,
+}
+
+/// A length of prefixes, in bytes, and the highest sequence of a purge of one.
+struct Length {
+    length: usize,
+    last: AtomicU64,
 }
 
 const KINDS: usize = 8;
@@ -100,6 +108,7 @@ impl Default for Marks {
             count: AtomicUsize::new(0),
             kinds: Default::default(),
             lengths: Default::default(),
+            measuring: Mutex::default(),
         }
     }
 }
@@ -117,7 +126,7 @@ impl Marks {
 
     fn mark(&self, selector: &Selector, sequence: u64, change: impl FnOnce(&mut Mark)) {
         if let Selector::Prefix { path, raw, .. } = selector {
-            self.note_length(*raw, path.len());
+            self.note_length(*raw, path.len(), sequence);
         }
         let (kind, hash) = self.hash_of(selector);
         {
@@ -156,7 +165,9 @@ impl Marks {
             if !self.has(kind, since) {
                 continue;
             }
-            for prefix in lengths.load().iter().filter_map(|length| path.get(..*length)) {
+            let lengths = lengths.load();
+            let later = lengths.iter().filter(|length| length.last.load(Ordering::Acquire) > since);
+            for prefix in later.filter_map(|length| path.get(..length.length)) {
                 let within = path.len() > prefix.len() && path[prefix.len()] != b'/' && !prefix.ends_with(b"/");
                 if !within || matches!(kind, Kind::Raw) {
                     verdict = hosts.iter().fold(verdict, |verdict, host| verdict.and(of(kind, &[host, prefix])));
@@ -189,6 +200,7 @@ impl Marks {
 
     /// Forgets all purges up to a sequence; and up to another one, those that concern nothing that outlasts the process.
     pub fn forget(&self, upto: u64, passing: u64) {
+        self.forget_lengths(upto);
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             let before = shard.len();
@@ -272,17 +284,35 @@ impl Marks {
         self.shards[hash as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note_length(&self, raw: bool, length: usize) {
+    fn note_length(&self, raw: bool, length: usize, sequence: u64) {
+        let _alone = self.measuring.lock().unwrap_or_else(PoisonError::into_inner);
         let lengths = &self.lengths[usize::from(raw)];
-        if lengths.load().binary_search(&length).is_err() {
-            lengths.rcu(|known| {
-                let mut more = Vec::clone(known);
-                if let Err(place) = more.binary_search(&length) {
-                    more.insert(place, length);
-                }
-                Arc::new(more)
-            });
+        let known = lengths.load();
+        match known.binary_search_by_key(&length, |known| known.length) {
+            Ok(place) => _ = known[place].last.fetch_max(sequence, Ordering::AcqRel),
+            Err(place) => {
+                let mut more: Vec<Length> = known.iter().map(Length::same).collect();
+                more.insert(place, Length { length, last: AtomicU64::new(sequence) });
+                lengths.store(Arc::new(more));
+            }
         }
+    }
+
+    fn forget_lengths(&self, upto: u64) {
+        let _alone = self.measuring.lock().unwrap_or_else(PoisonError::into_inner);
+        for lengths in &self.lengths {
+            let known = lengths.load();
+            let is_later = |length: &&Length| length.last.load(Ordering::Acquire) > upto;
+            if !known.iter().all(|length| is_later(&length)) {
+                lengths.store(Arc::new(known.iter().filter(is_later).map(Length::same).collect()));
+            }
+        }
+    }
+}
+
+impl Length {
+    fn same(&self) -> Length {
+        Length { length: self.length, last: AtomicU64::new(self.last.load(Ordering::Acquire)) }
     }
 }
 

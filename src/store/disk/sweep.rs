@@ -31,7 +31,7 @@ const QUIET: Duration = Duration::from_secs(2);
 const LATEST: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// What single URLs take is small: until there are so many entries, or for so long, they may wait.
+/// What single URLs take is small: until there are so many selectors, or for so long, they may wait.
 const FEW: u64 = 10_000;
 const LATEST_OF_URLS: Duration = Duration::from_secs(3600);
 
@@ -44,7 +44,7 @@ pub struct Sweeps {
     seen: Option<(u64, Instant)>,
     /// Since when there has been something to sweep for.
     waiting: Option<Instant>,
-    /// How many entries there had been when the last sweep began.
+    /// How many selectors there had been when the last sweep began.
     counted: u64,
 }
 
