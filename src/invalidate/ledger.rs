@@ -321,7 +321,7 @@ impl Ledger {
         entry.selectors.iter().for_each(|selector| self.marks.note(selector, entry.sequence, soft));
         if !entry.selectors.is_empty() {
             self.lasting.fetch_max(entry.sequence, Ordering::AcqRel);
-            self.lasting_count.fetch_add(1, Ordering::Relaxed);
+            self.lasting_count.fetch_add(entry.selectors.len() as u64, Ordering::Relaxed);
         }
     }
 

@@ -127,6 +127,8 @@ fn open(scratch: &Scratch, size: u64) -> Arc<Disk> {
     let settings = DiskTier { path, size, max_object: size, max_objects: None, min_free: 0 };
     let disk = Disk::over(scratch.io(), settings, "one", 64, &Arc::new(Ledger::with_id(7)));
     disk.begin(Begin::Alone).unwrap();
+    let found = disk.vouching.ledger().load(&[&disk.io]);
+    found.into_iter().for_each(|found| disk.join_ledger(found));
     disk.keep().unwrap();
     let began = Instant::now();
     while disk.phase() != Phase::Ready {

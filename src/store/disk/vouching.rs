@@ -170,9 +170,9 @@ impl Disk {
     }
 
     /// Says since when a head that has been read has to be compared with the ledger. What began in another ledger's order,
-    /// or before what is known here, cannot be.
-    pub(super) fn vouch(&self, Decoded { head, state }: &mut Decoded) {
-        let (swept, floor) = (self.vouching.swept(), self.vouching.floor.load(Ordering::Acquire));
+    /// or before what is known here, cannot be. `swept`: as it was before the file was opened.
+    pub(super) fn vouch(&self, Decoded { head, state }: &mut Decoded, swept: u64) {
+        let floor = self.vouching.floor.load(Ordering::Acquire);
         if state.layout.ledger() != self.vouching.ledger.id() || head.record.began < floor {
             head.record.began = NEVER;
         } else {
