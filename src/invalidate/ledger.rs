@@ -344,6 +344,9 @@ impl Ledger {
             return;
         }
         self.apply(&mut order, entry);
+        drop(order);
+        // It may be far above what this process has given out.
+        self.reserve(entry.sequence);
     }
 
     fn apply(&self, order: &mut Order, entry: &Entry) {
