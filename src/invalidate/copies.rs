@@ -154,16 +154,18 @@ impl Ledger {
         shared: bool,
     ) -> io::Result<Arc<Journal>> {
         let name = medium.name();
-        let head = self.head();
-        let reserved = head + RESERVED;
-        let from = match found {
-            Some(summary) if summary.id == self.id() => Begin::Continue(summary),
+        let reserved = self.head() + RESERVED;
+        // No further than there are entries: a copy that says that more may be missing casts doubt on all the others.
+        let (last, _) = self.lasting();
+        let (from, lacks) = match found {
+            // While another process has its part in it, it may just not have got there.
+            Some(summary) if summary.id == self.id() => (Begin::Continue(summary), !shared && knows(&summary) < last),
             // Others have what comes before.
-            _ => Begin::New(Base { compacted: head, reserved, swept: 0 }),
+            _ => (Begin::New(Base { compacted: last, reserved, swept: 0 }), false),
         };
-        let (of_head, of_foreign): (Weak<Ledger>, Weak<Ledger>) = (Arc::downgrade(self), Arc::downgrade(self));
+        let (of_last, of_foreign): (Weak<Ledger>, Weak<Ledger>) = (Arc::downgrade(self), Arc::downgrade(self));
         let hooks = Hooks {
-            head: Box::new(move || of_head.upgrade().map_or(0, |ledger| ledger.own_head())),
+            last: Box::new(move || of_last.upgrade().map_or(0, |ledger| ledger.lasting().0)),
             foreign: Box::new(move |entry| _ = of_foreign.upgrade().map(|ledger| ledger.apply_foreign(&entry))),
         };
         let journal = Arc::new(Journal::open(medium, Start { id: self.id(), from, shared }, hooks)?);
@@ -182,8 +184,12 @@ impl Ledger {
             journal: journal.clone(),
             compacted,
             reserving: AtomicU64::new(reserved),
-            lacks: Arc::default(),
+            lacks: Arc::new(AtomicBool::new(lacks)),
         });
+        drop(copies);
+        if lacks {
+            self.compact(false);
+        }
         Ok(journal)
     }
 
@@ -276,13 +282,16 @@ impl Ledger {
             let (ledger, name, journal) = (Arc::downgrade(self), copy.name.clone(), Arc::downgrade(&copy.journal));
             let forgotten = self.forgotten();
             // What it lacks, nobody can say after a restart: it is then not to be trusted with anything older.
-            let missing = if lacks { self.own_head() } else { forgotten };
+            let missing = if lacks { self.lasting().0 } else { forgotten };
             let flag = copy.lacks.clone();
             let keep = {
                 let ledger = ledger.clone();
                 move |entry: &Entry, selector: &_| {
-                    let in_force = |ledger: Arc<Ledger>| ledger.marks().is_in_force(selector, entry.sequence);
-                    entry.sequence > forgotten && ledger.upgrade().is_none_or(in_force)
+                    let needed = |ledger: Arc<Ledger>| {
+                        // What has been forgotten since then, the new file does not say to be missing.
+                        ledger.marks().is_in_force(selector, entry.sequence) || entry.sequence <= ledger.forgotten()
+                    };
+                    entry.sequence > forgotten && ledger.upgrade().is_none_or(needed)
                 }
             };
             let done = move |written: Result<(), Unwritten>| {
@@ -324,3 +333,7 @@ pub(super) fn acknowledged() -> (Ack, oneshot::Receiver<Result<(), Unwritten>>) 
 fn knows(summary: &Summary) -> u64 {
     summary.head.max(summary.compacted)
 }
+
+#[cfg(test)]
+#[path = "copies_tests.rs"]
+mod tests;

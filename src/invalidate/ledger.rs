@@ -35,6 +35,8 @@ pub struct Ledger {
     head: AtomicU64,
     /// Entries up to this one may have been forgotten: what has not been compared with them since cannot be.
     forgotten: AtomicU64,
+    /// The same, with those that concerned nothing which outlasts the process: not below `forgotten`.
+    passed: AtomicU64,
     marks: Marks,
     /// Held while an entry is given its sequence and put in force; before a copy's own locks.
     order: Mutex<Order>,
@@ -94,6 +96,7 @@ impl Ledger {
             id: AtomicU64::new(random()),
             head: AtomicU64::new(0),
             forgotten: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
             marks: Marks::default(),
             order: Mutex::default(),
             copies: RwLock::default(),
@@ -138,31 +141,48 @@ impl Ledger {
 
     /// What purges later than `since` make of something with that cache key and these tags.
     pub fn verdict(&self, key: &[u8], tags: &Tags, since: u64) -> Verdict {
-        if since == NEVER {
+        self.verdict_above(&self.forgotten, key, tags, since)
+    }
+
+    /// The same of what is on its way into the store: whatever concerned nothing that was stored may concern it.
+    pub fn verdict_on_way(&self, key: &[u8], tags: &Tags, since: u64) -> Verdict {
+        self.verdict_above(&self.passed, key, tags, since)
+    }
+
+    fn verdict_above(&self, floor: &AtomicU64, key: &[u8], tags: &Tags, since: u64) -> Verdict {
+        if since == NEVER || since < floor.load(Ordering::Acquire) {
             return Verdict::Dead;
         }
         let verdict = self.marks.verdict(Subject::new(key, tags), since);
-        // Last: a mark that was missed because it was just being forgotten shows here.
-        match since < self.forgotten.load(Ordering::Acquire) {
-            true => Verdict::Dead,
-            false => verdict,
-        }
+        // What was forgotten meanwhile may be missing among the marks.
+        if since < floor.load(Ordering::Acquire) { Verdict::Dead } else { verdict }
     }
 
     /// Puts a purge in force, and has it written down.
     pub fn append(&self, selectors: Box<[Selector]>, soft: bool, by: By) -> Appended {
-        self.append_after(|| (), selectors, soft, by, true)
+        self.append_as(|| (), selectors, soft, by, None::<fn() -> bool>)
     }
 
-    /// The same, after a look at how things are just before it. One that is not `lasting` concerns nothing that is stored
-    /// for longer than the process: it need not be written down.
+    /// The same, hard, after a look at how things are just before it. Where it does not last, since it concerns nothing that
+    /// is stored for longer than the process, it need not be written down: that is asked once it is in force, so that what is
+    /// being stored either is there by then, or finds it.
     pub fn append_after(
+        &self,
+        look: impl FnOnce(),
+        selectors: Box<[Selector]>,
+        by: By,
+        lasts: impl FnOnce() -> bool,
+    ) -> Appended {
+        self.append_as(look, selectors, false, by, Some(lasts))
+    }
+
+    fn append_as(
         &self,
         look: impl FnOnce(),
         selectors: Box<[Selector]>,
         soft: bool,
         by: By,
-        lasting: bool,
+        lasts: Option<impl FnOnce() -> bool>,
     ) -> Appended {
         self.counts[by as usize - 1].fetch_add(1, Ordering::Relaxed);
         self.selectors.fetch_add(selectors.len() as u64, Ordering::Relaxed);
@@ -190,15 +210,24 @@ impl Ledger {
         let mut order = self.order();
         look();
         let entry = new(self.own_head() + 1);
-        if lasting {
-            self.apply(&mut order, &entry);
-        } else {
-            entry.selectors.iter().for_each(|selector| self.marks.note_passing(selector, entry.sequence));
-            self.set_head(entry.sequence);
-            order.show(&entry);
-        }
+        let lasts = match lasts {
+            None => {
+                self.apply(&mut order, &entry);
+                true
+            }
+            Some(lasts) => {
+                entry.selectors.iter().for_each(|selector| self.marks.note_passing(selector, entry.sequence));
+                self.set_head(entry.sequence);
+                order.show(&entry);
+                let lasts = lasts();
+                if lasts {
+                    self.note(&entry);
+                }
+                lasts
+            }
+        };
         self.reserve(entry.sequence);
-        let writing = if lasting { self.write(&entry, None) } else { Writing::default() };
+        let writing = if lasts { self.write(&entry, None) } else { Writing::default() };
         Appended { sequence: entry.sequence, at: entry.at, writing }
     }
 
@@ -224,9 +253,10 @@ impl Ledger {
     /// Forgets entries up to a sequence with which all that is stored has been compared.
     ///
     /// Entries up to `passing` that concern nothing which outlasts the process are forgotten too: what is in memory has been
-    /// compared with them.
+    /// compared with them. What is on its way into the store, and has not, is not to get there.
     pub fn forget(&self, upto: u64, passing: u64) {
         self.forgotten.fetch_max(upto, Ordering::AcqRel);
+        self.passed.fetch_max(upto.max(passing), Ordering::AcqRel);
         self.marks.forget(upto, passing);
     }
 
@@ -287,6 +317,8 @@ impl Ledger {
     pub(super) fn become_that(&self, id: u64, missing: u64) {
         self.id.store(id, Ordering::Release);
         self.forgotten.fetch_max(missing, Ordering::AcqRel);
+        self.passed.fetch_max(missing, Ordering::AcqRel);
+        self.lasting.fetch_max(missing, Ordering::AcqRel);
     }
 
     /// Sequences up to this one have been given out.
@@ -312,6 +344,9 @@ impl Ledger {
             return;
         }
         self.apply(&mut order, entry);
+        drop(order);
+        // It may be far above what this process has given out.
+        self.reserve(entry.sequence);
     }
 
     fn apply(&self, order: &mut Order, entry: &Entry) {
