@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::entry::Entry;
 use super::journal::{Ack, Base, Begin, Hooks, Journal, Medium, Start, Summary, Unreadable, Unwritten, read};
 use super::ledger::Ledger;
+use crate::http_cache::Timestamp;
 
 /// So many sequences more than are durable may be given out: an entry that was lost with the process must not have the
 /// sequence of a later one.
@@ -21,6 +22,9 @@ const RESERVED: u64 = 1 << 20;
 
 /// When no more than so many of them are left, more are reserved.
 const FEW_LEFT: u64 = RESERVED / 2;
+
+/// So soon, in milliseconds, an entry is on a disk that is well.
+const SOON_MS: i64 = 2000;
 
 /// How long the others are waited for once one copy has an entry.
 const OTHERS: Duration = Duration::from_secs(1);
@@ -40,6 +44,8 @@ pub(super) struct Copy {
     compacted: u64,
     /// Sequences that it has been asked to reserve.
     reserving: AtomicU64,
+    /// Entries up to this sequence were there before it was attached, or are not its to have.
+    since: u64,
     /// It has not taken something that is in force, and will not have it.
     lacks: Arc<AtomicBool>,
 }
@@ -101,7 +107,7 @@ impl Ledger {
     ///
     /// Where they are of several ledgers, that of the first counts; objects of another one's order cannot be compared.
     pub fn load(&self, media: &[&dyn Medium]) -> Vec<Result<Summary, Unreadable>> {
-        self.keep();
+        self.keep(true);
         let found: Vec<_> = media.iter().map(|medium| read(*medium, |_| ())).collect();
         for (medium, found) in media.iter().zip(&found) {
             match found {
@@ -177,6 +183,9 @@ impl Ledger {
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         }
         let compacted = journal.length();
+        // Nothing is appended meanwhile.
+        let order = self.order();
+        let lacks = lacks || self.lasting().0 > last;
         let mut copies = self.copies.write().unwrap_or_else(PoisonError::into_inner);
         copies.retain(|copy| copy.name != name);
         copies.push(Copy {
@@ -184,13 +193,22 @@ impl Ledger {
             journal: journal.clone(),
             compacted,
             reserving: AtomicU64::new(reserved),
+            since: last,
             lacks: Arc::new(AtomicBool::new(lacks)),
         });
         drop(copies);
+        drop(order);
         if lacks {
             self.compact(false);
         }
         Ok(journal)
+    }
+
+    /// Writes to no copy any more: the ledger ends with the process. Blocks.
+    pub fn detach(&self) {
+        self.keep(false);
+        let copies = std::mem::take(&mut *self.copies.write().unwrap_or_else(PoisonError::into_inner));
+        copies.iter().for_each(|copy| copy.journal.shut());
     }
 
     /// Gives an entry to all copies.
@@ -255,11 +273,14 @@ impl Ledger {
     /// Whether something that is in force is missing from a copy: which, and why that may be.
     pub fn behind(&self) -> Vec<String> {
         let copies = self.copies.read().unwrap_or_else(PoisonError::into_inner);
-        copies
-            .iter()
-            .filter(|copy| copy.journal.is_behind() || copy.lacks.load(Ordering::Acquire))
-            .map(|copy| copy.name.clone())
-            .collect()
+        // What has just come is on its way.
+        let due = self.lasting_before(Timestamp::from(SystemTime::now()).plus_millis(-SOON_MS));
+        let is_behind = |copy: &&Copy| {
+            let journal = &copy.journal;
+            let knows = journal.durable().max(copy.since);
+            journal.is_behind() || copy.lacks.load(Ordering::Acquire) || due.is_some_and(|due| knows < due)
+        };
+        copies.iter().filter(is_behind).map(|copy| copy.name.clone()).collect()
     }
 
     /// Whether a copy has all that is in force, as far as is known.

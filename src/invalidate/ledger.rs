@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
@@ -44,6 +44,8 @@ pub struct Ledger {
     /// The latest entry that concerns what outlasts the process, and how many selectors all such have had.
     lasting: AtomicU64,
     lasting_count: AtomicU64,
+    /// When that came.
+    lasting_at: AtomicI64,
     /// Entries that could not be written down.
     not_durable: AtomicU64,
     /// It is to outlast the process.
@@ -54,7 +56,7 @@ pub struct Ledger {
 
 /// What changes with each entry.
 #[derive(Default)]
-struct Order {
+pub(super) struct Order {
     recent: VecDeque<Recent>,
 }
 
@@ -101,6 +103,7 @@ impl Ledger {
             order: Mutex::default(),
             copies: RwLock::default(),
             lasting: AtomicU64::new(0),
+            lasting_at: AtomicI64::new(0),
             lasting_count: AtomicU64::new(0),
             not_durable: AtomicU64::new(0),
             kept: AtomicBool::new(false),
@@ -245,6 +248,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// Whatever another process appends from now on has a sequence beyond what has begun here.
+    pub fn go_beyond(&self) {
+        let _ = self.append(Box::default(), false, By::Api);
+    }
+
     /// The latest entries, the latest first.
     pub fn recent(&self, limit: usize) -> Vec<Recent> {
         self.order().recent.iter().rev().take(limit).cloned().collect()
@@ -294,14 +302,20 @@ impl Ledger {
         self.not_durable.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The latest entry that concerns what outlasts the process, if it is older than that.
+    pub(super) fn lasting_before(&self, at: Timestamp) -> Option<u64> {
+        let last = self.lasting.load(Ordering::Acquire);
+        (self.lasting_at.load(Ordering::Acquire) < at.as_millis()).then_some(last)
+    }
+
     /// Selectors in them.
     pub fn selectors(&self) -> u64 {
         self.selectors.load(Ordering::Relaxed)
     }
 
-    /// It is to outlast the process.
-    pub(super) fn keep(&self) {
-        self.kept.store(true, Ordering::Release);
+    /// It is to outlast the process, or not any more.
+    pub(super) fn keep(&self, kept: bool) {
+        self.kept.store(kept, Ordering::Release);
     }
 
     /// Whether it is to outlast the process, and nothing is there that it would do so in.
@@ -361,6 +375,7 @@ impl Ledger {
         entry.selectors.iter().for_each(|selector| self.marks.note(selector, entry.sequence, soft));
         if !entry.selectors.is_empty() {
             self.lasting.fetch_max(entry.sequence, Ordering::AcqRel);
+            self.lasting_at.fetch_max(entry.at.as_millis(), Ordering::AcqRel);
             self.lasting_count.fetch_add(entry.selectors.len() as u64, Ordering::Relaxed);
         }
     }
@@ -371,7 +386,7 @@ impl Ledger {
         self.head.store((word & !SHARED).max(head) | (word & SHARED), Ordering::Release);
     }
 
-    fn order(&self) -> MutexGuard<'_, Order> {
+    pub(super) fn order(&self) -> MutexGuard<'_, Order> {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -51,6 +51,9 @@ async fn two(origin: &Origin, gate: &Gate, tier: Tier) -> Two {
     old.wait_log(&format!("no longer listening on {}", old.address())).await;
     new.wait_metrics("the new process's control API", |m| m.sum("foreland_requests_total", &[]) == 0.0).await;
     eventually("the disk to be taken over", async || {
+        if matches!(tier, Tier::Memory) {
+            return true;
+        }
         let log = new.log();
         log.contains("cache: taken over") || log.contains(" objects, ")
     })
@@ -159,4 +162,26 @@ async fn the_new_process_obeys_what_the_old_one_is_told() {
                 .await;
         }
     }
+}
+
+/// Without a disk too.
+#[tokio::test]
+async fn in_memory() {
+    let gate = Gate::new();
+    let origin = origin(&gate).await;
+    let Two { old, new, mut kept, mut held, .. } = two(&origin, &gate, Tier::Memory).await;
+    assert!(!new.get("/a").await.is_hit(), "the new process has a memory of its own");
+    for (target, what) in [("/a", url("/a")), ("/b", tag("/b"))] {
+        purge(&new, &what).await;
+        assert!(!is_stored(&new, &Ask::get(target)).await);
+        let answer = kept.pop().expect("a connection").ask(&Ask::get(target)).await;
+        assert!(!answer.is_hit(), "{target}: {answer:?}");
+    }
+    new.get("/c").await;
+    assert_eq!(kept.pop().expect("a connection").ask(&Ask::new("POST", "/c").body("x")).await.status, 200);
+    assert!(!is_stored(&new, &Ask::get("/c")).await);
+    gate.open();
+    held.response("GET").await;
+    drop((kept, held));
+    assert!(old.wait_exit().await.success());
 }
