@@ -157,7 +157,6 @@ impl World {
                 close_files(self.store.disks());
             }
         }
-        self.leave();
     }
 
     // ---- requests
@@ -503,6 +502,12 @@ impl World {
 
     fn tiers(&self) -> Tiers {
         Tiers { memory: self.setup.memory, disk: self.setup.disks > 0 }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
