@@ -11,8 +11,8 @@ use super::{Control, Readiness, reply};
 /// A few scrapes and lookups beside a reload.
 const ASKING: usize = 4;
 
-/// Purges at once: they wait for a disk, and those that wait together can share one write. They have threads of their
-/// own, since a purge that matters must not stand behind a lookup on a disk that does not answer.
+/// Purges that are read and put in force at once. They have threads of their own, since a purge that matters must not stand
+/// behind a lookup on a disk that does not answer. That they are written down, none of them waits for.
 const PURGING: usize = 16;
 
 /// The threads that all of this needs.
@@ -39,20 +39,26 @@ impl Desk {
 
     /// Asks on a thread that may block.
     pub async fn ask(&self, answer: impl FnOnce(&dyn Control) -> Response + Send + 'static) -> Response {
-        on_a_thread(&self.asking, &self.edge, answer).await
+        on_a_thread(&self.asking, &self.edge, answer).await.unwrap_or_else(|failed| failed)
     }
 
     /// As [`ask`](Desk::ask), and without a wait for anything but other purges.
-    pub async fn purge(&self, answer: impl FnOnce(&dyn Control) -> Response + Send + 'static) -> Response {
-        on_a_thread(&self.purging, &self.edge, answer).await
+    ///
+    /// # Errors
+    /// What is to be answered where that failed.
+    pub async fn purge<T: Send + 'static>(
+        &self,
+        begin: impl FnOnce(&dyn Control) -> T + Send + 'static,
+    ) -> Result<T, Response> {
+        on_a_thread(&self.purging, &self.edge, begin).await
     }
 }
 
-async fn on_a_thread(
+async fn on_a_thread<T: Send + 'static>(
     places: &Arc<Semaphore>,
     edge: &Arc<dyn Control>,
-    answer: impl FnOnce(&dyn Control) -> Response + Send + 'static,
-) -> Response {
+    answer: impl FnOnce(&dyn Control) -> T + Send + 'static,
+) -> Result<T, Response> {
     // It is never closed. A client that goes away while it waits here gives up its turn.
     let place = Arc::clone(places).acquire_owned().await;
     let edge = Arc::clone(edge);
@@ -62,11 +68,8 @@ async fn on_a_thread(
         drop(place);
         answer
     };
-    match tokio::task::spawn_blocking(work).await {
-        Ok(response) => response,
-        Err(error) => {
-            log::error!("admin: a request failed: {error}");
-            reply::error(StatusCode::INTERNAL_SERVER_ERROR, "this failed; the process's log says more")
-        }
-    }
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        log::error!("admin: a request failed: {error}");
+        reply::error(StatusCode::INTERNAL_SERVER_ERROR, "this failed; the process's log says more")
+    })
 }

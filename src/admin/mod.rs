@@ -15,6 +15,7 @@ mod reply;
 mod routes;
 mod serve;
 
+use std::pin::Pin;
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -58,11 +59,11 @@ pub trait Control: Send + Sync + 'static {
     fn lookup(&self, url: &str, fields: &[String]) -> Result<Value, Unanswered>;
 
     /// Purges what is selected, all of it or nothing. Once it has returned, nothing of that is served to a request that
-    /// begins afterwards; and it is written down.
+    /// begins afterwards; the future is done when it is written down, or cannot be.
     ///
     /// # Errors
-    /// See [`NotPurged`].
-    fn purge(&self, purge: &Purge) -> Result<Purged, NotPurged>;
+    /// Nothing has been done: see [`NotPurged`].
+    fn purge(&self, purge: &Purge) -> Result<Purging, NotPurged>;
 
     /// The ledger: its head, whether all of it is written down, and the latest entries, at most `limit` (1 to 1,000), the
     /// latest first. What it looks like is `Ledger` in docs/openapi.json.
@@ -98,6 +99,9 @@ pub struct Purged {
     pub sequence: u64,
     pub at: SystemTime,
 }
+
+/// A purge that is in force, and waits to be written down.
+pub type Purging = Pin<Box<dyn Future<Output = Result<Purged, NotPurged>> + Send>>;
 
 /// Why something is not purged, or not for good.
 #[derive(Clone, Debug, PartialEq, Eq)]

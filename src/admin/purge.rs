@@ -22,11 +22,15 @@ pub async fn purge(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) ->
         return reply::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, error);
     }
     // A large body takes long to read, so that too is for a thread that may block.
-    desk.purge(move |edge| match purge_body::read(&body) {
-        Ok(purge) => answer(edge.purge(&purge)),
-        Err(refused) => wrong(refused),
-    })
-    .await
+    let begun = desk.purge(move |edge| match purge_body::read(&body) {
+        Ok(purge) => edge.purge(&purge).map_err(|failure| answer(Err(failure))),
+        Err(refused) => Err(wrong(refused)),
+    });
+    match begun.await {
+        // Here it takes no thread: a disk that does not answer must not keep further purges from being in force.
+        Ok(Ok(written)) => answer(written.await),
+        Ok(Err(response)) | Err(response) => response,
+    }
 }
 
 /// Whether a body is said to be JSON, or nothing is said about it.

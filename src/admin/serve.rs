@@ -22,10 +22,10 @@ use super::guard::Guard;
 use super::{Control, routes};
 
 /// Connections at once; more wait to be accepted.
-const CONNECTIONS: usize = 64;
+const CONNECTIONS: usize = 256;
 
 /// For a request's header section, and for a kept connection without a request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The life of a connection: one whose client does not read its answer would otherwise keep its place for ever.
 const LIFETIME: Duration = Duration::from_secs(600);

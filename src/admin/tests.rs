@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::routes::{Access, OPENAPI, operations};
 use super::*;
@@ -23,6 +23,8 @@ struct Fake {
     metrics: Mutex<Vec<u8>>,
     purge: Mutex<Result<Purged, NotPurged>>,
     purged: Mutex<Vec<Purge>>,
+    /// Purges that may be written down.
+    writable: Arc<Semaphore>,
     /// Lookups of `http://slow/` that have begun, and whether they may end.
     slow: Mutex<(usize, bool)>,
     slower: Condvar,
@@ -37,6 +39,7 @@ impl Fake {
             metrics: Mutex::new(b"foreland_up 1\n".to_vec()),
             purge: Mutex::new(Ok(Purged { sequence: 7, at: UNIX_EPOCH + Duration::from_millis(1_234) })),
             purged: Mutex::default(),
+            writable: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
             slow: Mutex::default(),
             slower: Condvar::new(),
         })
@@ -88,9 +91,17 @@ impl Control for Fake {
         }
     }
 
-    fn purge(&self, purge: &Purge) -> Result<Purged, NotPurged> {
+    fn purge(&self, purge: &Purge) -> Result<Purging, NotPurged> {
         self.purged.lock().unwrap().push(purge.clone());
-        self.purge.lock().unwrap().clone()
+        self.slower.notify_all();
+        let (writable, answer) = (self.writable.clone(), self.purge.lock().unwrap().clone());
+        match answer {
+            Err(failure @ (NotPurged::Wrong(_) | NotPurged::Unavailable(_))) => Err(failure),
+            written => Ok(Box::pin(async move {
+                writable.acquire().await.unwrap().forget();
+                written
+            })),
+        }
     }
 
     fn ledger(&self, limit: usize) -> Value {
@@ -301,6 +312,22 @@ fn a_purge_is_handed_on_whole_and_its_outcome_told() {
     assert_eq!(answer.json(), json!({ "error": "too many", "in_force": false }));
     assert_described(&answer.json(), "Unavailable");
     assert!(answer.head.contains("\r\nretry-after: 1\r\n"), "{}", answer.head);
+}
+
+#[test]
+fn a_disk_that_does_not_answer_keeps_no_purge_from_being_in_force() {
+    const MANY: usize = 40;
+    let fake = Fake::new();
+    fake.writable.forget_permits(Semaphore::MAX_PERMITS);
+    let admin = Running::start(fake.clone(), None);
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..MANY).map(|_| scope.spawn(|| admin.purge(r#"{"tags": ["x"]}"#))).collect();
+        let in_force = || fake.slower.wait_timeout_while(fake.purged.lock().unwrap(), LONG, |it| it.len() < MANY);
+        assert_eq!(in_force().unwrap().0.len(), MANY);
+        assert!(asked.iter().all(|asked| !asked.is_finished()), "none of them is written down");
+        fake.writable.add_permits(MANY);
+        assert!(asked.into_iter().all(|asked| asked.join().unwrap().status == 200));
+    });
 }
 
 /// As the description has it: all that is required, and nothing but what it knows.

@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde_json::{Map, Value, json};
-use tokio::runtime::Handle;
 
 use super::state::{Life, Shared};
 use super::{lookup, purge, reload};
-use crate::admin::{Control, NotPurged, Purge, Purged, Readiness, ReloadReport, Unanswered};
+use crate::admin::{Control, NotPurged, Purge, Purging, Readiness, ReloadReport, Unanswered};
 use crate::config;
 use crate::invalidate::By;
 use crate::store::{Cause, Defect, Disk, Kind, Load, MemoryTier, Refused, Usage};
@@ -64,8 +63,8 @@ impl Control for EdgeControl {
         lookup::lookup(&self.shared, url, fields)
     }
 
-    fn purge(&self, asked: &Purge) -> Result<Purged, NotPurged> {
-        Handle::current().block_on(purge::purge_asked(&self.shared, asked, By::Api))
+    fn purge(&self, asked: &Purge) -> Result<Purging, NotPurged> {
+        Ok(Box::pin(purge::purge_asked(&self.shared, asked, By::Api)?))
     }
 
     fn ledger(&self, limit: usize) -> Value {

@@ -26,12 +26,13 @@ pub async fn by(shared: &Shared, session: &Session, response: &ResponseHeader, c
     let target = header.uri.path_and_query().map_or("/", |t| t.as_str());
     let targets =
         http_cache::invalidated(&header.method, response.status, &request.authority, target, &response.headers);
-    let mut lasting = false;
+    let (mut lasting, mut keys) = (false, Vec::new());
     let selector = |target: String| {
         let get = site::key_of_get(request.site(), &request.authority, &target, &header.headers, ctx.is_trusted());
         let (_, key, text) = get?;
         // Where the key has more than the URL, nobody knows all that is stored for it.
-        lasting |= key.has_more || shared.store.may_hold(&key.hash);
+        lasting |= key.has_more;
+        keys.push(key.hash);
         let site::Parts { host, path, query, .. } = site::parts(text.as_bytes())?;
         Some(Selector::Url { host: host.into(), path: path.into(), query: query.map(Into::into) })
     };
@@ -49,7 +50,8 @@ pub async fn by(shared: &Shared, session: &Session, response: &ResponseHeader, c
     let tags = post.as_ref().and_then(|_| Tags::read(&response.headers, &request.cache_policy()?.tags).ok());
     let tags = tags.unwrap_or_default();
     let look = || post.iter_mut().for_each(|post| post.look(shared, &tags));
-    let appended = shared.store.ledger().append_after(look, selectors, false, By::Unsafe, lasting);
+    let lasts = || lasting || keys.iter().any(|key| shared.store.may_hold(key));
+    let appended = shared.store.ledger().append_after(look, selectors, By::Unsafe, lasts);
     post.iter_mut().for_each(|post| post.set_began(appended.sequence));
     ctx.cache.post = post;
     // It is in force. A disk that takes longer to have it holds up no client.

@@ -29,7 +29,7 @@ pub struct Target {
 impl Target {
     /// Looks at what others have purged, before the POST's own entry. `tags`: those of the POST's answer.
     pub fn look(&mut self, shared: &Shared, tags: &Tags) {
-        let verdict = shared.store.ledger().verdict(self.text.as_bytes(), tags, self.began);
+        let verdict = shared.store.ledger().verdict_on_way(self.text.as_bytes(), tags, self.began);
         self.alive = verdict == Verdict::Alive;
     }
 

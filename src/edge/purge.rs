@@ -7,29 +7,38 @@ use crate::admin::{NotPurged, Purged};
 use crate::invalidate::{By, Purge, Recent, Selector, resolve};
 use crate::observe::rfc3339;
 
-/// Purges what is asked for, all of it or nothing.
+/// Purges what is asked for, all of it or nothing: see [`purge`].
 ///
 /// # Errors
-/// See [`NotPurged`].
-pub async fn purge_asked(shared: &Shared, asked: &Purge, by: By) -> Result<Purged, NotPurged> {
+/// What is asked for is none; nothing has been done.
+pub fn purge_asked(
+    shared: &Shared,
+    asked: &Purge,
+    by: By,
+) -> Result<impl Future<Output = Result<Purged, NotPurged>> + Send + use<>, NotPurged> {
     let snapshot = shared.snapshot();
     let selectors = resolve(asked, &snapshot.config, &snapshot.directory).map_err(NotPurged::Wrong)?;
-    purge(shared, selectors, asked.soft, by).await
+    Ok(purge(shared, selectors, asked.soft, by))
 }
 
 /// Purges what is selected, all of it or nothing. Once it has returned, nothing of that is served to a request that begins
-/// afterwards.
-///
-/// # Errors
-/// See [`NotPurged`].
-pub async fn purge(shared: &Shared, selectors: Box<[Selector]>, soft: bool, by: By) -> Result<Purged, NotPurged> {
-    let appended = shared.store.ledger().append(selectors, soft, by);
-    let (sequence, at) = (appended.sequence, appended.at.into());
-    match appended.written().await {
-        Ok(()) => Ok(Purged { sequence, at }),
-        Err(why) => {
-            shared.store.ledger().is_not_durable();
-            Err(NotPurged::NotDurable { sequence, why })
+/// afterwards; the future is done when it is written down, or cannot be.
+pub fn purge(
+    shared: &Shared,
+    selectors: Box<[Selector]>,
+    soft: bool,
+    by: By,
+) -> impl Future<Output = Result<Purged, NotPurged>> + Send + use<> {
+    let ledger = shared.store.ledger().clone();
+    let appended = ledger.append(selectors, soft, by);
+    async move {
+        let (sequence, at) = (appended.sequence, appended.at.into());
+        match appended.written().await {
+            Ok(()) => Ok(Purged { sequence, at }),
+            Err(why) => {
+                ledger.is_not_durable();
+                Err(NotPurged::NotDurable { sequence, why })
+            }
         }
     }
 }

@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn what_is_not_written_down_is_no_success() {
         let failed = refusal(NotPurged::NotDurable { sequence: 7, why: "full".to_owned() });
-        assert_eq!(failed.status, 500);
+        assert_eq!(failed.status, 503);
         assert_eq!(failed.body, Some(json!({ "error": "in force, but not written down: full", "sequence": 7 })));
         assert_eq!(refusal(NotPurged::Unavailable("later".to_owned())).status, 503);
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use log::{error, info, warn};
 use pingora::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, http_proxy};
+use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -125,6 +126,10 @@ async fn serve(launch: Launch) -> Result<(), String> {
     let disks = tokio::task::spawn_blocking(move || Disks::open(&disks, begin)).await;
     let disks = disks.map_err(|e| format!("opening the disks: {e}"))?.map_err(|e| format!("cache.disk: {e}"))?;
     let shared = Shared::new(config, access_log, disks);
+    let met = match (upgrade, &upgrade_socket) {
+        (true, Some(path)) => join_ledger(&shared, meeting_folder(path)).await,
+        _ => None,
+    };
     shared.snapshot().pools.ready().await;
     shared.store.keep_tidy().map_err(|e| format!("starting a thread: {e}"))?;
     sample::register(&shared);
@@ -163,10 +168,17 @@ async fn serve(launch: Launch) -> Result<(), String> {
     drop(drain);
     shared.enter(Life::Serving);
     notify::ready();
-    if let Some(handover) = handover
-        && let Err(e) = handover.ready().await
-    {
-        warn!("telling the old process that this one serves: {e}");
+    if let Some(mut handover) = handover {
+        if let Err(e) = handover.ready().await {
+            warn!("telling the old process that this one serves: {e}");
+        }
+        if let Some(folder) = met {
+            let store = shared.store;
+            tokio::spawn(async move {
+                handover.gone().await;
+                let _ = tokio::task::spawn_blocking(move || store.part(&folder)).await;
+            });
+        }
     }
     if let Some((serving, ..)) = &admin_serving {
         serving.own_name(true);
@@ -187,9 +199,11 @@ async fn serve(launch: Launch) -> Result<(), String> {
     drop(sockets);
     let admin_serving = admin_serving.map(|(serving, ..)| serving);
     let _ = stop.send(true);
+    let mut until_the_end = None;
     match end {
         // The new process answers on the same socket, and stores on the same disks; what this one would say of itself is of no use any more.
-        End::HandedOver => {
+        End::HandedOver(stream) => {
+            until_the_end = Some(stream);
             if let Some(serving) = &admin_serving {
                 serving.own_name(false);
             }
@@ -213,14 +227,36 @@ async fn serve(launch: Launch) -> Result<(), String> {
     if let Some(path) = &pid_file {
         remove_own_pid_file(path);
     }
+    drop(until_the_end);
     info!("bye");
     Ok(())
+}
+
+/// Where two processes that have no disk keep one ledger for the time of an upgrade.
+fn meeting_folder(upgrade_socket: &Path) -> PathBuf {
+    let mut name = upgrade_socket.as_os_str().to_owned();
+    name.push(".ledger");
+    name.into()
+}
+
+/// Takes part in the ledger of the process before, where that is on no disk; the folder that it is in.
+async fn join_ledger(shared: &Shared, folder: PathBuf) -> Option<PathBuf> {
+    let (store, place) = (shared.store, folder.clone());
+    match tokio::task::spawn_blocking(move || store.join(&place)).await {
+        Ok(Ok(joined)) => joined.then_some(folder),
+        Ok(Err(e)) => {
+            warn!("what one process purges is not known to the other: {e}");
+            None
+        }
+        Err(_) => None,
+    }
 }
 
 /// Why the service ends.
 enum End {
     Stopped,
-    HandedOver,
+    /// It lasts as long as this process.
+    HandedOver(UnixStream),
 }
 
 /// Serves signals until one of them ends the service.
@@ -236,17 +272,17 @@ async fn until_stopped(
         let what = tokio::select! {
             what = signals.next() => what,
             Some(given) = async { Some(giving.as_mut()?.await) } => {
-                let given: Result<(), (String, bool)> = given;
+                let given: Result<UnixStream, (String, bool)> = given;
                 match given {
-                    Ok(()) => {
+                    Ok(stream) => {
                         info!("the new process serves; finishing what is in flight");
-                        return End::HandedOver;
+                        return End::HandedOver(stream);
                     }
                     Err((e, is_taken)) => {
                         error!("{e}; this process goes on");
-                        if !is_taken {
-                            let store = shared.store;
-                            let _ = tokio::task::spawn_blocking(move || store.ledger().share(false)).await;
+                        if !is_taken && let Some(path) = upgrade_socket {
+                            let (store, folder) = (shared.store, meeting_folder(path));
+                            let _ = tokio::task::spawn_blocking(move || store.part(&folder)).await;
                         }
                     }
                 }
@@ -266,8 +302,11 @@ async fn until_stopped(
                 Some(path) => {
                     info!("handing {} sockets over by {}", sockets.len(), path.display());
                     // From its first moment on, the new process has its part in the ledger.
-                    let store = shared.store;
-                    let _ = tokio::task::spawn_blocking(move || store.ledger().share(true)).await;
+                    let (store, folder) = (shared.store, meeting_folder(path));
+                    let met = tokio::task::spawn_blocking(move || store.meet(&folder)).await;
+                    if let Ok(Err(e)) = met {
+                        warn!("what one process purges is not known to the other: {e}");
+                    }
                     giving = Some(Box::pin(async move {
                         upgrade::give(path, sockets)
                             .await

@@ -75,8 +75,14 @@ pub async fn take(path: &Path) -> io::Result<Handover> {
 
 impl Handover {
     /// Tells the old process that this one serves.
-    pub async fn ready(mut self) -> io::Result<()> {
+    pub async fn ready(&mut self) -> io::Result<()> {
         self.stream.write_all(READY).await
+    }
+
+    /// Waits until the old process is not there any more.
+    pub async fn gone(mut self) {
+        let mut byte = [0];
+        while matches!(self.stream.read(&mut byte).await, Ok(1..)) {}
     }
 }
 
@@ -94,11 +100,12 @@ impl From<io::Error> for NotGiven {
     }
 }
 
-/// Old process: hands its sockets over and returns once the new process serves.
+/// Old process: hands its sockets over and returns once the new process serves. That one sees this one's end by the end of
+/// the stream.
 ///
 /// # Errors
 /// No new process serves, as far as is known.
-pub async fn give(path: &Path, sockets: &[(String, BorrowedFd<'_>)]) -> Result<(), NotGiven> {
+pub async fn give(path: &Path, sockets: &[(String, BorrowedFd<'_>)]) -> Result<UnixStream, NotGiven> {
     let connected = timeout(MEET, async {
         loop {
             match UnixStream::connect(path).await {
@@ -119,7 +126,7 @@ pub async fn give(path: &Path, sockets: &[(String, BorrowedFd<'_>)]) -> Result<(
             is_taken: true,
         })?
         .map_err(|_| io::Error::other("the new process ended before it served"))?;
-    if answer == READY { Ok(()) } else { Err(io::Error::other("an unknown answer from the new process").into()) }
+    if answer == READY { Ok(stream) } else { Err(io::Error::other("an unknown answer from the new process").into()) }
 }
 
 fn send(stream: &UnixStream, sockets: &[(String, BorrowedFd<'_>)]) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::entry::Entry;
 use super::journal::{Ack, Base, Begin, Hooks, Journal, Medium, Start, Summary, Unreadable, Unwritten, read};
 use super::ledger::Ledger;
+use crate::http_cache::Timestamp;
 
 /// So many sequences more than are durable may be given out: an entry that was lost with the process must not have the
 /// sequence of a later one.
@@ -21,6 +22,9 @@ const RESERVED: u64 = 1 << 20;
 
 /// When no more than so many of them are left, more are reserved.
 const FEW_LEFT: u64 = RESERVED / 2;
+
+/// So soon, in milliseconds, an entry is on a disk that is well.
+const SOON_MS: i64 = 2000;
 
 /// How long the others are waited for once one copy has an entry.
 const OTHERS: Duration = Duration::from_secs(1);
@@ -40,6 +44,8 @@ pub(super) struct Copy {
     compacted: u64,
     /// Sequences that it has been asked to reserve.
     reserving: AtomicU64,
+    /// Entries up to this sequence were there before it was attached, or are not its to have.
+    since: u64,
     /// It has not taken something that is in force, and will not have it.
     lacks: Arc<AtomicBool>,
 }
@@ -101,7 +107,7 @@ impl Ledger {
     ///
     /// Where they are of several ledgers, that of the first counts; objects of another one's order cannot be compared.
     pub fn load(&self, media: &[&dyn Medium]) -> Vec<Result<Summary, Unreadable>> {
-        self.keep();
+        self.keep(true);
         let found: Vec<_> = media.iter().map(|medium| read(*medium, |_| ())).collect();
         for (medium, found) in media.iter().zip(&found) {
             match found {
@@ -154,16 +160,18 @@ impl Ledger {
         shared: bool,
     ) -> io::Result<Arc<Journal>> {
         let name = medium.name();
-        let head = self.head();
-        let reserved = head + RESERVED;
-        let from = match found {
-            Some(summary) if summary.id == self.id() => Begin::Continue(summary),
+        let reserved = self.head() + RESERVED;
+        // No further than there are entries: a copy that says that more may be missing casts doubt on all the others.
+        let (last, _) = self.lasting();
+        let (from, lacks) = match found {
+            // While another process has its part in it, it may just not have got there.
+            Some(summary) if summary.id == self.id() => (Begin::Continue(summary), !shared && knows(&summary) < last),
             // Others have what comes before.
-            _ => Begin::New(Base { compacted: head, reserved, swept: 0 }),
+            _ => (Begin::New(Base { compacted: last, reserved, swept: 0 }), false),
         };
-        let (of_head, of_foreign): (Weak<Ledger>, Weak<Ledger>) = (Arc::downgrade(self), Arc::downgrade(self));
+        let (of_last, of_foreign): (Weak<Ledger>, Weak<Ledger>) = (Arc::downgrade(self), Arc::downgrade(self));
         let hooks = Hooks {
-            head: Box::new(move || of_head.upgrade().map_or(0, |ledger| ledger.own_head())),
+            last: Box::new(move || of_last.upgrade().map_or(0, |ledger| ledger.lasting().0)),
             foreign: Box::new(move |entry| _ = of_foreign.upgrade().map(|ledger| ledger.apply_foreign(&entry))),
         };
         let journal = Arc::new(Journal::open(medium, Start { id: self.id(), from, shared }, hooks)?);
@@ -175,6 +183,9 @@ impl Ledger {
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         }
         let compacted = journal.length();
+        // Nothing is appended meanwhile.
+        let order = self.order();
+        let lacks = lacks || self.lasting().0 > last;
         let mut copies = self.copies.write().unwrap_or_else(PoisonError::into_inner);
         copies.retain(|copy| copy.name != name);
         copies.push(Copy {
@@ -182,9 +193,22 @@ impl Ledger {
             journal: journal.clone(),
             compacted,
             reserving: AtomicU64::new(reserved),
-            lacks: Arc::default(),
+            since: last,
+            lacks: Arc::new(AtomicBool::new(lacks)),
         });
+        drop(copies);
+        drop(order);
+        if lacks {
+            self.compact(false);
+        }
         Ok(journal)
+    }
+
+    /// Writes to no copy any more: the ledger ends with the process. Blocks.
+    pub fn detach(&self) {
+        self.keep(false);
+        let copies = std::mem::take(&mut *self.copies.write().unwrap_or_else(PoisonError::into_inner));
+        copies.iter().for_each(|copy| copy.journal.shut());
     }
 
     /// Gives an entry to all copies.
@@ -249,11 +273,14 @@ impl Ledger {
     /// Whether something that is in force is missing from a copy: which, and why that may be.
     pub fn behind(&self) -> Vec<String> {
         let copies = self.copies.read().unwrap_or_else(PoisonError::into_inner);
-        copies
-            .iter()
-            .filter(|copy| copy.journal.is_behind() || copy.lacks.load(Ordering::Acquire))
-            .map(|copy| copy.name.clone())
-            .collect()
+        // What has just come is on its way.
+        let due = self.lasting_before(Timestamp::from(SystemTime::now()).plus_millis(-SOON_MS));
+        let is_behind = |copy: &&Copy| {
+            let journal = &copy.journal;
+            let knows = journal.durable().max(copy.since);
+            journal.is_behind() || copy.lacks.load(Ordering::Acquire) || due.is_some_and(|due| knows < due)
+        };
+        copies.iter().filter(is_behind).map(|copy| copy.name.clone()).collect()
     }
 
     /// Whether a copy has all that is in force, as far as is known.
@@ -276,13 +303,16 @@ impl Ledger {
             let (ledger, name, journal) = (Arc::downgrade(self), copy.name.clone(), Arc::downgrade(&copy.journal));
             let forgotten = self.forgotten();
             // What it lacks, nobody can say after a restart: it is then not to be trusted with anything older.
-            let missing = if lacks { self.own_head() } else { forgotten };
+            let missing = if lacks { self.lasting().0 } else { forgotten };
             let flag = copy.lacks.clone();
             let keep = {
                 let ledger = ledger.clone();
                 move |entry: &Entry, selector: &_| {
-                    let in_force = |ledger: Arc<Ledger>| ledger.marks().is_in_force(selector, entry.sequence);
-                    entry.sequence > forgotten && ledger.upgrade().is_none_or(in_force)
+                    let needed = |ledger: Arc<Ledger>| {
+                        // What has been forgotten since then, the new file does not say to be missing.
+                        ledger.marks().is_in_force(selector, entry.sequence) || entry.sequence <= ledger.forgotten()
+                    };
+                    entry.sequence > forgotten && ledger.upgrade().is_none_or(needed)
                 }
             };
             let done = move |written: Result<(), Unwritten>| {
@@ -324,3 +354,7 @@ pub(super) fn acknowledged() -> (Ack, oneshot::Receiver<Result<(), Unwritten>>) 
 fn knows(summary: &Summary) -> u64 {
     summary.head.max(summary.compacted)
 }
+
+#[cfg(test)]
+#[path = "copies_tests.rs"]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
@@ -35,6 +35,8 @@ pub struct Ledger {
     head: AtomicU64,
     /// Entries up to this one may have been forgotten: what has not been compared with them since cannot be.
     forgotten: AtomicU64,
+    /// The same, with those that concerned nothing which outlasts the process: not below `forgotten`.
+    passed: AtomicU64,
     marks: Marks,
     /// Held while an entry is given its sequence and put in force; before a copy's own locks.
     order: Mutex<Order>,
@@ -42,6 +44,8 @@ pub struct Ledger {
     /// The latest entry that concerns what outlasts the process, and how many selectors all such have had.
     lasting: AtomicU64,
     lasting_count: AtomicU64,
+    /// When that came.
+    lasting_at: AtomicI64,
     /// Entries that could not be written down.
     not_durable: AtomicU64,
     /// It is to outlast the process.
@@ -52,7 +56,7 @@ pub struct Ledger {
 
 /// What changes with each entry.
 #[derive(Default)]
-struct Order {
+pub(super) struct Order {
     recent: VecDeque<Recent>,
 }
 
@@ -94,10 +98,12 @@ impl Ledger {
             id: AtomicU64::new(random()),
             head: AtomicU64::new(0),
             forgotten: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
             marks: Marks::default(),
             order: Mutex::default(),
             copies: RwLock::default(),
             lasting: AtomicU64::new(0),
+            lasting_at: AtomicI64::new(0),
             lasting_count: AtomicU64::new(0),
             not_durable: AtomicU64::new(0),
             kept: AtomicBool::new(false),
@@ -138,31 +144,48 @@ impl Ledger {
 
     /// What purges later than `since` make of something with that cache key and these tags.
     pub fn verdict(&self, key: &[u8], tags: &Tags, since: u64) -> Verdict {
-        if since == NEVER {
+        self.verdict_above(&self.forgotten, key, tags, since)
+    }
+
+    /// The same of what is on its way into the store: whatever concerned nothing that was stored may concern it.
+    pub fn verdict_on_way(&self, key: &[u8], tags: &Tags, since: u64) -> Verdict {
+        self.verdict_above(&self.passed, key, tags, since)
+    }
+
+    fn verdict_above(&self, floor: &AtomicU64, key: &[u8], tags: &Tags, since: u64) -> Verdict {
+        if since == NEVER || since < floor.load(Ordering::Acquire) {
             return Verdict::Dead;
         }
         let verdict = self.marks.verdict(Subject::new(key, tags), since);
-        // Last: a mark that was missed because it was just being forgotten shows here.
-        match since < self.forgotten.load(Ordering::Acquire) {
-            true => Verdict::Dead,
-            false => verdict,
-        }
+        // What was forgotten meanwhile may be missing among the marks.
+        if since < floor.load(Ordering::Acquire) { Verdict::Dead } else { verdict }
     }
 
     /// Puts a purge in force, and has it written down.
     pub fn append(&self, selectors: Box<[Selector]>, soft: bool, by: By) -> Appended {
-        self.append_after(|| (), selectors, soft, by, true)
+        self.append_as(|| (), selectors, soft, by, None::<fn() -> bool>)
     }
 
-    /// The same, after a look at how things are just before it. One that is not `lasting` concerns nothing that is stored
-    /// for longer than the process: it need not be written down.
+    /// The same, hard, after a look at how things are just before it. Where it does not last, since it concerns nothing that
+    /// is stored for longer than the process, it need not be written down: that is asked once it is in force, so that what is
+    /// being stored either is there by then, or finds it.
     pub fn append_after(
+        &self,
+        look: impl FnOnce(),
+        selectors: Box<[Selector]>,
+        by: By,
+        lasts: impl FnOnce() -> bool,
+    ) -> Appended {
+        self.append_as(look, selectors, false, by, Some(lasts))
+    }
+
+    fn append_as(
         &self,
         look: impl FnOnce(),
         selectors: Box<[Selector]>,
         soft: bool,
         by: By,
-        lasting: bool,
+        lasts: Option<impl FnOnce() -> bool>,
     ) -> Appended {
         self.counts[by as usize - 1].fetch_add(1, Ordering::Relaxed);
         self.selectors.fetch_add(selectors.len() as u64, Ordering::Relaxed);
@@ -190,15 +213,24 @@ impl Ledger {
         let mut order = self.order();
         look();
         let entry = new(self.own_head() + 1);
-        if lasting {
-            self.apply(&mut order, &entry);
-        } else {
-            entry.selectors.iter().for_each(|selector| self.marks.note_passing(selector, entry.sequence));
-            self.set_head(entry.sequence);
-            order.show(&entry);
-        }
+        let lasts = match lasts {
+            None => {
+                self.apply(&mut order, &entry);
+                true
+            }
+            Some(lasts) => {
+                entry.selectors.iter().for_each(|selector| self.marks.note_passing(selector, entry.sequence));
+                self.set_head(entry.sequence);
+                order.show(&entry);
+                let lasts = lasts();
+                if lasts {
+                    self.note(&entry);
+                }
+                lasts
+            }
+        };
         self.reserve(entry.sequence);
-        let writing = if lasting { self.write(&entry, None) } else { Writing::default() };
+        let writing = if lasts { self.write(&entry, None) } else { Writing::default() };
         Appended { sequence: entry.sequence, at: entry.at, writing }
     }
 
@@ -216,6 +248,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// Whatever another process appends from now on has a sequence beyond what has begun here.
+    pub fn go_beyond(&self) {
+        let _ = self.append(Box::default(), false, By::Api);
+    }
+
     /// The latest entries, the latest first.
     pub fn recent(&self, limit: usize) -> Vec<Recent> {
         self.order().recent.iter().rev().take(limit).cloned().collect()
@@ -224,9 +261,10 @@ impl Ledger {
     /// Forgets entries up to a sequence with which all that is stored has been compared.
     ///
     /// Entries up to `passing` that concern nothing which outlasts the process are forgotten too: what is in memory has been
-    /// compared with them.
+    /// compared with them. What is on its way into the store, and has not, is not to get there.
     pub fn forget(&self, upto: u64, passing: u64) {
         self.forgotten.fetch_max(upto, Ordering::AcqRel);
+        self.passed.fetch_max(upto.max(passing), Ordering::AcqRel);
         self.marks.forget(upto, passing);
     }
 
@@ -264,14 +302,20 @@ impl Ledger {
         self.not_durable.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The latest entry that concerns what outlasts the process, if it is older than that.
+    pub(super) fn lasting_before(&self, at: Timestamp) -> Option<u64> {
+        let last = self.lasting.load(Ordering::Acquire);
+        (self.lasting_at.load(Ordering::Acquire) < at.as_millis()).then_some(last)
+    }
+
     /// Selectors in them.
     pub fn selectors(&self) -> u64 {
         self.selectors.load(Ordering::Relaxed)
     }
 
-    /// It is to outlast the process.
-    pub(super) fn keep(&self) {
-        self.kept.store(true, Ordering::Release);
+    /// It is to outlast the process, or not any more.
+    pub(super) fn keep(&self, kept: bool) {
+        self.kept.store(kept, Ordering::Release);
     }
 
     /// Whether it is to outlast the process, and nothing is there that it would do so in.
@@ -287,6 +331,8 @@ impl Ledger {
     pub(super) fn become_that(&self, id: u64, missing: u64) {
         self.id.store(id, Ordering::Release);
         self.forgotten.fetch_max(missing, Ordering::AcqRel);
+        self.passed.fetch_max(missing, Ordering::AcqRel);
+        self.lasting.fetch_max(missing, Ordering::AcqRel);
     }
 
     /// Sequences up to this one have been given out.
@@ -312,6 +358,9 @@ impl Ledger {
             return;
         }
         self.apply(&mut order, entry);
+        drop(order);
+        // It may be far above what this process has given out.
+        self.reserve(entry.sequence);
     }
 
     fn apply(&self, order: &mut Order, entry: &Entry) {
@@ -326,6 +375,7 @@ impl Ledger {
         entry.selectors.iter().for_each(|selector| self.marks.note(selector, entry.sequence, soft));
         if !entry.selectors.is_empty() {
             self.lasting.fetch_max(entry.sequence, Ordering::AcqRel);
+            self.lasting_at.fetch_max(entry.at.as_millis(), Ordering::AcqRel);
             self.lasting_count.fetch_add(entry.selectors.len() as u64, Ordering::Relaxed);
         }
     }
@@ -336,7 +386,7 @@ impl Ledger {
         self.head.store((word & !SHARED).max(head) | (word & SHARED), Ordering::Release);
     }
 
-    fn order(&self) -> MutexGuard<'_, Order> {
+    pub(super) fn order(&self) -> MutexGuard<'_, Order> {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -19,7 +19,8 @@ impl Store {
     /// has been purged since it was last asked for, that is one look at a number.
     pub fn usable(&self, id: &ObjectId, object: Arc<Object>) -> Option<Arc<Object>> {
         let ledger = self.ledger().head();
-        if object.head.since() >= ledger && object.head.record.began != NEVER {
+        let since = object.head.since();
+        if since >= ledger && since != NEVER {
             return Some(object);
         }
         match self.verdict(&object.head) {
@@ -64,10 +65,15 @@ impl Store {
         self.ledger().verdict(&head.record.key, &head.record.tags, head.since())
     }
 
+    /// The same of what is on its way there.
+    pub(super) fn verdict_on_way(&self, head: &Head) -> Verdict {
+        self.ledger().verdict_on_way(&head.record.key, &head.record.tags, head.since())
+    }
+
     /// A head for what is about to be stored, as purges since it began have made it; `None`: it must not be stored.
     pub(super) fn admitted(&self, head: Head) -> Option<Head> {
         let ledger = self.ledger().head();
-        let head = match self.verdict(&head) {
+        let head = match self.verdict_on_way(&head) {
             Verdict::Alive => head,
             Verdict::Stale(since) => head.with_facts(head.record.facts.expired_at(since)),
             Verdict::Dead => return None,
@@ -79,7 +85,7 @@ impl Store {
     /// Whether nothing has been purged that concerns a response since it was last looked at.
     pub(super) fn is_current(&self, head: &Head) -> bool {
         let ledger = self.ledger().head();
-        let is_alive = self.verdict(head) == Verdict::Alive;
+        let is_alive = self.verdict_on_way(head) == Verdict::Alive;
         if is_alive {
             head.set_checked(ledger);
         }

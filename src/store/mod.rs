@@ -6,6 +6,7 @@ mod disk;
 mod failures;
 mod fill;
 mod key;
+mod meeting;
 mod memory;
 #[cfg(test)]
 mod model_tests;

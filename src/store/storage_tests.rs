@@ -2,7 +2,7 @@ use pingora_cache::trace::Span;
 
 use super::*;
 use crate::config::model;
-use crate::invalidate::By;
+use crate::invalidate::{By, Selector};
 use crate::store::disk::testing::Rig;
 use crate::store::{Disks, testing};
 
@@ -189,4 +189,48 @@ async fn what_has_been_purged_makes_room_when_it_is_found() {
     stored("v2").await;
     assert_eq!(find(store).await.as_deref(), Some("v2"));
     rig.balances().await;
+}
+
+// ---- what concerns nothing that is stored
+
+/// As a request does that changes something of which nothing is stored.
+fn purge_in_passing(store: &Store, path: &str) {
+    let url = Selector::Url { host: "example.com".into(), path: path.into(), query: None };
+    let _ = store.ledger().append_after(|| (), [url].into(), By::Unsafe, || false);
+}
+
+#[tokio::test]
+async fn what_comes_slowly_is_not_stored_though_the_purge_of_it_has_been_forgotten() {
+    let rig = Rig::new(8 << 20);
+    let store = on_disk(&rig);
+    let mut writer = disk_fill(store, "old", 1000);
+    purge_in_passing(store, "/");
+    purge_in_passing(store, "/other");
+    // The disk has been compared with nothing yet.
+    store.compare_all();
+    store.forget_purges(store.ledger().head(), store.ledger().head());
+    assert_eq!((store.ledger().forgotten(), store.ledger().marks().len()), (0, 0));
+    assert!(store.filling(&ObjectKey::primary(KEY)).is_none());
+    writer.write(testing::body(1000)).unwrap();
+    writer.finish().await.unwrap();
+    rig.drain();
+    assert_eq!(find(store).await, None);
+    rig.balances().await;
+}
+
+#[tokio::test]
+async fn however_much_is_changed_of_which_nothing_is_stored_what_is_stored_stays() {
+    let rig = Rig::new(8 << 20);
+    let store = on_disk(&rig);
+    let mut writer = disk_fill(store, "v1", 1000);
+    writer.write(testing::body(1000)).unwrap();
+    writer.finish().await.unwrap();
+    rig.drain();
+    for number in 0..2000 {
+        purge_in_passing(store, &format!("/{number}"));
+    }
+    store.compare_all();
+    store.forget_purges(store.ledger().head(), 0);
+    assert_eq!((store.ledger().forgotten(), store.ledger().marks().len()), (0, 0));
+    assert_eq!(find(store).await.as_deref(), Some("v1"));
 }

@@ -22,7 +22,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(120);
 
 /// Selectors that the ledger remembers: of more, the older half is forgotten, and what is stored and older than that with
 /// it. Each takes some 50 bytes.
-const MARKS_MAX: usize = 1_000_000;
+const MARKS_MAX: usize = if cfg!(test) { 1000 } else { 1_000_000 };
 
 /// Bytes of a copy of the ledger on a disk, above which the same is done.
 const LENGTH_MAX: u64 = 256 << 20;
@@ -65,10 +65,11 @@ impl Store {
                 let _ = self.usable(&id, object);
             }
         }
-        let heads: Vec<Arc<Head>> = self.running().values().cloned().collect();
-        for head in heads {
+        let running: Vec<Arc<Head>> = self.running().values().cloned().collect();
+        let unwritten = self.disks().iter().flat_map(|disk| disk.unwritten_heads());
+        for head in unwritten.chain(running) {
             let ledger = self.ledger().head();
-            match self.verdict(&head) {
+            match self.verdict_on_way(&head) {
                 Verdict::Alive => head.set_checked(ledger),
                 // What is soft is not forgotten without that being noted.
                 Verdict::Stale(_) => {}
@@ -86,6 +87,11 @@ impl Store {
         let swept = self.disks().iter().map(|disk| disk.swept()).min();
         let settled = swept.unwrap_or(compared).min(compared).min(old);
         ledger.forget(settled, compared.min(old));
+        if ledger.marks().len() > MARKS_MAX {
+            // What concerns nothing that is stored costs nothing that is: only what has been asked for before, and has not
+            // begun to come, is then not stored.
+            ledger.forget(settled, compared);
+        }
         let long = ledger.length() > LENGTH_MAX;
         if ledger.marks().len() > MARKS_MAX || long {
             self.give_up_before(ledger.marks().quantile(50).min(compared));

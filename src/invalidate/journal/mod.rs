@@ -80,6 +80,6 @@ pub use replace::random;
 pub use writer::{Begin, Hooks, Start};
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

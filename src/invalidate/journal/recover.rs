@@ -62,7 +62,9 @@ impl Writer {
         (self.why, self.state) = (why, State::Lost);
         self.set_file(None);
         self.take_backlog();
-        self.status.floor.fetch_max(self.highest(), Ordering::AcqRel);
+        // Each time another one, whether there have been entries since the last time or not.
+        let above = self.status.floor.load(Ordering::Acquire) + 1;
+        self.status.floor.fetch_max(self.highest().max(above), Ordering::AcqRel);
         let begun = self.begin_anew();
         match &begun {
             Ok(()) => self.well(),
@@ -80,7 +82,7 @@ impl Writer {
 
     /// The highest sequence there is.
     fn highest(&self) -> u64 {
-        (self.hooks.head)().max(self.seen).max(self.known.head).max(self.known.base.compacted)
+        (self.hooks.last)().max(self.seen).max(self.known.head).max(self.known.base.compacted)
     }
 
     /// A file that says nothing but that everything before it may be missing.

@@ -386,7 +386,7 @@ pub fn tagged(sequence: u64, tags: &[&str]) -> Entry {
 
 /// A ledger whose head is below all, and that does not expect another process.
 pub fn hooks() -> Hooks {
-    Hooks { head: Box::new(|| 0), foreign: Box::new(|entry| panic!("foreign: {entry:?}")) }
+    Hooks { last: Box::new(|| 0), foreign: Box::new(|entry| panic!("foreign: {entry:?}")) }
 }
 
 pub fn anew() -> Start {

@@ -45,8 +45,8 @@ pub enum Begin {
 
 /// What the journal asks and tells its owner. Both are called with the journal locked: they must not call it.
 pub struct Hooks {
-    /// The ledger's head: the highest sequence that an entry has been given.
-    pub head: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// The highest sequence that an entry has been given which is to be in the file.
+    pub last: Box<dyn Fn() -> u64 + Send + Sync>,
     /// Another process has appended that. An entry may come twice.
     pub foreign: Box<dyn Fn(Entry) + Send + Sync>,
 }

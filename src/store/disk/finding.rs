@@ -3,10 +3,10 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::disk::{Disk, Parcel, PendingWrite, Phase, Wanted, in_index, name};
+use super::disk::{Disk, Parcel, Pending, PendingWrite, Phase, Wanted, in_index, name};
 use super::file::{READ_LIMIT, Since, StoredFile};
 use super::format::{self, BLOCK, Decoded, Defect, Undecoded};
 use super::health::Kind;
@@ -16,7 +16,7 @@ use super::nanos_since_epoch;
 use super::space::Doomed;
 use crate::http_cache::Tiers;
 use crate::store::key::ObjectId;
-use crate::store::object::{Body, Object};
+use crate::store::object::{Body, Head, Object};
 
 /// Files of up to so many bytes are read whole when they are opened.
 const READ_WHOLE: usize = 2 * BLOCK as usize;
@@ -143,6 +143,15 @@ impl Disk {
         self.open.iter()
     }
 
+    /// The heads of what is about to be written.
+    pub fn unwritten_heads(&self) -> Vec<Arc<Head>> {
+        let shards = self.pending.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner));
+        let of = |shard: MutexGuard<'_, Pending>| -> Vec<_> {
+            shard.writes.values().filter_map(|write| Some(write.object.as_ref()?.head.clone())).collect()
+        };
+        shards.flat_map(of).collect()
+    }
+
     /// No file need be kept open.
     pub(super) fn close_all(&self) {
         self.open.clear();
@@ -235,6 +244,8 @@ impl Disk {
 
     /// Opens an object's file and reads its head, with at least `first` bytes if there are that many. Blocks.
     pub(super) fn open_head(&self, id: ObjectId, first: usize) -> Result<Opened, Unopened> {
+        // Before: what has been compared since may have been removed, and be open here.
+        let swept = self.vouching.swept();
         let file = match self.io.open(&name(&id)) {
             Ok(file) => Arc::new(file),
             // What cannot be opened for what it is, like a link, is no error of the disk.
@@ -250,7 +261,7 @@ impl Disk {
         if stat.kind != FileKind::File {
             return Err(defect(Defect::Magic));
         }
-        let (bytes, decoded) = self.read_head(id, &file, stat.size, first)?;
+        let (bytes, decoded) = self.read_head(id, &file, stat.size, first, swept)?;
         match decoded {
             Ok(decoded) => Ok(Opened { file: file.clone(), stat, bytes, decoded }),
             // Another process that uses the disk too, until it has handed it over, may be about to write it.
@@ -260,17 +271,16 @@ impl Disk {
     }
 
     /// Reads the head of an open file of so many bytes, and at least `first` of them if there are that many: what was
-    /// read, and what it says. Blocks.
+    /// read, and what it says. `swept`: what the disk had been compared with before the file was opened. Blocks.
     pub(super) fn read_head(
         &self,
         id: ObjectId,
         file: impl AsFd,
         len: u64,
         first: usize,
+        swept: u64,
     ) -> io::Result<(Vec<u8>, Result<Decoded, Defect>)> {
         let mut wanted = usize::try_from(len).unwrap_or(usize::MAX).min(first);
-        // A sweep that ends after this may have removed it, or given it another head.
-        let swept = self.vouching.swept();
         loop {
             let mut bytes = vec![0; wanted];
             let read = self.io.pread(&file, 0, &mut bytes)?;

@@ -79,7 +79,9 @@ impl Disk {
             return Err(Unwritten::Outdated);
         }
         // Of one that is damaged, whoever reads it will find out too.
-        let (_, Ok(Decoded { head: old, state })) = self.read_head(id, &file, stat.size, FIRST_READ)? else {
+        let (_, Ok(Decoded { head: old, state })) =
+            self.read_head(id, &file, stat.size, FIRST_READ, self.vouching.swept())?
+        else {
             return Err(Unwritten::Outdated);
         };
         if old.record.id != head.record.id || !current() {

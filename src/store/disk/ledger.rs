@@ -12,6 +12,16 @@ const NAME: &str = "ledger";
 /// What is to take its place.
 const NEW: &str = "ledger.new";
 
+/// A folder for a ledger that is on no disk. It is made, with those above it, where there is none.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn meeting_place(folder: &Path) -> io::Result<Io> {
+    let place = Io::new(folder, "meeting");
+    place.reopen()?;
+    Ok(place)
+}
+
 /// The file that a disk's journal is, open.
 struct LedgerFile {
     io: Io,

@@ -18,7 +18,7 @@ fn start(from: Begin, shared: bool) -> Start {
 
 fn hooks(heard: &Arc<Mutex<Vec<u64>>>) -> Hooks {
     let heard = heard.clone();
-    Hooks { head: Box::new(|| 0), foreign: Box::new(move |entry| heard.lock().unwrap().push(entry.sequence)) }
+    Hooks { last: Box::new(|| 0), foreign: Box::new(move |entry| heard.lock().unwrap().push(entry.sequence)) }
 }
 
 fn append(journal: &Journal, sequence: u64) -> Result<(), Unwritten> {

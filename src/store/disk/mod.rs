@@ -46,14 +46,15 @@ pub use format::Defect;
 pub use health::{Cause, Kind};
 pub use inspect::{Seen, Variants};
 pub use keeper::Begin;
+pub use ledger::meeting_place;
 pub use pool::{Load, PoolError};
 pub use spill::Spill;
 pub use stats::{READ_BUCKETS, Refused};
 
 use super::key::ObjectId;
 use crate::config::model::DiskTier;
+use crate::invalidate::Ledger;
 use crate::invalidate::journal::Medium;
-use crate::invalidate::{By, Ledger};
 
 /// Files that all disks together may keep open, at most, and the share of what the process may have.
 const OPEN_MAX: usize = if cfg!(test) { 64 } else { 8192 };
@@ -243,8 +244,7 @@ fn join(ledger: &Arc<Ledger>, disks: &[Place], begin: Begin) {
     if begin == Begin::Upgrade && there().any(|disk| disk.phase() == Phase::Standby) {
         // To share takes no reading.
         let _ = ledger.share(true);
-        // What the process before appends from now on has a sequence beyond what begins here.
-        let _ = ledger.append(Box::default(), false, By::Api);
+        ledger.go_beyond();
     }
 }
 

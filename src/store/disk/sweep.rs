@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use log::info;
 
 use super::disk::{Disk, Phase, folder_of, name};
-use super::finding::Unopened;
+use super::finding::{Opened, Unopened};
 use super::format::FIRST_READ;
 use super::health::Kind;
 use crate::invalidate::Verdict;
@@ -21,8 +21,9 @@ use crate::store::object::Head;
 /// How long a slice may take, of each second.
 const SLICE: Duration = Duration::from_millis(400);
 
-/// Places of the index that are looked at under one lock.
-const PLACES: usize = 256;
+/// Places of the index that are looked at under one lock, and before anybody else is thought of: some tenths of a second
+/// on a slow disk.
+const PLACES: usize = 16;
 
 /// After the last purge of more than single URLs, so long nothing else may come for a sweep to begin.
 const QUIET: Duration = Duration::from_secs(2);
@@ -112,10 +113,14 @@ impl Disk {
 
     /// Compares one object with the ledger.
     fn compare(self: &Arc<Disk>, id: ObjectId, sweep: &mut Sweep) -> io::Result<()> {
-        let opened = match self.open_head(id, FIRST_READ) {
+        let opened = match self.open_settled(id) {
             Ok(opened) => opened,
-            // What is damaged, whoever wants it finds out.
-            Err(Unopened::Missing | Unopened::Defect(..)) => return Ok(()),
+            Err(Unopened::Missing) => return Ok(()),
+            // It has not been compared: what reads otherwise the next time must not be there.
+            Err(Unopened::Defect(defect, culprit)) => {
+                self.remove_file(id, culprit.inode, Some(defect));
+                return Ok(());
+            }
             Err(Unopened::Io(e)) => return Err(e),
         };
         let head = &opened.decoded.head;
@@ -135,6 +140,17 @@ impl Disk {
             }
         }
         Ok(())
+    }
+
+    /// Opens an object's file when nobody is in the middle of giving it another head.
+    fn open_settled(&self, id: ObjectId) -> Result<Opened, Unopened> {
+        match self.open_head(id, FIRST_READ) {
+            Err(Unopened::Defect(..)) => {
+                let _alone = self.file_lock(&id);
+                self.open_head(id, FIRST_READ)
+            }
+            opened => opened,
+        }
     }
 
     /// Writes down that an object is stale: the ledger will not say so for ever.
@@ -221,3 +237,7 @@ impl Sweeps {
         due
     }
 }
+
+#[cfg(test)]
+#[path = "sweep_tests.rs"]
+mod tests;

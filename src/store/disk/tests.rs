@@ -61,6 +61,7 @@ fn variants_of_a_resource_need_not_be_on_one_disk() {
 #[tokio::test]
 async fn without_a_disk_a_purge_needs_none() {
     let disks = Disks::open(&[], Begin::Alone).unwrap();
-    let purge = disks.ledger().append(Box::new([crate::invalidate::Selector::Everything]), false, By::Api);
+    let purge =
+        disks.ledger().append(Box::new([crate::invalidate::Selector::Everything]), false, crate::invalidate::By::Api);
     assert_eq!((purge.written().await, disks.ledger().is_nowhere()), (Ok(()), false));
 }

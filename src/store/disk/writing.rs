@@ -179,7 +179,9 @@ impl Disk {
             return false;
         }
         let Ok(file) = self.io.open(&name) else { return false };
-        let Ok((_, Ok(Decoded { head: there, .. }))) = self.read_head(id, &file, stat.size, FIRST_READ) else {
+        let Ok((_, Ok(Decoded { head: there, .. }))) =
+            self.read_head(id, &file, stat.size, FIRST_READ, self.vouching.swept())
+        else {
             return false;
         };
         match there.record.id == head.record.id {

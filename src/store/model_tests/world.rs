@@ -362,7 +362,7 @@ impl World {
             store.memory().peek(&id).is_some() || store.disks().of(&id).is_some_and(|disk| disk.may_hold(&id))
         };
         let lasting = (0..VARIANTS).any(held);
-        let appended = self.store.ledger().append_after(|| (), [url.clone()].into(), false, By::Unsafe, lasting);
+        let appended = self.store.ledger().append_after(|| (), [url.clone()].into(), By::Unsafe, || lasting);
         self.expected.retain(|(its, _), _| *its != resource);
         self.oracle.purges.push(Purged { selectors: vec![url], soft: false, at: appended.at, came, sure: true });
     }

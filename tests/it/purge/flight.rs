@@ -18,6 +18,14 @@ enum Ends {
     Last,
 }
 
+/// Somebody asks for a target after its purge, while the answer from before is held: it may be waited for until its head
+/// is there, but is not what anybody gets.
+async fn ask_after(edge: &Edge, over: Over, target: &str, in_flight: f64) -> Pending {
+    let pending = Pending::get(over, edge, target).await;
+    edge.wait_metrics("the request", |m| m.sum("foreland_requests_in_flight", &[]) >= in_flight).await;
+    pending
+}
+
 /// A scene for each tier, protocol, way to purge and order, on an edge for each tier. `scene` is given a target of its own.
 async fn scenes(stage: &Stage, mut scene: impl AsyncFnMut(&Edge, Over, &str, Value, Ends)) {
     for tier in TIERS {
@@ -41,6 +49,13 @@ async fn assert_new(edge: &Edge, over: Over, target: &str, old: &str) -> String 
     assert!(!new.is_hit() && new.text() != old, "{target}: {new:?}");
     assert_kept(edge, over, target, new.text()).await;
     new.text().to_owned()
+}
+
+/// The same for one who asked while the answer from before was held.
+async fn assert_is_new(edge: &Edge, over: Over, target: &str, after: Pending, old: &str) {
+    let new = after.response().await;
+    assert!(new.status == 200 && !new.text().ends_with(old), "{target}: {new:?}");
+    assert_kept(edge, over, target, new.text()).await;
 }
 
 async fn assert_kept(edge: &Edge, over: Over, target: &str, new: &str) {
@@ -67,20 +82,20 @@ async fn an_answer_that_has_not_begun() {
         let waiting = Pending::get(over, edge, target).await;
         edge.wait_metrics("two in flight", |m| m.sum("foreland_requests_in_flight", &[]) == 2.0).await;
         purge(edge, &what).await;
-        let mut new = None;
-        if ends == Ends::Last {
-            new = Some(assert_new(edge, over, target, "answer 1").await);
-        }
+        let after = match ends {
+            Ends::Last => Some(ask_after(edge, over, target, 3.0).await),
+            Ends::First => None,
+        };
         gate.open();
         let first = first.response().await;
         assert_eq!((first.text(), first.is_hit()), ("answer 1", false), "{target}: who asked before gets it");
         let waiting = waiting.response().await;
         assert_eq!(waiting.status, 200, "{target}: {waiting:?}");
         settled(edge).await;
-        match new {
-            Some(new) => assert_kept(edge, over, target, &new).await,
-            // The one that waited may have brought one of its own.
-            None => assert_ne!(over.get(edge, target).await.text(), "answer 1", "{target}"),
+        match after {
+            Some(after) => assert_is_new(edge, over, target, after, "answer 1").await,
+            // What the one that waited has brought is from before, too.
+            None => _ = assert_new(edge, over, target, "answer 1").await,
         }
     })
     .await;
@@ -125,6 +140,34 @@ async fn an_answer_that_has_begun() {
     }
 }
 
+/// What is newer is there already when what is older has come to its end.
+#[tokio::test]
+async fn an_answer_that_is_overtaken() {
+    let stage = Stage::new(|request, n, gate| {
+        let reply = Reply::ok(format!("answer {n}")).header("Surrogate-Key", &request.target);
+        match n {
+            // What could not be shared is not waited for; so two requests are under way at once.
+            1 => reply.cache_control("private"),
+            2 => reply.cache_control("max-age=3600").hold(gate),
+            _ => reply.cache_control("max-age=3600"),
+        }
+    })
+    .await;
+    scenes(&stage, async |edge, over, target, what, _| {
+        let gate = stage.gate(target, 2);
+        over.get(edge, target).await;
+        let older = Pending::get(over, edge, target).await;
+        gate.reached(1).await;
+        purge(edge, &what).await;
+        assert_eq!(assert_new(edge, over, target, "answer 2").await, "answer 3", "{target}");
+        gate.open();
+        assert_eq!(older.response().await.text(), "answer 2", "{target}: who asked before gets it");
+        settled(edge).await;
+        assert_kept(edge, over, target, "answer 3").await;
+    })
+    .await;
+}
+
 /// Past its lifetime by a second on arrival.
 fn old(directives: &str) -> Reply {
     Reply::new(200).cache_control(&format!("max-age=60{directives}")).header("Age", "61").header("ETag", "\"v\"")
@@ -147,17 +190,17 @@ async fn a_validation() {
         let validating = Pending::get(over, edge, target).await;
         gate.reached(1).await;
         purge(edge, &what).await;
-        let mut new = None;
-        if ends == Ends::Last {
-            new = Some(assert_new(edge, over, target, "answer 1").await);
-        }
+        let after = match ends {
+            Ends::Last => Some(ask_after(edge, over, target, 2.0).await),
+            Ends::First => None,
+        };
         gate.open();
         let validated = validating.response().await;
         assert_eq!(validated.status, 200, "{target}: {validated:?}");
         settled(edge).await;
-        match new {
-            Some(new) => assert_kept(edge, over, target, &new).await,
-            None => assert_ne!(over.get(edge, target).await.text(), "answer 1", "{target}: it is no longer valid"),
+        match after {
+            Some(after) => assert_is_new(edge, over, target, after, "answer 1").await,
+            None => _ = assert_new(edge, over, target, "answer 1").await,
         }
         let validations =
             stage.origin.seen().into_iter().filter(|r| r.target == target && r.headers.has("If-None-Match"));
@@ -185,16 +228,17 @@ async fn a_refresh_in_the_background() {
             assert!(over.get(edge, target).await.is_hit(), "{target}: stale while it is refreshed");
             gate.reached(1).await;
             purge(edge, &what).await;
-            let new = match ends {
-                Ends::Last => Some(assert_new(edge, over, target, "answer 1").await),
+            let after = match ends {
+                Ends::Last => Some(ask_after(edge, over, target, 1.0).await),
                 Ends::First => None,
             };
             gate.open();
             settled(edge).await;
-            match new {
-                Some(new) => assert_kept(edge, over, target, &new).await,
+            match after {
+                Some(after) => assert_is_new(edge, over, target, after, "answer 1").await,
                 None => assert_eq!(assert_new(edge, over, target, "answer 1").await, "answer 3", "{target}"),
             }
+            assert_eq!(stage.asked(target), 3, "{target}");
         })
         .await;
     }

@@ -36,7 +36,7 @@ const TIERS: [Tier; 3] = [Tier::Memory, Tier::Disk, Tier::Both];
 impl Tier {
     fn yaml(self) -> &'static str {
         match self {
-            Tier::Memory => "cache: { memory: { size: 64MiB } }\n",
+            Tier::Memory => "cache: { memory: { size: 64MiB, max_object: 8MiB } }\n",
             Tier::Disk => "cache: { memory: off, disk: { path: \"{dir}/cache\", size: 64MiB } }\n",
             Tier::Both => "cache: { memory: { size: 64MiB }, disk: { path: \"{dir}/cache\", size: 64MiB } }\n",
         }

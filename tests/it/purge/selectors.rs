@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Stock, TIERS, Tier, before, ledger, numbered, purge, start};
-use crate::harness::{Ask, Edge, Origin, Reply};
+use crate::harness::{Ask, Origin, Reply};
 use crate::over::{BOTH, all};
 
 /// Two sites. An answer has the tags that its path names below `/t/`.

@@ -139,8 +139,11 @@ async fn windows_count_from_the_purge() {
         .await;
         let windows = [Tier::Memory, Tier::Disk].map(async |tier| {
             let edge = before(&stage.origin, tier, "").await;
-            let target = format!("/{tier:?}");
+            let (target, unseen) = (format!("/{tier:?}"), format!("/{tier:?}/unseen"));
             store(&edge, Over::Http1, &target).await;
+            store(&edge, Over::Http1, &unseen).await;
+            // Nobody looks at this one before its window is over.
+            purge(&edge, &softly(url(&unseen))).await;
             let begun = Instant::now();
             purge(&edge, &softly(url(&target))).await;
             let mut served = 0;
@@ -161,6 +164,7 @@ async fn windows_count_from_the_purge() {
             assert!(served > 0, "{directive}, {tier:?}: within its window");
             // A little less, since it is another clock.
             assert!(begun.elapsed() + Duration::from_millis(50) >= WINDOW, "{directive}, {tier:?}: too early");
+            assert_eq!(edge.get(&unseen).await.status, 500, "{directive}, {tier:?}: it has been stale for as long");
         });
         all(windows).await;
     }

@@ -19,7 +19,7 @@ impl Heard {
     fn hooks(&self) -> Hooks {
         let heard = self.clone();
         Hooks {
-            head: Box::new(|| 0),
+            last: Box::new(|| 0),
             foreign: Box::new(move |entry: Entry| heard.0.lock().unwrap().push(entry.sequence)),
         }
     }
@@ -218,7 +218,7 @@ fn no_sequence_is_given_out_by_two() {
     let last = Arc::new(Mutex::new(Vec::new()));
     let hooks = |last: &Arc<Mutex<u64>>| {
         let last = last.clone();
-        Hooks { head: Box::new(|| 0), foreign: Box::new(move |entry: Entry| *last.lock().unwrap() = entry.sequence) }
+        Hooks { last: Box::new(|| 0), foreign: Box::new(move |entry: Entry| *last.lock().unwrap() = entry.sequence) }
     };
     let heads = [0, 1].map(|_| Arc::new(Mutex::new(0)));
     let old = Journal::open_with(Box::new(memory.clone()), anew(), hooks(&heads[0]), NEVER).unwrap();

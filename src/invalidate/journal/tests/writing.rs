@@ -224,7 +224,7 @@ fn a_file_that_is_gone_or_another_is_begun_anew_above_all() {
         for idle in [false, true] {
             let memory = Memory::new();
             let mut hooks = hooks();
-            hooks.head = Box::new(|| 40);
+            hooks.last = Box::new(|| 40);
             let mut writer = open(&memory, anew(), hooks).unwrap();
             let told = Told::default();
             place(&mut writer, [entry(1)], &told);
