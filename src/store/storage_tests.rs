@@ -155,6 +155,22 @@ async fn what_is_invalidated_while_it_waits_to_be_written_is_not_found_again() {
     rig.balances().await;
 }
 
+/// What concerns nothing that is stored is not written down, and forgotten sooner.
+#[tokio::test]
+async fn a_fill_that_has_been_purged_is_not_stored_however_long_it_takes() {
+    let rig = Rig::new(8 << 20);
+    let store = on_disk(&rig);
+    let mut writer = disk_fill(store, "v1", 1000);
+    let _ = store.ledger().append_after(|| (), testing::selector(), false, By::Unsafe, false);
+    let head = store.ledger().head();
+    store.compare_all();
+    store.forget_purges(head, head);
+    writer.write(testing::body(1000)).unwrap();
+    writer.finish().await.unwrap();
+    rig.drain();
+    assert_eq!((find(store).await, rig.files()), (None, (0, 0)));
+}
+
 #[tokio::test]
 async fn what_has_been_purged_makes_room_when_it_is_found() {
     let rig = Rig::new(8 << 20);

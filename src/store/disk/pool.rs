@@ -133,6 +133,17 @@ impl Pool {
         self.writes.load()
     }
 
+    /// Its threads end: a store lives as long as the process, and there are thousands of stores in one test.
+    #[cfg(test)]
+    pub fn end(&self) {
+        for lane in [&self.reads, &self.writes] {
+            lane.shared.ended.store(true, Ordering::Relaxed);
+            for _ in 0..lane.started.load(Ordering::Relaxed) {
+                let _ = lane.sender.try_send(Box::new(|| ()));
+            }
+        }
+    }
+
     /// Waits, blocking, until there is no job left, at most until that time; whether it was so.
     pub fn drain(&self, deadline: Instant) -> bool {
         // Both are waited for, the writes first: they are what would be lost.
@@ -185,9 +196,9 @@ impl Lane {
         let Ok(started) = self.started.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) else {
             return Ok(());
         };
-        let receiver = self.receiver.clone();
+        let (receiver, shared) = (self.receiver.clone(), self.shared.clone());
         let thread = thread::Builder::new().name(format!("{}{started}", self.name));
-        match thread.spawn(move || receiver.iter().for_each(run)) {
+        match thread.spawn(move || receiver.iter().take_while(|_| !shared.has_ended()).for_each(run)) {
             Ok(_) => Ok(()),
             Err(_) => {
                 self.started.fetch_sub(1, Ordering::Relaxed);
@@ -213,12 +224,25 @@ struct Shared {
     /// Jobs that are queued or being done.
     pending: AtomicUsize,
     running: AtomicUsize,
+    /// The threads are to end, though the pool is still there.
+    #[cfg(test)]
+    ended: std::sync::atomic::AtomicBool,
     /// Told when nothing is pending any more.
     idle: Condvar,
     lock: Mutex<()>,
 }
 
 impl Shared {
+    #[cfg(test)]
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    #[cfg(not(test))]
+    fn has_ended(&self) -> bool {
+        false
+    }
+
     fn drain(&self, deadline: Instant) -> bool {
         let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let wait = deadline.saturating_duration_since(Instant::now());

@@ -170,6 +170,11 @@ pub fn drain(disks: &Disks) {
     disks.iter().for_each(|disk| assert!(disk.pool.drain(Instant::now() + PATIENCE), "jobs do not end"));
 }
 
+/// Nothing more is asked of the disks, which have been shut.
+pub fn end(disks: &Disks) {
+    disks.iter().for_each(|disk| disk.pool.end());
+}
+
 /// No file is open.
 pub fn close_files(disks: &Disks) {
     disks.iter().for_each(|disk| disk.close_all());

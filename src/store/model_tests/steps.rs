@@ -171,11 +171,11 @@ fn step() -> impl Strategy<Value = Step> {
         2 => place().prop_map(Step::Validate),
         2 => (which(), proptest::option::of(labels())).prop_map(|(which, labels)| Step::Confirm { which, labels }),
         6 => purge.prop_map(|(selectors, soft, wait)| Step::Purge { selectors, soft, wait }),
-        2 => place().prop_map(Step::Change),
+        3 => place().prop_map(Step::Change),
         1 => Just(Step::LoseMemory),
         1 => Just(Step::CloseFiles),
         4 => (which(), proptest::option::weighted(0.4, 1usize..4)).prop_map(|(disk, places)| Step::Sweep { disk, places }),
-        2 => prop_oneof![4 => Just(false), 1 => Just(true)].prop_map(|late| Step::Tidy { late }),
+        2 => prop_oneof![2 => Just(false), 1 => Just(true)].prop_map(|late| Step::Tidy { late }),
         1 => prop_oneof![6 => Just(Step::Compact), 1 => Just(Step::GiveUp)],
         2 => restart().prop_map(Step::Restart),
     ]

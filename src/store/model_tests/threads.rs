@@ -14,7 +14,7 @@ use super::world::{Folder, body, cache_key, key, meta, version_of};
 use crate::config::model::{DiskTier, MemoryTier};
 use crate::http_cache::{Tiers, Timestamp};
 use crate::invalidate::{By, Selector};
-use crate::store::disk::testing::{Broom, Random, body_of, close_files, get_ready};
+use crate::store::disk::testing::{Broom, Random, body_of, close_files, end, get_ready};
 use crate::store::{Begin, Disks, Head, Store, Whole};
 
 /// Tasks, and what each of them does.
@@ -251,5 +251,6 @@ fn all_at_once() {
     tidying.join().unwrap();
     close_files(store.disks());
     store.shut();
+    end(store.disks());
     stage.judge();
 }

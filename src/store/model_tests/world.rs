@@ -17,7 +17,7 @@ use super::steps::{Ending, Length, Look, Place, Restart, Step};
 use crate::config::model::{DiskTier, MemoryTier};
 use crate::http_cache::{Tiers, Timestamp};
 use crate::invalidate::{By, Selector};
-use crate::store::disk::testing::{Broom, body_of, close_files, drain, get_ready};
+use crate::store::disk::testing::{Broom, body_of, close_files, drain, end, get_ready};
 use crate::store::{Begin, Disks, Followed, Head, Looked, Object, ObjectKey, Store, Whole, Writer, testing};
 
 /// Bytes of a disk that holds all that a schedule stores, and of one that does not.
@@ -157,7 +157,6 @@ impl World {
                 close_files(self.store.disks());
             }
         }
-        self.leave();
     }
 
     // ---- requests
@@ -496,6 +495,7 @@ impl World {
         self.fills.clear();
         close_files(self.store.disks());
         self.store.shut();
+        end(self.store.disks());
         for (id, _) in self.store.memory().iter() {
             self.store.memory().remove(&id);
         }
@@ -503,6 +503,12 @@ impl World {
 
     fn tiers(&self) -> Tiers {
         Tiers { memory: self.setup.memory, disk: self.setup.disks > 0 }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
