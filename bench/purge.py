@@ -45,9 +45,9 @@ origins:
 sites:
   - {{ name: bench, hosts: ["*"], origin: o }}
 '''
-# One URL after the other, from N on.
+# One URL after the other.
 FILL = '''
-local n = 0
+local n = {have}
 function request()
   n = n + 1
   return wrk.format("GET", "/p/" .. n .. "?n=" .. n .. "&s=" .. (n % 1000))
@@ -94,13 +94,24 @@ class Admin:
     """A kept connection to the admin listener."""
 
     def __init__(self, port):
-        self.connection = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
+        self.port = port
+        self.connect()
+
+    def connect(self):
+        self.connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=60)
         self.connection.connect()
         self.connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self, method, path, body=None):
-        self.connection.request(method, path, body and json.dumps(body), {'Content-Type': 'application/json'} if body else {})
-        answer = self.connection.getresponse()
+        fields = {'Content-Type': 'application/json'} if body else {}
+        try:
+            self.connection.request(method, path, body and json.dumps(body), fields)
+            answer = self.connection.getresponse()
+        except (ConnectionError, http.client.HTTPException):
+            # One that has been idle for some seconds is closed.
+            self.connect()
+            self.connection.request(method, path, body and json.dumps(body), fields)
+            answer = self.connection.getresponse()
         data = answer.read()
         if answer.status != 200:
             sys.exit(f'{method} {path}: {answer.status} {data[:200]}')
@@ -120,8 +131,7 @@ def wrk(script, port, seconds, connections, directory):
 
 def fill(admin, port, wanted, directory):
     while (have := admin.objects()) < wanted:
-        # Each run begins with the first again: what is there is a hit.
-        wrk(FILL, port, max(2, min(60, (wanted - have) // 8000 + have // 40000)), 64, directory)
+        wrk(FILL.replace('{have}', str(have)), port, max(2, min(60, (wanted - have) // 8000)), 64, directory)
     return have
 
 
