@@ -266,7 +266,15 @@ fn head() -> Head {
     let key = Bytes::from_static(b"www.example.com/images/0123456789");
     let mut meta = CacheMeta::new(now, now, 0, 0, response);
     let tiers = Tiers::default();
-    meta.extensions_mut().insert(Record { facts: stored.facts, key, id: 0, began: 0, asked: at, url: None, tiers });
+    meta.extensions_mut().insert(Record {
+        facts: stored.facts,
+        key,
+        id: 0,
+        began: 0,
+        asked: at,
+        tags: stored.tags.clone(),
+        tiers,
+    });
     Head::of(&meta).expect("a record of this program's own")
 }
 

@@ -23,13 +23,14 @@ pub async fn purge(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) ->
     }
     // A large body takes long to read, so that too is for a thread that may block.
     let begun = desk.purge(move |edge| match purge_body::read(&body) {
-        Ok(purge) => edge.purge(&purge).map_err(|failure| answer(Err(failure))),
-        Err(refused) => Err(wrong(refused)),
+        Ok(purge) => edge.purge(&purge).map_err(|failure| Box::new(answer(Err(failure)))),
+        Err(refused) => Err(Box::new(wrong(refused))),
     });
     match begun.await {
         // Here it takes no thread: a disk that does not answer must not keep further purges from being in force.
         Ok(Ok(written)) => answer(written.await),
-        Ok(Err(response)) | Err(response) => response,
+        Ok(Err(response)) => *response,
+        Err(response) => response,
     }
 }
 

@@ -264,6 +264,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// Whether it has neither a copy nor an entry that outlasts the process: it may turn out to be another one's.
+    pub fn is_untouched(&self) -> bool {
+        self.first_copy().is_none() && self.lasting().0 == 0
+    }
+
     /// Bytes of its longest copy.
     pub fn length(&self) -> u64 {
         let copies = self.copies.read().unwrap_or_else(PoisonError::into_inner);

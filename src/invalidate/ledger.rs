@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
-use log::warn;
+use log::{debug, warn};
 
 use super::copies::{Copy, Writing, acknowledged};
 use super::entry::{By, Entry};
@@ -132,7 +132,7 @@ impl Ledger {
         if let Some((name, first)) = self.first_copy()
             && let Err(e) = first.catch_up()
         {
-            warn!("{name}: what another process appends to the ledger cannot be read: {e}");
+            debug!("{name}: what another process appends to the ledger cannot be read: {e}");
         }
         self.own_head()
     }
@@ -360,10 +360,17 @@ impl Ledger {
     /// An entry of another process that appends to the ledger too.
     pub(super) fn apply_foreign(&self, entry: &Entry) {
         let mut order = self.order();
-        if order.recent.iter().rev().take(64).any(|known| known.sequence == entry.sequence) {
-            return;
+        let same = |known: &&Recent| known.sequence == entry.sequence;
+        match order.recent.iter().rev().take(64).find(same) {
+            // It has come by another copy.
+            Some(known) if (known.at, known.by, known.count) == (entry.at, entry.by, entry.selectors.len()) => {}
+            // The two do not keep to one order, since they have not the same disks: then it comes after all that there is.
+            Some(_) => {
+                let sequence = self.own_head() + 1;
+                self.apply(&mut order, &Entry { sequence, ..entry.clone() });
+            }
+            None => self.apply(&mut order, entry),
         }
-        self.apply(&mut order, entry);
         drop(order);
         // It may be far above what this process has given out.
         self.reserve(entry.sequence);

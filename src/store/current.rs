@@ -1,12 +1,14 @@
 //! Whether what is stored, or about to be, may still be used: what the ledger makes of it.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use pingora_cache::key::HashBinary;
 
 use super::key::{ObjectId, ObjectKey};
 use super::object::{Body, Head, Object};
 use super::store::Store;
+use crate::http_cache::Timestamp;
 use crate::invalidate::{Ledger, NEVER, Verdict};
 
 impl Store {
@@ -29,7 +31,7 @@ impl Store {
                 Some(object)
             }
             Verdict::Stale(since) => {
-                let facts = object.head.record.facts.expired_at(since);
+                let facts = object.head.record.facts.expired_at(since.min(now()));
                 if facts == object.head.record.facts {
                     object.head.set_checked(ledger);
                     return Some(object);
@@ -75,7 +77,7 @@ impl Store {
         let ledger = self.ledger().head();
         let head = match self.verdict_on_way(&head) {
             Verdict::Alive => head,
-            Verdict::Stale(since) => head.with_facts(head.record.facts.expired_at(since)),
+            Verdict::Stale(since) => head.with_facts(head.record.facts.expired_at(since.min(now()))),
             Verdict::Dead => return None,
         };
         head.set_checked(ledger);
@@ -97,4 +99,9 @@ impl Store {
         let head = head.clone();
         move || self.is_current(&head)
     }
+}
+
+/// A clock that has been set back since a soft purge does not put that off.
+fn now() -> Timestamp {
+    SystemTime::now().into()
 }

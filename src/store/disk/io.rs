@@ -276,6 +276,11 @@ impl Io {
         Ok(retry_on_intr(|| rustix::fs::fdatasync(&file))?)
     }
 
+    /// Waits until all that has been written to the file system is on the disk.
+    pub fn sync_all(&self) -> io::Result<()> {
+        self.with(Op::Sync, |root| rustix::fs::syncfs(&root.dir))
+    }
+
     /// Waits until what has become of a folder's names is on the disk. One that is not there has none.
     pub fn sync_names(&self, name: &Path) -> io::Result<()> {
         self.before(Op::Sync)?;

@@ -4,13 +4,13 @@
 //! The keeper's thread does a slice of it in each of its rounds. What is stored meanwhile has been compared when it was.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::info;
 
-use super::disk::{Disk, Phase, folder_of, name};
+use super::disk::{Disk, Phase, folder_of};
 use super::finding::{Opened, Unopened};
 use super::format::FIRST_READ;
 use super::health::Kind;
@@ -132,7 +132,8 @@ impl Disk {
                 self.remove_file(id, opened.stat.inode, None);
             }
             Verdict::Stale(since) => {
-                let facts = record.facts.expired_at(since);
+                // A clock that has been set back since does not put that off.
+                let facts = record.facts.expired_at(since.min(SystemTime::now().into()));
                 if facts != record.facts {
                     sweep.staled += 1;
                     self.make_stale(id, opened.stat.inode, head.with_facts(facts))?;
@@ -158,18 +159,19 @@ impl Disk {
         let head = Arc::new(head);
         // Once it has been validated or replaced, it is another.
         let written = self.freshen_blocking(id, &head, &|| true);
-        match written.and_then(|()| Ok(self.io.sync_data(self.io.open(&name(&id))?)?)) {
-            Ok(()) => {}
-            Err(why) => {
-                self.refused(&id, why);
-                self.remove_file(id, inode, None);
-            }
+        if let Err(why) = written {
+            self.refused(&id, why);
+            self.remove_file(id, inode, None);
         }
         Ok(())
     }
 
-    /// Waits until what has been removed is gone for good.
-    fn sync_folders(&self) -> io::Result<()> {
+    /// Waits until what has been removed is gone for good, and what is stale is so for good.
+    fn sync(&self, staled: u64) -> io::Result<()> {
+        if staled > 0 {
+            // All at once: one by one, a disk that has to seek would take days.
+            return self.io.sync_all();
+        }
         for byte in 0..=255_u8 {
             if self.space.lock().has_folder(byte) {
                 self.io.sync_names(&folder_of(byte))?;
@@ -183,11 +185,13 @@ impl Disk {
         let Some(Sweep { target, epoch, began, removed, staled, .. }) = sweeps.under_way.take() else { return };
         sweeps.ended = Some(Instant::now());
         // What could not be removed is there still, and found by the next process.
-        if self.keeper.put_back.swap(false, Ordering::Relaxed) || !self.later().is_empty() {
+        let put_back = self.keeper.put_back.swap(false, Ordering::Relaxed);
+        let passed_over = self.keeper.unlisted.lock().unwrap_or_else(PoisonError::into_inner).has_passed_over();
+        if put_back || passed_over || !self.later().is_empty() || self.space.lock().is_removing() {
             return;
         }
         // A crash of the machine must not bring back what has been removed: the ledger may not know of it by then.
-        if let Err(e) = self.sync_folders() {
+        if let Err(e) = self.sync(staled) {
             return self.failed(Kind::Write, &e);
         }
         if !self.vouching.has_swept(target, epoch) {

@@ -1,6 +1,7 @@
 use super::super::testing::{ID, Rig, always, body, eventually, found};
 use super::*;
 use crate::invalidate::{By, Selector};
+use crate::store::disk::disk::name;
 use crate::store::testing::{self, head, object};
 
 /// A disk with one object.

@@ -134,7 +134,15 @@ impl Disk {
             return self.space.lock().set_ledger(units(journal.length()));
         }
         if self.phase() != Phase::Away && self.health.may_read() && self.health.may_write() {
-            self.join_ledger(self.vouching.ledger().take_in(&self.io));
+            let ledger = self.vouching.ledger();
+            // Where nothing has been purged yet, and no disk was there at the start, it is this disk's.
+            let found = match ledger.is_untouched() {
+                true => ledger.load(&[&self.io]).pop(),
+                false => Some(ledger.take_in(&self.io)),
+            };
+            if let Some(found) = found {
+                self.join_ledger(found);
+            }
         }
     }
 

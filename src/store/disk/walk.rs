@@ -29,6 +29,13 @@ pub struct Unlisted {
     passed_over: Folders,
 }
 
+impl Unlisted {
+    /// Whether there are folders of which nobody knows what is in them.
+    pub fn has_passed_over(&self) -> bool {
+        self.passed_over.count() > 0
+    }
+}
+
 /// How far looking at something has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
