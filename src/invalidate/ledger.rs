@@ -253,6 +253,12 @@ impl Ledger {
         let _ = self.append(Box::default(), false, By::Api);
     }
 
+    /// Its copies are not needed any more.
+    #[cfg(test)]
+    pub fn close(&self) {
+        self.copies.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// The latest entries, the latest first.
     pub fn recent(&self, limit: usize) -> Vec<Recent> {
         self.order().recent.iter().rev().take(limit).cloned().collect()

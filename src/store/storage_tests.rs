@@ -161,7 +161,7 @@ async fn a_fill_that_has_been_purged_is_not_stored_however_long_it_takes() {
     let rig = Rig::new(8 << 20);
     let store = on_disk(&rig);
     let mut writer = disk_fill(store, "v1", 1000);
-    let _ = store.ledger().append_after(|| (), testing::selector(), false, By::Unsafe, false);
+    let _ = store.ledger().append_after(|| (), testing::selector(), By::Unsafe, || false);
     let head = store.ledger().head();
     store.compare_all();
     store.forget_purges(head, head);

@@ -85,6 +85,12 @@ impl Io {
         Ok(true)
     }
 
+    /// The folder is not needed any more.
+    #[cfg(test)]
+    pub fn close(&self) {
+        self.inner.root.store(None);
+    }
+
     /// Whether the path leads to another folder than the one that is open, or to none: it is time to reopen.
     pub fn displaced(&self) -> io::Result<bool> {
         self.before(Op::Stat)?;

@@ -133,7 +133,7 @@ impl Pool {
         self.writes.load()
     }
 
-    /// Its threads end: a store lives as long as the process, and there are thousands of stores in one test.
+    /// Its threads end.
     #[cfg(test)]
     pub fn end(&self) {
         for lane in [&self.reads, &self.writes] {

@@ -170,9 +170,15 @@ pub fn drain(disks: &Disks) {
     disks.iter().for_each(|disk| assert!(disk.pool.drain(Instant::now() + PATIENCE), "jobs do not end"));
 }
 
-/// Nothing more is asked of the disks, which have been shut.
+/// Gives back what disks have that have been shut: a store lives as long as the process, and there are thousands of
+/// stores in one test.
 pub fn end(disks: &Disks) {
-    disks.iter().for_each(|disk| disk.pool.end());
+    for disk in disks.iter() {
+        disk.close_all();
+        disk.pool.end();
+        disk.vouching.close();
+        disk.io.close();
+    }
 }
 
 /// No file is open.

@@ -93,6 +93,13 @@ impl Vouching {
         self.unsure.load(Ordering::Acquire)
     }
 
+    /// The copy, which has been shut, is not needed any more.
+    #[cfg(test)]
+    pub fn close(&self) {
+        self.journal.store(None);
+        self.ledger.close();
+    }
+
     fn vouches_for(&self, swept: u64) {
         let forgotten = self.ledger.forgotten();
         self.unsure.store(swept == 0 || swept < forgotten, Ordering::Release);

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use pingora_cache::storage::{HandleMiss, Storage};
 use pingora_cache::trace::Span;
 
-use super::oracle::{GROUPS, Labels, Purged, RESOURCES, TAGS, VARIANTS, Version};
+use super::oracle::{GROUPS, Labels, Purged, RESOURCES, Resource, TAGS, VARIANTS, Version};
 use super::steps::Place;
-use super::world::{Folder, body, cache_key, key, meta, version_of};
+use super::world::{Folder, body, cache_key, holds, key, meta, version_of};
 use crate::config::model::{DiskTier, MemoryTier};
 use crate::http_cache::{Tiers, Timestamp};
 use crate::invalidate::{By, Selector};
@@ -134,7 +134,16 @@ impl Stage {
         let selectors = vec![selector(random)];
         let (soft, wait) = (random.below(3) == 0, random.below(4) == 0);
         let came = self.tick();
-        let appended = self.store.ledger().append(selectors.clone().into(), soft, By::Api);
+        let (ledger, of) = (self.store.ledger(), selectors.clone().into());
+        let is_url = |resource: &Resource| {
+            let Resource { host, path, query, .. } = *resource;
+            selectors == [Selector::Url { host: host.into(), path: path.into(), query: query.map(Into::into) }]
+        };
+        let appended = match RESOURCES.iter().position(is_url) {
+            // As by a request that changes it.
+            Some(resource) if !soft => ledger.append_after(|| (), of, By::Unsafe, || holds(self.store, resource)),
+            _ => ledger.append(of, soft, By::Api),
+        };
         let returned = self.tick();
         let purged = Purged { selectors, soft, at: appended.at, came, sure: true };
         self.purges.lock().unwrap().push((purged, returned));

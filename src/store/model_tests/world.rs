@@ -357,12 +357,8 @@ impl World {
     fn change(&mut self, resource: usize) {
         let (came, Resource { host, path, query, .. }) = (self.oracle.tick(), RESOURCES[resource]);
         let url = Selector::Url { host: host.into(), path: path.into(), query: query.map(Into::into) };
-        let held = |variant| {
-            let (store, id) = (self.store, key((resource, variant)).id());
-            store.memory().peek(&id).is_some() || store.disks().of(&id).is_some_and(|disk| disk.may_hold(&id))
-        };
-        let lasting = (0..VARIANTS).any(held);
-        let appended = self.store.ledger().append_after(|| (), [url.clone()].into(), By::Unsafe, || lasting);
+        let store = self.store;
+        let appended = store.ledger().append_after(|| (), [url.clone()].into(), By::Unsafe, || holds(store, resource));
         self.expected.retain(|(its, _), _| *its != resource);
         self.oracle.purges.push(Purged { selectors: vec![url], soft: false, at: appended.at, came, sure: true });
     }
@@ -532,6 +528,15 @@ fn brooms(setup: Setup) -> Vec<Broom> {
 
 pub fn places() -> impl Iterator<Item = Place> {
     (0..RESOURCES.len()).flat_map(|resource| (0..VARIANTS).map(move |variant| (resource, variant)))
+}
+
+/// Whether any variant of a resource may be stored.
+pub fn holds(store: &Store, resource: usize) -> bool {
+    let held = |variant| {
+        let id = key((resource, variant)).id();
+        store.memory().peek(&id).is_some() || store.disks().of(&id).is_some_and(|disk| disk.may_hold(&id))
+    };
+    (0..VARIANTS).any(held)
 }
 
 pub fn key((resource, variant): Place) -> ObjectKey {
