@@ -171,6 +171,45 @@ def hits(port, seconds, hot, directory):
     return requests / (duration / 1e6), p50 / 1e3, p99 / 1e3, p999 / 1e3
 
 
+def beside_purges(admin, admin_port, port, tags, directory):
+    """Hits alone, and beside purges of tags that nothing has."""
+    hot = 1000
+    hits(port, 3, hot, directory)
+    alone = hits(port, 8, hot, directory)
+    stop, counted = threading.Event(), [0]
+
+    def purge_tags(of, parts):
+        connection = Admin(admin_port)
+        for i in range(tags // parts):
+            if stop.is_set():
+                break
+            connection.ask('POST', '/v1/purge', {'tags': [f'gone-{of}-{i}']})
+            counted[0] += 1
+
+    threads = [threading.Thread(target=purge_tags, args=(of, 4)) for of in range(4)]
+    for thread in threads:
+        thread.start()
+    beside = hits(port, 8, hot, directory)
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+    def purge_lots():
+        connection = Admin(admin_port)
+        for lot in range(tags // 10_000):
+            connection.ask('POST', '/v1/purge', {'tags': [f'lot-{lot}-{i}' for i in range(10_000)]})
+
+    # As fast as they are taken.
+    lots = threading.Thread(target=purge_lots)
+    lots.start()
+    batches = hits(port, 8, hot, directory)
+    lots.join()
+    print('| hits | per second | p50 ms | p99 ms | p99.9 ms |\n|---|---|---|---|---|')
+    for name, (rate, p50, p99, p999) in (('alone', alone), (f'beside {counted[0]:,} single purges', beside),
+                                        (f'beside {tags:,} tags in calls of 10,000', batches)):
+        print(f'| {name} | {rate:,.0f} | {p50:.3f} | {p99:.3f} | {p999:.3f} |', flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--binary', default=str(Path(__file__).resolve().parent.parent / 'target/release/foreland'))
@@ -204,45 +243,14 @@ def main():
                 else:
                     have = fill(admin, port, wanted, directory)
                 print(f'{have:,} objects', flush=True)
+                if wanted == options.many:
+                    beside_purges(admin, admin_port, port, options.tags, directory)
                 for name, times in purges(admin, options.rounds):
                     times.sort()
                     results.setdefault(name, []).append((statistics.median(times), times[int(len(times) * 0.99)]))
             print('| milliseconds of a call | 10 objects: median, p99 | many: median, p99 |\n|---|---|---|')
             for name, ((m1, p1), (m2, p2)) in results.items():
                 print(f'| {name} | {m1:.3f}, {p1:.3f} | {m2:.3f}, {p2:.3f} |')
-            hot = 1000
-            hits(port, 3, hot, directory)
-            alone = hits(port, 8, hot, directory)
-            stop, counted, took = threading.Event(), [0], [0.0]
-
-            def purge_tags(of, parts):
-                connection = Admin(admin_port)
-                began = time.perf_counter()
-                for i in range(options.tags // parts):
-                    if stop.is_set():
-                        break
-                    connection.ask('POST', '/v1/purge', {'tags': [f'gone-{of}-{i}']})
-                    counted[0] += 1
-                took[0] = max(took[0], time.perf_counter() - began)
-
-            threads = [threading.Thread(target=purge_tags, args=(of, 4)) for of in range(4)]
-            for thread in threads:
-                thread.start()
-            beside = hits(port, 8, hot, directory)
-            stop.set()
-            for thread in threads:
-                thread.join()
-            # In calls of 10,000, as fast as they are taken.
-            began = time.perf_counter()
-            lots = threading.Thread(target=lambda: [admin.ask('POST', '/v1/purge', {
-                'tags': [f'lot-{lot}-{i}' for i in range(10_000)]}) for lot in range(options.tags // 10_000)])
-            lots.start()
-            batches = hits(port, 8, hot, directory)
-            lots.join()
-            print('| hits | per second | p50 ms | p99 ms | p99.9 ms |\n|---|---|---|---|---|')
-            for name, (rate, p50, p99, p999) in (('alone', alone), (f'beside {counted[0]:,} single purges', beside),
-                                                (f'beside {options.tags:,} tags in calls of 10,000', batches)):
-                print(f'| {name} | {rate:,.0f} | {p50:.3f} | {p99:.3f} | {p999:.3f} |')
 
 
 if __name__ == '__main__':
