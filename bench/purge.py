@@ -242,6 +242,8 @@ def main():
                     have = admin.objects()
                 else:
                     have = fill(admin, port, wanted, directory)
+                    # What has been filled is not to be written while something else is measured.
+                    os.sync()
                 print(f'{have:,} objects', flush=True)
                 if wanted == options.many:
                     beside_purges(admin, admin_port, port, options.tags, directory)
