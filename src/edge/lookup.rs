@@ -275,10 +275,7 @@ fn describe(store: &Store, id: ObjectId, entry: &Entry, now: Timestamp) -> Value
         object["defect"] = defect.as_str().into();
     }
     let Some(head) = entry.head() else { return object };
-    let facts = match store.verdict(head) {
-        Verdict::Stale(since) => head.record.facts.expired_at(since),
-        Verdict::Alive | Verdict::Dead => head.record.facts,
-    };
+    let facts = store.verdict(head).apply(head.record.facts, now).unwrap_or(head.record.facts);
     let headers = &head.response.headers;
     let hits = match (memory, disk) {
         (Some(object), _) => object.hits(),

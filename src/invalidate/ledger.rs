@@ -10,6 +10,7 @@ use log::{debug, warn};
 
 use super::copies::{Copy, Writing, acknowledged};
 use super::entry::{By, Entry};
+use super::journal;
 use super::marks::{Marks, Verdict};
 use super::selector::Selector;
 use super::subject::Subject;
@@ -95,7 +96,7 @@ impl Ledger {
     /// A ledger that does not outlast the process.
     pub fn new() -> Ledger {
         Ledger {
-            id: AtomicU64::new(random()),
+            id: AtomicU64::new(journal::random()),
             head: AtomicU64::new(0),
             forgotten: AtomicU64::new(0),
             passed: AtomicU64::new(0),
@@ -429,10 +430,4 @@ impl Default for Ledger {
     fn default() -> Ledger {
         Ledger::new()
     }
-}
-
-/// A number that no other ledger has.
-fn random() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one((SystemTime::now(), std::process::id()))
 }

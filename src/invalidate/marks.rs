@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 
 use super::selector::Selector;
 use super::subject::Subject;
-use crate::http_cache::Timestamp;
+use crate::http_cache::{Facts, Timestamp};
 
 /// Words of the table: 2 MiB. In tests few enough for selectors to share them.
 const SLOTS: usize = if cfg!(test) { 1 << 6 } else { 1 << 18 };
@@ -36,6 +36,16 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// The facts of something as purges have made them; `None`: it must not be used. A clock that has been set back since
+    /// a soft purge does not put that off.
+    pub fn apply(self, facts: Facts, now: Timestamp) -> Option<Facts> {
+        match self {
+            Verdict::Alive => Some(facts),
+            Verdict::Stale(since) => Some(facts.expired_at(since.min(now))),
+            Verdict::Dead => None,
+        }
+    }
+
     /// What both make of it together.
     fn and(self, other: Verdict) -> Verdict {
         match (self, other) {
@@ -148,18 +158,18 @@ impl Marks {
         let Some(subject) = subject else { return verdict };
         let of = |kind, parts: &[&[u8]]| self.look(self.hash(kind, parts), since);
         if self.has(Kind::Site, since) {
-            verdict = verdict.and(of(Kind::Site, &[subject.site.as_bytes()]));
+            verdict = verdict.and(of(Kind::Site, &[subject.parts.zone.as_bytes()]));
         }
-        let (host, name) = (subject.host.as_bytes(), subject.name().as_bytes());
+        let (host, name) = (subject.parts.host.as_bytes(), subject.name().as_bytes());
         // What is said of a host without a port is said of all its ports.
         let hosts = [name, host];
         let hosts = if name == host { &hosts[..1] } else { &hosts[..] };
         if self.has(Kind::Host, since) {
             verdict = hosts.iter().fold(verdict, |verdict, host| verdict.and(of(Kind::Host, &[host])));
         }
-        let path = subject.path.as_bytes();
+        let path = subject.parts.path.as_bytes();
         if self.has(Kind::Url, since) {
-            verdict = verdict.and(of(Kind::Url, &url(host, path, subject.query.map(str::as_bytes))[..]));
+            verdict = verdict.and(of(Kind::Url, &url(host, path, subject.parts.query.map(str::as_bytes))[..]));
         }
         for (kind, lengths) in [Kind::Segments, Kind::Raw].into_iter().zip(&self.lengths) {
             if !self.has(kind, since) {

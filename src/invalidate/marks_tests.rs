@@ -3,6 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::http_cache::Tags;
+use crate::site;
 
 fn tags(tags: &[String], groups: &[String]) -> Tags {
     let mut fields = HeaderMap::new();
@@ -27,7 +28,8 @@ impl Stored {
     fn verdict(&self, marks: &Marks, since: u64) -> Verdict {
         let tags = tags(&self.tags, &self.groups);
         let query = self.query.as_deref();
-        let subject = Subject { site: &self.site, host: &self.host, path: &self.path, query, tags: &tags };
+        let parts = site::Parts { zone: &self.site, host: &self.host, path: &self.path, query };
+        let subject = Subject { parts, tags: &tags };
         marks.verdict(Some(subject), since)
     }
 

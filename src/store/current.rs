@@ -8,7 +8,6 @@ use pingora_cache::key::HashBinary;
 use super::key::{ObjectId, ObjectKey};
 use super::object::{Body, Head, Object};
 use super::store::Store;
-use crate::http_cache::Timestamp;
 use crate::invalidate::{Ledger, NEVER, Verdict};
 
 impl Store {
@@ -25,34 +24,26 @@ impl Store {
         if since >= ledger && since != NEVER {
             return Some(object);
         }
-        match self.verdict(&object.head) {
-            Verdict::Alive => {
-                object.head.set_checked(ledger);
-                Some(object)
+        let facts = object.head.record.facts;
+        let Some(now) = self.verdict(&object.head).apply(facts, SystemTime::now().into()) else {
+            match &object.body {
+                Body::Memory(_) => self.memory().remove_this(id, &object),
+                Body::Disk(file) => _ = self.disks().of(id).map(|disk| disk.discard(file)),
             }
-            Verdict::Stale(since) => {
-                let facts = object.head.record.facts.expired_at(since.min(now()));
-                if facts == object.head.record.facts {
-                    object.head.set_checked(ledger);
-                    return Some(object);
-                }
-                let head = object.head.with_facts(facts);
-                head.set_checked(ledger);
-                let stale = Arc::new(Object::new(Arc::new(head), object.body.clone()).succeeding(&object));
-                match &object.body {
-                    Body::Memory(_) => self.memory().replace_this(id, &object, &stale),
-                    Body::Disk(_) => _ = self.disks().of(id).map(|disk| disk.replace_open(*id, &object, &stale)),
-                }
-                Some(stale)
-            }
-            Verdict::Dead => {
-                match &object.body {
-                    Body::Memory(_) => self.memory().remove_this(id, &object),
-                    Body::Disk(file) => _ = self.disks().of(id).map(|disk| disk.discard(file)),
-                }
-                None
-            }
+            return None;
+        };
+        if now == facts {
+            object.head.set_checked(ledger);
+            return Some(object);
         }
+        let head = object.head.with_facts(now);
+        head.set_checked(ledger);
+        let stale = Arc::new(Object::new(Arc::new(head), object.body.clone()).succeeding(&object));
+        match &object.body {
+            Body::Memory(_) => self.memory().replace_this(id, &object, &stale),
+            Body::Disk(_) => _ = self.disks().of(id).map(|disk| disk.replace_open(*id, &object, &stale)),
+        }
+        Some(stale)
     }
 
     /// Whether something may be stored under a key, or be found by it again after the process: if not, that need not be
@@ -75,11 +66,8 @@ impl Store {
     /// A head for what is about to be stored, as purges since it began have made it; `None`: it must not be stored.
     pub(super) fn admitted(&self, head: Head) -> Option<Head> {
         let ledger = self.ledger().head();
-        let head = match self.verdict_on_way(&head) {
-            Verdict::Alive => head,
-            Verdict::Stale(since) => head.with_facts(head.record.facts.expired_at(since.min(now()))),
-            Verdict::Dead => return None,
-        };
+        let facts = self.verdict_on_way(&head).apply(head.record.facts, SystemTime::now().into())?;
+        let head = if facts == head.record.facts { head } else { head.with_facts(facts) };
         head.set_checked(ledger);
         Some(head)
     }
@@ -99,9 +87,4 @@ impl Store {
         let head = head.clone();
         move || self.is_current(&head)
     }
-}
-
-/// A clock that has been set back since a soft purge does not put that off.
-fn now() -> Timestamp {
-    SystemTime::now().into()
 }

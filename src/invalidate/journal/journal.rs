@@ -75,6 +75,7 @@ impl Journal {
     }
 
     /// Whether an entry would be taken. Only other entries change that for the worse.
+    #[cfg(test)]
     pub fn has_room(&self, entry: &Entry) -> bool {
         self.core.queue().has_room(weight(entry))
     }

@@ -14,7 +14,6 @@ use super::disk::{Disk, Phase, folder_of};
 use super::finding::{Opened, Unopened};
 use super::format::FIRST_READ;
 use super::health::Kind;
-use crate::invalidate::Verdict;
 use crate::store::key::ObjectId;
 use crate::store::object::Head;
 
@@ -125,20 +124,17 @@ impl Disk {
         };
         let head = &opened.decoded.head;
         let record = &head.record;
-        match self.vouching.ledger().verdict(&record.key, &record.tags, head.since()) {
-            Verdict::Alive => {}
-            Verdict::Dead => {
+        let verdict = self.vouching.ledger().verdict(&record.key, &record.tags, head.since());
+        match verdict.apply(record.facts, SystemTime::now().into()) {
+            None => {
                 sweep.removed += 1;
                 self.remove_file(id, opened.stat.inode, None);
             }
-            Verdict::Stale(since) => {
-                // A clock that has been set back since does not put that off.
-                let facts = record.facts.expired_at(since.min(SystemTime::now().into()));
-                if facts != record.facts {
-                    sweep.staled += 1;
-                    self.make_stale(id, opened.stat.inode, head.with_facts(facts))?;
-                }
+            Some(facts) if facts != record.facts => {
+                sweep.staled += 1;
+                self.make_stale(id, opened.stat.inode, head.with_facts(facts))?;
             }
+            Some(_) => {}
         }
         Ok(())
     }
