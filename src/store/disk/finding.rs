@@ -365,15 +365,21 @@ impl Disk {
 
     fn dispose_of(self: &Arc<Disk>, file: &Arc<StoredFile>, defect: Option<Defect>) {
         let (id, inode) = (file.id(), file.inode());
-        self.hide(id);
+        // The ledger sees to it that what has been purged is not used; hidden, what comes in its place would be too.
+        let hidden = defect.is_some();
+        if hidden {
+            self.hide(id);
+        }
         self.vanished(&id, inode);
         let (disk, held) = (self.clone(), file.clone());
         let job = move || {
             disk.remove_file(id, inode, defect);
-            disk.ended_removal(id);
+            if hidden {
+                disk.ended_removal(id);
+            }
             drop(held);
         };
-        if self.pool.try_write(job).is_err() {
+        if self.pool.try_write(job).is_err() && hidden {
             self.ended_removal(id);
         }
     }
