@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::decode::{Decode, Presence, Shape};
 use super::model::{
-    AdminAddress, AdminToken, Balance, Config, DiskTier, HealthCheckKind, HostHeader, KeyPolicy, LogFormat, LogPath,
+    AdminAddress, AdminToken, Balance, Config, DiskTier, HealthCheckKind, HostHeader, HttpProbe, KeyPolicy, LogFormat, LogPath,
     Matcher, MemoryTier, Origin, PurgeMethod, QueryKey, RequestPolicy, Route, Site, ValueMatch,
 };
 use super::raw;
@@ -170,11 +170,12 @@ fn origin(origin: &Origin) -> Yaml {
         "balance",
         text(match origin.balance {
             Balance::RoundRobin => "round-robin",
+            _ => "other",
         }),
     );
     if let Some(check) = &origin.health_check {
         let mut fields = Fields::default();
-        if let HealthCheckKind::Http { path, host } = &check.kind {
+        if let HealthCheckKind::Http(HttpProbe { path, host, .. }) = &check.kind {
             fields.add("path", text(path));
             fields.option("host", host.as_ref().map(text));
         }

@@ -14,6 +14,10 @@ use super::pattern::PathPattern;
 use super::places::Places;
 use crate::http_cache::Policy;
 
+mod origin;
+
+pub use origin::*;
+
 /// The whole of one file, checked.
 #[derive(Debug)]
 pub struct Config {
@@ -184,84 +188,6 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// Client connections at once, over all listeners.
     pub connections: usize,
-}
-
-/// A pool of servers that answer alike.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Origin {
-    pub name: String,
-    /// At least one, and at least one with a weight above 0.
-    pub servers: Vec<Server>,
-    pub balance: Balance,
-    pub health_check: Option<HealthCheck>,
-    /// What the servers see as Host.
-    pub host: HostHeader,
-    pub connect_timeout: Duration,
-    pub read_timeout: Duration,
-    pub write_timeout: Duration,
-    /// How long an unused connection to a server is kept.
-    pub idle_timeout: Duration,
-    /// Further tries on other servers after a failed connection.
-    pub retries: usize,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
-    pub address: ServerAddress,
-    /// 0 to 256; 0 takes no new requests.
-    pub weight: usize,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ServerAddress {
-    Socket(SocketAddr),
-    /// A name to be resolved, again and again.
-    Name {
-        host: String,
-        port: u16,
-    },
-}
-
-impl std::fmt::Display for ServerAddress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            ServerAddress::Socket(address) => address.fmt(f),
-            ServerAddress::Name { host, port } => write!(f, "{host}:{port}"),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balance {
-    RoundRobin,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthCheck {
-    pub kind: HealthCheckKind,
-    pub interval: Duration,
-    pub timeout: Duration,
-    /// Successes in a row that make a server healthy, at least 1.
-    pub healthy_after: usize,
-    /// Failures in a row that make a server unhealthy, at least 1.
-    pub unhealthy_after: usize,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HealthCheckKind {
-    /// The connection is accepted.
-    Tcp,
-    /// A GET of `path` (with Host `host`, or the server's own address) is answered 200–299.
-    Http { path: String, host: Option<String> },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HostHeader {
-    /// As the client sent it.
-    Client,
-    /// The server's own name and port.
-    Server,
-    Fixed(String),
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use super::state::Snapshot;
 use crate::config::model::{RequestPolicy, Site};
 use crate::http_cache::{FwdReason, Outcome, Policy, RequestDirectives, Timestamp};
 use crate::observe::InFlight;
-use crate::origin::Chosen;
+use crate::origin::{Chosen, Endpoint};
 use crate::site::{Key, KeyText};
 use crate::store::{Fill, Object, Writer};
 
@@ -106,7 +106,7 @@ pub struct Upstream {
     pub stale: usize,
     pub chosen: Option<Chosen>,
     /// Servers that have failed this request.
-    pub tried: Vec<std::net::SocketAddr>,
+    pub tried: Vec<Endpoint>,
     /// How the latest failed try failed.
     pub failure: Option<(pingora::ErrorType, String)>,
     /// When the latest try began.

@@ -14,7 +14,7 @@ use super::framing;
 use super::respond::Answer;
 use super::state::{Shared, Towards};
 use crate::observe::Failure;
-use crate::origin::{self, FailureKind};
+use crate::origin::{self, Ask, FailureKind};
 
 /// No server was there to be asked.
 pub const NO_SERVER: ErrorType = ErrorType::Custom("NoServer");
@@ -29,7 +29,7 @@ pub fn choose(session: &Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         return Error::e_explain(ErrorType::InternalError, "a request without a site");
     };
     let Towards { pool, metrics } = request.snapshot.towards(request.policy().origin);
-    let Some(chosen) = pool.select(&ctx.upstream.tried) else {
+    let Some(chosen) = pool.select(&Ask { tried: &ctx.upstream.tried, ..Ask::default() }) else {
         metrics.failed(Failure::Unavailable);
         let name = &pool.origin().name;
         // As if the origin had failed: what is stale may be served.
@@ -131,7 +131,7 @@ pub fn answered(status: StatusCode, ctx: &mut Context) {
 pub fn connect_failed(ctx: &mut Context, mut e: Box<Error>) -> Box<Error> {
     let again = failed(ctx, &e);
     if let Some(chosen) = &ctx.upstream.chosen {
-        ctx.upstream.tried.push(chosen.addr());
+        ctx.upstream.tried.push(chosen.endpoint().clone());
     }
     e.set_retry(again);
     e
@@ -150,7 +150,7 @@ pub fn exchange_failed(session: &Session, ctx: &mut Context, mut e: Box<Error>, 
     if reused && silent && lost && ctx.upstream.stale < MAX_STALE {
         ctx.upstream.stale += 1;
     } else if let Some(chosen) = &ctx.upstream.chosen {
-        ctx.upstream.tried.push(chosen.addr());
+        ctx.upstream.tried.push(chosen.endpoint().clone());
     }
     let again = failed(ctx, &e);
     let repeatable = session.req_header().method.is_idempotent();
@@ -164,8 +164,10 @@ fn failed(ctx: &mut Context, e: &Error) -> bool {
     let origin = request.policy().origin;
     let metrics = &request.snapshot.towards(origin).metrics;
     metrics.failed(match origin::kind(e) {
-        FailureKind::Connect if matches!(e.etype(), ErrorType::ConnectTimedout) => Failure::ConnectTimeout,
         FailureKind::Connect => Failure::Connect,
+        FailureKind::ConnectTimeout => Failure::ConnectTimeout,
+        FailureKind::Tls => Failure::Tls,
+        FailureKind::Status => Failure::Status,
         FailureKind::Timeout => Failure::Timeout,
         FailureKind::Reset => Failure::Reset,
         FailureKind::Invalid => Failure::Protocol,

@@ -1,28 +1,29 @@
 //! The servers of a pool, and what is known about them.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
+use super::balance::Load;
+use super::discovery::Found;
+use super::endpoint::Endpoint;
+use super::health::{Health, LastError};
 use crate::config::model::{Server, ServerAddress};
 
-/// One server as it is configured. A name is several [`Member`]s, or none until it is resolved.
+/// One server as it is configured: where servers come from. A name is several [`Member`]s, or none until it is resolved.
 #[derive(Debug)]
 pub(super) struct Slot {
     /// Position in the origin's list of servers.
     pub(super) index: usize,
-    pub(super) address: ServerAddress,
-    /// 0 to 256, of each address that a name stands for.
-    pub(super) weight: usize,
+    pub(super) server: Server,
     pub(super) shared: Arc<SlotState>,
 }
 
 /// What outlives a reload that keeps the server.
 #[derive(Debug)]
 pub(super) struct SlotState {
-    /// `host:port` as configured.
+    /// As configured, by [`ServerAddress`]'s Display.
     pub(super) text: String,
     pub(super) drained: AtomicBool,
     /// Why the name could not be resolved the last time.
@@ -32,20 +33,32 @@ pub(super) struct SlotState {
 impl Slot {
     /// `previous` finds the state of a server that was there before by its text.
     pub(super) fn new(index: usize, server: &Server, previous: impl Fn(&str) -> Option<Arc<SlotState>>) -> Slot {
-        let text = match &server.address {
-            ServerAddress::Socket(addr) => addr.to_string(),
-            ServerAddress::Name { host, port } => format!("{host}:{port}"),
-        };
+        let text = server.address.to_string();
         let shared = previous(&text).unwrap_or_else(|| {
             let (drained, unresolved) = (AtomicBool::new(false), LastError::default());
             Arc::new(SlotState { text, drained, unresolved })
         });
-        Slot { index, address: server.address.clone(), weight: server.weight, shared }
+        Slot { index, server: server.clone(), shared }
     }
 
-    /// This server at one address. `checked`: whether its pool has health checks.
-    pub(super) fn at(&self, addr: SocketAddr, checked: bool, state: Arc<State>) -> Arc<Member> {
-        Arc::new(Member { index: self.index, weight: self.weight, slot: self.shared.clone(), addr, checked, state })
+    /// This server at one endpoint, as far as the configuration tells.
+    pub(super) fn found_at(&self, endpoint: Endpoint) -> Found {
+        let text = self.shared.text.clone();
+        Found { endpoint, text, weight: self.server.weight, tier: self.server.tier }
+    }
+
+    /// What the configuration alone leads to, without asking anybody.
+    pub(super) fn known(&self) -> Option<Found> {
+        match &self.server.address {
+            ServerAddress::Socket(address) => Some(self.found_at((*address).into())),
+            ServerAddress::Unix(path) => Some(self.found_at(Endpoint::Unix(path.as_path().into()))),
+            ServerAddress::Name { .. } | ServerAddress::Srv(_) => None,
+        }
+    }
+
+    /// A server that has been found by it. `checked`: whether its pool has health checks.
+    pub(super) fn member(&self, found: Found, checked: bool, state: Arc<State>) -> Arc<Member> {
+        Arc::new(Member { index: self.index, slot: self.shared.clone(), found, checked, state })
     }
 
     /// Before it is resolved.
@@ -54,7 +67,8 @@ impl Slot {
             origin: origin.clone(),
             server: self.shared.text.clone(),
             address: None,
-            weight: self.weight,
+            weight: self.server.weight,
+            tier: self.server.tier,
             healthy: false,
             drained: self.shared.drained.load(Ordering::Relaxed),
             active: 0,
@@ -64,13 +78,13 @@ impl Slot {
     }
 }
 
-/// One address that requests are sent to.
+/// One endpoint that requests are sent to.
 #[derive(Debug)]
 pub(super) struct Member {
+    /// Of the slot that it comes from.
     pub(super) index: usize,
-    pub(super) weight: usize,
     pub(super) slot: Arc<SlotState>,
-    pub(super) addr: SocketAddr,
+    pub(super) found: Found,
     /// Whether its pool has health checks. Without them every server counts as healthy, whatever an earlier
     /// configuration's checks have found.
     pub(super) checked: bool,
@@ -78,78 +92,40 @@ pub(super) struct Member {
 }
 
 impl Member {
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.found.endpoint
+    }
+
     pub(super) fn is_healthy(&self) -> bool {
-        !self.checked || self.state.healthy.load(Ordering::Relaxed)
+        !self.checked || self.state.health.healthy.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_drained(&self) -> bool {
-        self.state.drained.load(Ordering::Relaxed) || self.slot.drained.load(Ordering::Relaxed)
+        self.state.health.drained.load(Ordering::Relaxed) || self.slot.drained.load(Ordering::Relaxed)
     }
 
     pub(super) fn status(&self, origin: &Arc<str>) -> ServerStatus {
-        let state = &self.state;
+        let health = &self.state.health;
         ServerStatus {
             origin: origin.clone(),
-            server: self.slot.text.clone(),
-            address: Some(self.addr),
-            weight: self.weight,
+            server: self.found.text.clone(),
+            address: Some(self.endpoint().clone()),
+            weight: self.found.weight,
+            tier: self.found.tier,
             healthy: self.is_healthy(),
             drained: self.is_drained(),
-            active: state.active.load(Ordering::Relaxed),
-            transitions: state.transitions.load(Ordering::Relaxed),
-            last_error: state.last_error.get().or_else(|| self.slot.unresolved.get()),
+            active: self.state.load.active.load(Ordering::Relaxed),
+            transitions: health.transitions.load(Ordering::Relaxed),
+            last_error: health.last_error.get().or_else(|| self.slot.unresolved.get()),
         }
     }
 }
 
-/// What is known about an address of a server. Outlives reloads and DNS answers that keep it.
-#[derive(Debug)]
-pub(super) struct State {
-    /// Servers count as healthy until checks say otherwise.
-    pub(super) healthy: AtomicBool,
-    pub(super) drained: AtomicBool,
-    /// Requests that have chosen it and are not done.
-    pub(super) active: AtomicUsize,
-    /// Changes from healthy to unhealthy or back.
-    pub(super) transitions: AtomicU64,
-    pub(super) last_error: LastError,
-}
-
-impl Default for State {
-    fn default() -> State {
-        State {
-            healthy: AtomicBool::new(true),
-            drained: AtomicBool::new(false),
-            active: AtomicUsize::new(0),
-            transitions: AtomicU64::new(0),
-            last_error: LastError::default(),
-        }
-    }
-}
-
-impl State {
-    /// Sets the health; whether that is a change.
-    pub(super) fn set_healthy(&self, healthy: bool) -> bool {
-        let changed = self.healthy.swap(healthy, Ordering::Relaxed) != healthy;
-        if changed {
-            self.transitions.fetch_add(1, Ordering::Relaxed);
-        }
-        changed
-    }
-}
-
-/// The newest error's text. Locked for a copy only, and never on a request's way.
+/// What is known about an endpoint. Outlives reloads and DNS answers that keep it.
 #[derive(Debug, Default)]
-pub(super) struct LastError(Mutex<Option<String>>);
-
-impl LastError {
-    pub(super) fn set(&self, error: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = error;
-    }
-
-    pub(super) fn get(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
+pub(super) struct State {
+    pub(super) health: Health,
+    pub(super) load: Load,
 }
 
 /// A server's state, for the admin API and for metrics.
@@ -157,11 +133,13 @@ impl LastError {
 pub struct ServerStatus {
     #[serde(skip)]
     pub origin: Arc<str>,
-    /// `host:port` as configured.
+    /// As configured, or as it was found.
     pub server: String,
     /// Where requests go; `None` while a name has not been resolved.
-    pub address: Option<SocketAddr>,
+    #[serde(serialize_with = "as_text")]
+    pub address: Option<Endpoint>,
     pub weight: usize,
+    pub tier: u8,
     /// False for a server without an address: it can take no requests.
     pub healthy: bool,
     pub drained: bool,
@@ -173,11 +151,19 @@ pub struct ServerStatus {
     pub last_error: Option<String>,
 }
 
+fn as_text<S: Serializer>(endpoint: &Option<Endpoint>, serializer: S) -> Result<S::Ok, S::Error> {
+    match endpoint {
+        Some(endpoint) => serializer.collect_str(endpoint),
+        None => serializer.serialize_none(),
+    }
+}
+
 #[cfg(test)]
 impl Member {
     /// A server of a pool that has health checks.
-    pub(super) fn checked_at(addr: SocketAddr) -> Arc<Member> {
-        let server = Server { address: ServerAddress::Socket(addr), weight: 1 };
-        Slot::new(0, &server, |_| None).at(addr, true, Arc::default())
+    pub(super) fn checked_at(addr: std::net::SocketAddr) -> Arc<Member> {
+        let server = Server { address: ServerAddress::Socket(addr), weight: 1, tier: 0 };
+        let slot = Slot::new(0, &server, |_| None);
+        slot.member(slot.found_at(addr.into()), true, Arc::default())
     }
 }

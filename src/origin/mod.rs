@@ -5,16 +5,19 @@
 //! interval. Here a server's state outlives reloads and DNS answers, and every name follows its own TTL.
 
 mod balance;
+mod discovery;
+mod endpoint;
 mod failure;
 mod health;
 mod member;
 mod peer;
 mod pool;
 mod pools;
-mod resolve;
 mod tunnel;
+mod wire;
 
+pub use endpoint::Endpoint;
 pub use failure::{FailureKind, kind};
 pub use member::ServerStatus;
-pub use pool::{Chosen, Pool};
+pub use pool::{Ask, Chosen, Pool};
 pub use pools::Pools;

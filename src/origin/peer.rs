@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pingora::upstreams::peer::HttpPeer;
 
+use super::endpoint::Endpoint;
 use super::tunnel::TunnelConnect;
 use crate::config::model::Origin;
 
@@ -36,8 +37,8 @@ impl PeerSettings {
     }
 
     /// The same for a request that asks for an upgrade: a connection of its own, which nobody else uses after it.
-    pub(super) fn tunnel(&self, addr: SocketAddr) -> Box<HttpPeer> {
-        let mut peer = self.peer(addr);
+    pub(super) fn tunnel(&self, endpoint: &Endpoint) -> Box<HttpPeer> {
+        let mut peer = self.peer(endpoint);
         peer.group_key = !self.group;
         peer.options.idle_timeout = Some(Duration::ZERO);
         peer.options.custom_l4 = Some(Arc::new(TunnelConnect { timeout: self.connect_timeout }));
@@ -45,7 +46,11 @@ impl PeerSettings {
     }
 
     /// Plain HTTP/1.1 to `addr`. Boxed because Pingora takes it so; nothing else is allocated.
-    pub(super) fn peer(&self, addr: SocketAddr) -> Box<HttpPeer> {
+    pub(super) fn peer(&self, endpoint: &Endpoint) -> Box<HttpPeer> {
+        let addr = match endpoint {
+            Endpoint::Inet(addr) => *addr,
+            Endpoint::Unix(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
+        };
         // Given a socket address, this resolves nothing and cannot fail.
         let mut peer = Box::new(HttpPeer::new(addr, false, String::new()));
         peer.group_key = self.group;

@@ -1,7 +1,8 @@
 //! A pool: the servers of one origin, and who of them takes the next request.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+mod choose;
+mod tasks;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,14 +10,15 @@ use std::time::Duration;
 use pingora::upstreams::peer::HttpPeer;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+pub use self::choose::{Ask, Chosen};
+use self::tasks::Tasks;
 use super::balance::Rotation;
+use super::discovery::Found;
 use super::member::{Member, ServerStatus, Slot, SlotState, State};
 use super::peer::PeerSettings;
-use super::{health, resolve};
-use crate::config::model::{Balance, Origin, ServerAddress};
+use crate::config::model::Origin;
 
 /// How long a start waits for names that have never been resolved.
 pub(super) const READY_LIMIT: Duration = Duration::from_secs(2);
@@ -53,12 +55,6 @@ struct Turn {
     seen: u64,
 }
 
-/// A request's server. Counts as an active request of it until dropped.
-#[derive(Debug)]
-pub struct Chosen {
-    member: Arc<Member>,
-}
-
 impl Pool {
     /// A pool whose servers are all taken for healthy. Nothing runs before [`Pool::start`].
     pub fn new(origin: Arc<Origin>) -> Pool {
@@ -83,14 +79,14 @@ impl Pool {
         let mut members = Vec::with_capacity(slots.len());
         for slot in &slots {
             let known = known.iter().filter(|member| member.slot.text == slot.shared.text);
-            match slot.address {
-                ServerAddress::Socket(addr) => {
-                    let state = known.into_iter().find(|member| member.addr == addr).map(|member| member.state.clone());
-                    members.push(slot.at(addr, checked, state.unwrap_or_default()));
+            match slot.known() {
+                Some(found) => {
+                    let same = known.into_iter().find(|member| *member.endpoint() == found.endpoint);
+                    members.push(slot.member(found, checked, same.map(|member| member.state.clone()).unwrap_or_default()));
                 }
-                ServerAddress::Name { .. } => {
-                    members.extend(known.map(|member| slot.at(member.addr, checked, member.state.clone())));
-                }
+                None => members.extend(known.map(|member| {
+                    slot.member(slot.found_at(member.endpoint().clone()), checked, member.state.clone())
+                })),
             }
         }
         let unresolved = slots.iter().filter(|slot| !members.iter().any(|member| member.index == slot.index)).count();
@@ -109,20 +105,7 @@ impl Pool {
 
     /// Starts resolving and checking on `runtime`, which must outlive the pool. Does nothing the second time.
     pub fn start(&self, runtime: &Handle) {
-        let inner = &self.inner;
-        let mut tasks = inner.tasks();
-        if tasks.is_some() {
-            return;
-        }
-        let mut started = Tasks { runtime: runtime.clone(), names: Vec::new(), checks: HashMap::new() };
-        for index in 0..inner.slots.len() {
-            if matches!(inner.slots[index].address, ServerAddress::Name { .. }) {
-                started.names.push(Task::spawn(runtime, follow_name(inner.clone(), index)));
-            }
-        }
-        *tasks = Some(started);
-        drop(tasks);
-        inner.align_checks();
+        self.inner.start(runtime);
     }
 
     /// Ends the background tasks: the servers stay as they are now.
@@ -138,38 +121,14 @@ impl Pool {
         let _ = timeout(READY_LIMIT, self.inner.unresolved.subscribe().wait_for(|names| *names == 0)).await;
     }
 
-    /// The server for a request that has tried some already. `None`: every other server is unhealthy, drained, of
-    /// weight 0 or not resolved.
-    pub fn select(&self, tried: &[SocketAddr]) -> Option<Chosen> {
-        let inner = &self.inner;
-        let changes = inner.changes.load(Ordering::Acquire);
-        let mut turn = inner.turn();
-        let Turn { members, rotation, seen } = &mut *turn;
-        if *seen != changes {
-            *seen = changes;
-            rotation.restart();
-        }
-        let weight = |position: usize| {
-            let member: &Member = &members[position];
-            let usable = member.is_healthy() && !member.is_drained() && !tried.contains(&member.addr);
-            if usable { member.weight } else { 0 }
-        };
-        let position = match inner.origin.balance {
-            Balance::RoundRobin => rotation.next(members.len(), weight)?,
-        };
-        let member = members[position].clone();
-        member.state.active.fetch_add(1, Ordering::Relaxed);
-        Some(Chosen { member })
-    }
-
     /// What Pingora connects to.
     pub fn peer(&self, chosen: &Chosen) -> Box<HttpPeer> {
-        self.inner.peers.peer(chosen.addr())
+        self.inner.peers.peer(chosen.endpoint())
     }
 
     /// The same for a request that asks for an upgrade (RFC 9110 §7.8).
     pub fn tunnel(&self, chosen: &Chosen) -> Box<HttpPeer> {
-        self.inner.peers.tunnel(chosen.addr())
+        self.inner.peers.tunnel(chosen.endpoint())
     }
 
     /// The settings that it was made from.
@@ -204,13 +163,12 @@ impl Pool {
             slot.shared.drained.store(drained, Ordering::Relaxed);
         }
         let by_name = found;
-        let addr = server.parse::<SocketAddr>().ok();
         for member in members.iter() {
             // Back in by its name means back in with all of its addresses.
             let named = by_name && !drained && member.slot.text == server;
-            if named || (!by_name && addr == Some(member.addr)) {
+            if named || (!by_name && member.endpoint().to_string() == server) {
                 found = true;
-                member.state.drained.store(drained, Ordering::Relaxed);
+                member.state.health.drained.store(drained, Ordering::Relaxed);
             }
         }
         if found {
@@ -239,29 +197,6 @@ impl Drop for Pool {
     }
 }
 
-impl Chosen {
-    /// Where to connect to.
-    pub fn addr(&self) -> SocketAddr {
-        self.member.addr
-    }
-
-    /// `host:port` as configured.
-    pub fn server(&self) -> &str {
-        &self.member.slot.text
-    }
-
-    /// Index into [`Origin::servers`].
-    pub fn index(&self) -> usize {
-        self.member.index
-    }
-}
-
-impl Drop for Chosen {
-    fn drop(&mut self) {
-        self.member.state.active.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Inner {
     fn turn(&self) -> MutexGuard<'_, Turn> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
@@ -275,18 +210,19 @@ impl Inner {
         self.changes.fetch_add(1, Ordering::Release);
     }
 
-    /// Puts a name's addresses in the place of those that it had.
-    fn resolved(self: &Arc<Self>, slot: &Slot, port: u16, addresses: &[IpAddr]) {
+    /// Puts what a slot has led to in the place of what it led to before. What is known of servers that stay is kept.
+    fn found(self: &Arc<Self>, slot: &Slot, found: Vec<Found>) {
         let checked = self.origin.health_check.is_some();
         let mut turn = self.turn();
         let of_slot = turn.members.iter().filter(|member| member.index == slot.index);
-        if of_slot.map(|member| member.addr.ip()).eq(addresses.iter().copied()) {
+        if of_slot.map(|member| &member.found).eq(&found) {
             return;
         }
-        let fresh = addresses.iter().map(|ip| {
-            let addr = SocketAddr::new(*ip, port);
-            let known = turn.members.iter().find(|member| member.index == slot.index && member.addr == addr);
-            known.cloned().unwrap_or_else(|| slot.at(addr, checked, Arc::new(State::default())))
+        let texts: Vec<String> = found.iter().map(|found| found.endpoint.to_string()).collect();
+        let fresh = found.into_iter().map(|found| {
+            let known = turn.members.iter().find(|m| m.index == slot.index && *m.endpoint() == found.endpoint);
+            let state: Arc<State> = known.map(|member| member.state.clone()).unwrap_or_default();
+            slot.member(found, checked, state)
         });
         let before = turn.members.iter().filter(|member| member.index < slot.index).cloned();
         let after = turn.members.iter().filter(|member| member.index > slot.index).cloned();
@@ -294,65 +230,8 @@ impl Inner {
         turn.members = members;
         turn.rotation.restart();
         drop(turn);
-        log::debug!("origin {}: {} is now {addresses:?}", self.name, slot.shared.text);
+        log::debug!("origin {}: {} is now {texts:?}", self.name, slot.shared.text);
         self.align_checks();
-    }
-
-    /// Sees to it that each member is checked by one task, and nobody else is.
-    fn align_checks(self: &Arc<Self>) {
-        let Some(check) = &self.origin.health_check else { return };
-        let mut tasks = self.tasks();
-        let Some(Tasks { runtime, checks, .. }) = &mut *tasks else { return };
-        // Read while the tasks are locked: of two changes at once, the later one is seen by whoever comes last.
-        let members = self.turn().members.clone();
-        checks.retain(|(index, addr), _| members.iter().any(|member| (member.index, member.addr) == (*index, *addr)));
-        for member in members.iter() {
-            checks.entry((member.index, member.addr)).or_insert_with(|| {
-                let (inner, check, member) = (self.clone(), check.clone(), member.clone());
-                Task::spawn(runtime, async move {
-                    health::watch(&inner.name, &check, &member, || inner.changed()).await;
-                })
-            });
-        }
-    }
-}
-
-async fn follow_name(inner: Arc<Inner>, index: usize) {
-    let Some(slot) = inner.slots.get(index) else { return };
-    let ServerAddress::Name { host, port } = &slot.address else { return };
-    let mut awaited = !inner.turn().members.iter().any(|member| member.index == index);
-    resolve::follow(&inner.name, &slot.shared, host, |addresses| {
-        if let Some(addresses) = addresses {
-            inner.resolved(slot, *port, addresses);
-        }
-        if std::mem::take(&mut awaited) {
-            inner.unresolved.send_modify(|names| *names = names.saturating_sub(1));
-        }
-    })
-    .await;
-}
-
-#[derive(Debug)]
-struct Tasks {
-    runtime: Handle,
-    names: Vec<Task>,
-    /// By slot and address.
-    checks: HashMap<(usize, SocketAddr), Task>,
-}
-
-/// A background task that ends when this is dropped.
-#[derive(Debug)]
-struct Task(AbortHandle);
-
-impl Task {
-    fn spawn(runtime: &Handle, work: impl Future<Output = ()> + Send + 'static) -> Task {
-        Task(runtime.spawn(work).abort_handle())
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

@@ -1,9 +1,10 @@
 //! Pools of servers.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::config::decode::Placed;
-use crate::config::model::{HealthCheck, HealthCheckKind, Origin, Server, ServerAddress};
+use crate::config::model::{HealthCheck, HealthCheckKind, HttpProbe, Origin, OriginHttp, Retry, Server, ServerAddress, ServerLimits};
 use crate::config::raw;
 use crate::config::report::{Place, Report};
 use crate::config::units::show_duration;
@@ -31,7 +32,22 @@ fn origin(name: &str, raw: &raw::Origin, report: &mut Report) -> Option<Origin> 
     Some(Origin {
         name: name.to_owned(),
         servers: servers?,
-        balance: raw.balance.as_ref()?.value,
+        servers_file: None,
+        sticky: None,
+        slow_start: Duration::ZERO,
+        outliers: None,
+        panic_below: 0,
+        tls: None,
+        http: OriginHttp::Auto,
+        proxy_protocol: None,
+        try_timeout: None,
+        timeout: None,
+        keepalive: 64,
+        streams: 100,
+        retry: Retry::usual(),
+        limits: ServerLimits { requests: None, pending: 0, pending_timeout: Duration::from_secs(1) },
+        hedge: None,
+        balance: raw.balance.as_ref()?.value.clone(),
         health_check: match health_check {
             Some(check) => Some(check?),
             None => None,
@@ -64,7 +80,7 @@ fn servers(list: &[Placed<ServerEntry>], place: &Place, report: &mut Report) -> 
         if let Some(first) = seen.insert(address, place) {
             report.error(place, format!("the same server as {} on line {}", first.path, first.mark.line));
         }
-        servers.push(Server { address: address.clone(), weight });
+        servers.push(Server { address: address.clone(), weight, tier: 0 });
     }
     if whole && !servers.is_empty() && servers.iter().all(|s| s.weight == 0) {
         report.error(place, "every server has weight 0: none would take a request");
@@ -82,7 +98,14 @@ fn health_check(raw: &Placed<raw::HealthCheck>, report: &mut Report) -> Option<H
     }
     let kind = match (&raw.path, &raw.host) {
         (Some(path), host) => {
-            HealthCheckKind::Http { path: path.0.clone(), host: host.as_ref().map(|host| host.0.clone()) }
+            HealthCheckKind::Http(HttpProbe {
+                method: "GET".to_owned(),
+                path: path.0.clone(),
+                host: host.as_ref().map(|host| host.0.clone()),
+                headers: Vec::new(),
+                expect_status: vec![(200, 299)],
+                expect_body: None,
+            })
         }
         (None, Some(host)) => {
             report.error(&host.place, "`host` has no effect without `path`: a bare connection names no host");
@@ -92,6 +115,9 @@ fn health_check(raw: &Placed<raw::HealthCheck>, report: &mut Report) -> Option<H
     };
     Some(HealthCheck {
         kind,
+        tls: true,
+        interval_down: raw.interval.as_ref()?.0,
+        jitter: 10,
         interval: raw.interval.as_ref()?.0,
         timeout: raw.timeout.as_ref()?.0,
         healthy_after: raw.healthy_after.as_ref()?.0,

@@ -31,7 +31,7 @@ impl Decode for Role {
 impl Decode for Balance {
     fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
         let later = ["least-requests", "ip-hash", "consistent-hash", "random"];
-        word(node, trail, report, &[("round-robin", Balance::RoundRobin)], &later)
+        word(node, trail, report, &[("round-robin", ())], &later).map(|()| Balance::RoundRobin)
     }
 
     fn shape() -> Shape {

@@ -1,22 +1,28 @@
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::config::model::{HealthCheck, HealthCheckKind};
+use crate::config::model::{HealthCheck, HealthCheckKind, HttpProbe, ServerAddress};
+use crate::origin::endpoint::Endpoint;
 use crate::origin::pools::tests::{SocketServers, named_origin, origin, until};
 
 /// A position in the origin's list for each choice.
 fn choices(pool: &Pool, count: usize) -> Vec<usize> {
-    (0..count).map(|_| pool.select(&[]).unwrap().index()).collect()
+    (0..count).map(|_| pool.select(&Ask::default()).unwrap().member.index).collect()
+}
+
+fn tried(tried: &[Endpoint]) -> Ask<'_> {
+    Ask { tried, ..Ask::default() }
 }
 
 fn shares(pool: &Pool, count: usize) -> BTreeMap<String, usize> {
     let mut shares = BTreeMap::new();
     for _ in 0..count {
-        *shares.entry(pool.select(&[]).unwrap().addr().to_string()).or_default() += 1;
+        *shares.entry(pool.select(&Ask::default()).unwrap().endpoint().to_string()).or_default() += 1;
     }
     shares
 }
@@ -24,22 +30,25 @@ fn shares(pool: &Pool, count: usize) -> BTreeMap<String, usize> {
 fn set_healthy(pool: &Pool, index: usize, healthy: bool) {
     let members = pool.inner.turn().members.clone();
     let member = members.iter().find(|member| member.index == index).unwrap();
-    if member.state.set_healthy(healthy) {
+    if member.state.health.set_healthy(healthy) {
         pool.inner.changed();
     }
 }
 
 fn resolve_to(pool: &Pool, index: usize, addresses: &[&str]) {
     let slot = &pool.inner.slots[index];
-    let ServerAddress::Name { port, .. } = slot.address else { panic!("not a name") };
-    let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    pool.inner.resolved(slot, port, &addresses);
+    let ServerAddress::Name { port, .. } = slot.server.address else { panic!("not a name") };
+    let found = |ip: &&str| slot.found_at(SocketAddr::new(ip.parse().unwrap(), port).into());
+    pool.inner.found(slot, addresses.iter().map(found).collect());
 }
 
 fn checked(mut origin: Origin, kind: HealthCheckKind) -> Origin {
     origin.health_check = Some(HealthCheck {
         kind,
+        tls: true,
         interval: Duration::from_millis(5),
+        interval_down: Duration::from_millis(5),
+        jitter: 10,
         timeout: Duration::from_secs(5),
         healthy_after: 2,
         unhealthy_after: 2,
@@ -78,7 +87,7 @@ fn a_server_that_leaves_and_returns_leaves_exact_shares() {
 fn without_a_healthy_server_there_is_no_choice() {
     let pool = checked_pool(THREE);
     (0..3).for_each(|index| set_healthy(&pool, index, false));
-    assert!(pool.select(&[]).is_none());
+    assert!(pool.select(&Ask::default()).is_none());
 }
 
 #[test]
@@ -94,7 +103,7 @@ fn without_checks_every_server_is_healthy() {
 fn a_server_of_weight_0_takes_nothing() {
     let pool = Pool::new(Arc::new(origin("media", &[("10.0.0.1:80", 0), ("10.0.0.2:80", 1)])));
     assert_eq!(choices(&pool, 3), [1, 1, 1]);
-    assert!(pool.select(&[addr("10.0.0.2:80")]).is_none());
+    assert!(pool.select(&tried(&[addr("10.0.0.2:80").into()])).is_none());
 }
 
 #[test]
@@ -102,9 +111,9 @@ fn a_server_that_was_tried_is_not_chosen_again() {
     let pool = Pool::new(Arc::new(origin("media", THREE)));
     for _ in 0..20 {
         let mut tried = Vec::new();
-        while let Some(chosen) = pool.select(&tried) {
-            assert!(!tried.contains(&chosen.addr()));
-            tried.push(chosen.addr());
+        while let Some(chosen) = pool.select(&Ask { tried: &tried, ..Ask::default() }) {
+            assert!(!tried.contains(chosen.endpoint()));
+            tried.push(chosen.endpoint().clone());
         }
         assert_eq!(tried.len(), 3);
     }
@@ -113,7 +122,7 @@ fn a_server_that_was_tried_is_not_chosen_again() {
 #[test]
 fn a_choice_counts_as_active_until_dropped() {
     let pool = Pool::new(Arc::new(origin("media", &[("10.0.0.1:80", 1)])));
-    let (first, second) = (pool.select(&[]), pool.select(&[]));
+    let (first, second) = (pool.select(&Ask::default()), pool.select(&Ask::default()));
     assert_eq!(pool.servers()[0].active, 2);
     drop(first);
     assert_eq!(pool.servers()[0].active, 1);
@@ -140,14 +149,14 @@ fn a_name_is_a_server_for_each_of_its_addresses() {
     let pool = Pool::new(Arc::new(settings));
     assert_eq!(choices(&pool, 2), [1, 1]);
     let unresolved = &pool.servers()[0];
-    assert_eq!((unresolved.server.as_str(), unresolved.address, unresolved.healthy), ("origin.test:80", None, false));
+    assert_eq!((unresolved.server.as_str(), unresolved.address.clone(), unresolved.healthy), ("origin.test:80", None, false));
 
     resolve_to(&pool, 0, &["10.0.0.1", "10.0.0.2"]);
     let expected = [("10.0.0.1:80", 2), ("10.0.0.2:80", 2), ("192.0.2.1:81", 1)];
     assert_eq!(shares(&pool, 5), expected.map(|(addr, share)| (addr.to_owned(), share)).into());
-    assert_eq!(pool.select(&[addr("192.0.2.1:81")]).unwrap().server(), "origin.test:80");
-    let addresses: Vec<_> = pool.servers().iter().map(|server| server.address.unwrap()).collect();
-    assert_eq!(addresses, expected.map(|(text, _)| addr(text)));
+    assert_eq!(pool.select(&tried(&[addr("192.0.2.1:81").into()])).unwrap().server(), "origin.test:80");
+    let addresses: Vec<_> = pool.servers().iter().map(|server| server.address.clone().unwrap()).collect();
+    assert_eq!(addresses, expected.map(|(text, _)| addr(text).into()));
 }
 
 #[test]
@@ -155,12 +164,12 @@ fn an_address_that_stays_keeps_its_state() {
     let settings = checked(named_origin("media", "origin.test", 80), HealthCheckKind::Tcp);
     let pool = Pool::new(Arc::new(settings));
     resolve_to(&pool, 0, &["10.0.0.1", "10.0.0.2"]);
-    let in_flight = pool.select(&[addr("10.0.0.2:80")]).unwrap();
+    let in_flight = pool.select(&tried(&[addr("10.0.0.2:80").into()])).unwrap();
     set_healthy(&pool, 0, false);
     resolve_to(&pool, 0, &["10.0.0.1", "10.0.0.3"]);
     let states: Vec<_> =
-        pool.servers().iter().map(|server| (server.address.unwrap(), server.healthy, server.active)).collect();
-    assert_eq!(states, [(addr("10.0.0.1:80"), false, 1), (addr("10.0.0.3:80"), true, 0)]);
+        pool.servers().iter().map(|server| (server.address.clone().unwrap(), server.healthy, server.active)).collect();
+    assert_eq!(states, [(addr("10.0.0.1:80").into(), false, 1), (addr("10.0.0.3:80").into(), true, 0)]);
     drop(in_flight);
     assert_eq!(pool.servers()[0].active, 0);
 }
@@ -172,10 +181,10 @@ fn a_name_is_drained_as_a_whole_or_by_address() {
     assert!(pool.set_drained("10.0.0.1:80", true));
     assert_eq!(shares(&pool, 2), [("10.0.0.2:80".to_owned(), 2)].into());
     assert!(pool.set_drained("origin.test:80", true));
-    assert!(pool.select(&[]).is_none());
+    assert!(pool.select(&Ask::default()).is_none());
     // A new address of a drained name is drained too.
     resolve_to(&pool, 0, &["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
-    assert!(pool.select(&[]).is_none());
+    assert!(pool.select(&Ask::default()).is_none());
     assert!(pool.set_drained("origin.test:80", false));
     assert_eq!(shares(&pool, 3).len(), 3);
 }
@@ -197,7 +206,7 @@ fn a_reload_carries_over_what_is_known_of_servers_that_stay() {
     let states: Vec<_> = after
         .servers()
         .into_iter()
-        .map(|server| (server.address.unwrap().to_string(), server.healthy, server.drained, server.weight))
+        .map(|server| (server.address.clone().unwrap().to_string(), server.healthy, server.drained, server.weight))
         .collect();
     let expected = [
         ("192.0.2.2:81", false, false, 5),
@@ -211,7 +220,7 @@ fn a_reload_carries_over_what_is_known_of_servers_that_stay() {
 #[test]
 fn a_peer_has_the_origins_settings() {
     let pool = Pool::new(Arc::new(origin("media", &[("10.0.0.1:80", 1)])));
-    let peer = pool.peer(&pool.select(&[]).unwrap());
+    let peer = pool.peer(&pool.select(&Ask::default()).unwrap());
     assert_eq!(peer._address.as_inet(), Some(&addr("10.0.0.1:80")));
     assert!(!peer.is_tls());
     let origin_of = pool.origin();
@@ -221,7 +230,7 @@ fn a_peer_has_the_origins_settings() {
     assert_eq!(peer.options.write_timeout, Some(origin_of.write_timeout));
     assert_eq!(peer.options.idle_timeout, Some(origin_of.idle_timeout));
     let other = Pool::new(Arc::new(origin("other", &[("10.0.0.1:80", 1)])));
-    assert_ne!(peer.group_key, other.peer(&other.select(&[]).unwrap()).group_key);
+    assert_ne!(peer.group_key, other.peer(&other.select(&Ask::default()).unwrap()).group_key);
 }
 
 /// Answers every request with the status that it is told.
@@ -247,7 +256,7 @@ async fn checks_take_a_failing_server_out_and_back_in() {
     let (steady, _steady) = http_server(watch::channel(200).1).await.unwrap();
     let (failing_text, steady_text) = (failing.to_string(), steady.to_string());
     let settings = origin("media", &[(&failing_text, 1), (&steady_text, 1)]);
-    let kind = HealthCheckKind::Http { path: "/healthz".to_owned(), host: None };
+    let kind = HealthCheckKind::Http(HttpProbe::get("/healthz"));
     let pool = Pool::new(Arc::new(checked(settings, kind)));
     pool.start(&Handle::current());
     assert_eq!(choices(&pool, 4), [0, 1, 0, 1]);
@@ -269,11 +278,11 @@ async fn checks_take_a_failing_server_out_and_back_in() {
 #[tokio::test]
 async fn localhost_is_resolved_before_the_pool_is_ready() {
     let pool = Pool::new(Arc::new(named_origin("media", "localhost", 9003)));
-    assert!(pool.select(&[]).is_none());
+    assert!(pool.select(&Ask::default()).is_none());
     pool.start(&Handle::current());
     pool.ready().await;
-    let chosen = pool.select(&[]).unwrap();
-    assert_eq!((chosen.addr(), chosen.server()), (addr("127.0.0.1:9003"), "localhost:9003"));
+    let chosen = pool.select(&Ask::default()).unwrap();
+    assert_eq!((chosen.endpoint(), chosen.server()), (&addr("127.0.0.1:9003").into(), "localhost:9003"));
 }
 
 #[tokio::test]
@@ -282,7 +291,7 @@ async fn a_name_that_does_not_exist_keeps_nobody_waiting() {
     let pool = Pool::new(settings.clone());
     pool.start(&Handle::current());
     pool.ready().await;
-    assert!(pool.select(&[]).is_none());
+    assert!(pool.select(&Ask::default()).is_none());
     let reason = pool.servers()[0].last_error.clone().unwrap();
     assert!(reason.starts_with("cannot be resolved: "), "{reason}");
 
@@ -292,7 +301,7 @@ async fn a_name_that_does_not_exist_keeps_nobody_waiting() {
     let pool = Pool::from_previous(settings, &before);
     pool.start(&Handle::current());
     until(|| pool.servers()[0].last_error.is_some()).await;
-    assert_eq!(pool.select(&[]).unwrap().addr(), addr("10.0.0.1:80"));
+    assert_eq!(pool.select(&Ask::default()).unwrap().endpoint(), &addr("10.0.0.1:80").into());
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 use std::time::Duration;
 
 use super::*;
+use crate::origin::pool::Ask;
 use crate::config::model::{
-    Balance, HealthCheck, HealthCheckKind, HostHeader, Limits, MemoryTier, Server, ServerAddress,
+    HealthCheck, HealthCheckKind, HttpProbe, Limits, MemoryTier, Server, ServerAddress,
 };
 
 /// Addresses and weights.
@@ -12,24 +13,14 @@ pub(in crate::origin) fn origin(name: &str, servers: SocketServers<'_>) -> Origi
     let server = |(addr, weight): &(&str, usize)| Server {
         address: ServerAddress::Socket(addr.parse().unwrap()),
         weight: *weight,
+        tier: 0,
     };
-    Origin {
-        name: name.to_owned(),
-        servers: servers.iter().map(server).collect(),
-        balance: Balance::RoundRobin,
-        health_check: None,
-        host: HostHeader::Client,
-        connect_timeout: Duration::from_secs(1),
-        read_timeout: Duration::from_secs(2),
-        write_timeout: Duration::from_secs(3),
-        idle_timeout: Duration::from_secs(4),
-        retries: 2,
-    }
+    Origin::plain(name, servers.iter().map(server).collect())
 }
 
 pub(in crate::origin) fn named_origin(name: &str, host: &str, port: u16) -> Origin {
     let address = ServerAddress::Name { host: host.to_owned(), port };
-    Origin { servers: vec![Server { address, weight: 1 }], ..origin(name, &[]) }
+    Origin { servers: vec![Server { address, weight: 1, tier: 0 }], ..origin(name, &[]) }
 }
 
 /// Waits for a condition; fails the test if it does not come true.
@@ -78,7 +69,10 @@ fn config(origins: Vec<Origin>) -> Config {
 fn checked_by(mut origin: Origin, kind: HealthCheckKind) -> Origin {
     origin.health_check = Some(HealthCheck {
         kind,
+        tls: true,
         interval: Duration::from_millis(1),
+        interval_down: Duration::from_millis(1),
+        jitter: 10,
         timeout: Duration::from_secs(5),
         healthy_after: 1,
         unhealthy_after: 1,
@@ -112,7 +106,7 @@ async fn the_checks_of_an_earlier_configuration_stop() {
     let servers: SocketServers<'_> = &[(&addr, 1)];
 
     // Nothing ever answers the path, so the first configuration finds the server unhealthy.
-    let http = HealthCheckKind::Http { path: "/".to_owned(), host: None };
+    let http = HealthCheckKind::Http(HttpProbe::get("/"));
     let before = Pools::new(&config(vec![checked_by(origin("a", servers), http)]), None);
     before.start(&Handle::current(), None);
     until(|| !before.servers()[0].healthy).await;
@@ -130,22 +124,22 @@ async fn ready_waits_for_all_names() {
     let pools = Pools::new(&config(vec![named_origin("a", "localhost", 1), named_origin("b", "localhost", 2)]), None);
     pools.start(&Handle::current(), None);
     pools.ready().await;
-    assert!(pools.iter().all(|pool| pool.select(&[]).is_some()));
+    assert!(pools.iter().all(|pool| pool.select(&Ask::default()).is_some()));
 }
 
 #[test]
 fn the_status_says_all_about_each_server() {
     let pools =
         Pools::new(&config(vec![origin("a", &[("10.0.0.1:80", 3)]), named_origin("b", "origin.test", 81)]), None);
-    let _chosen = pools.get(0).unwrap().select(&[]).unwrap();
+    let _chosen = pools.get(0).unwrap().select(&Ask::default()).unwrap();
     pools.set_drained("a", "10.0.0.1:80", true).unwrap();
     let expected = json!({ "origins": [
         { "name": "a", "servers": [{
-            "server": "10.0.0.1:80", "address": "10.0.0.1:80", "weight": 3, "healthy": true, "drained": true,
+            "server": "10.0.0.1:80", "address": "10.0.0.1:80", "weight": 3, "tier": 0, "healthy": true, "drained": true,
             "active": 1, "transitions": 0, "last_error": null,
         }] },
         { "name": "b", "servers": [{
-            "server": "origin.test:81", "address": null, "weight": 1, "healthy": false, "drained": false,
+            "server": "origin.test:81", "address": null, "weight": 1, "tier": 0, "healthy": false, "drained": false,
             "active": 0, "transitions": 0, "last_error": null,
         }] },
     ] });

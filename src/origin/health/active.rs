@@ -2,7 +2,6 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use pingora::http::RequestHeader;
@@ -11,8 +10,9 @@ use pingora_load_balancing::Backend;
 use pingora_load_balancing::health_check::{self, HttpHealthCheck, TcpHealthCheck};
 use tokio::time::{Instant, sleep_until};
 
-use super::member::Member;
 use crate::config::model::{HealthCheck, HealthCheckKind};
+use crate::origin::endpoint::Endpoint;
+use crate::origin::member::Member;
 
 /// However an interval is set, checks do not spin, and no sum of times overflows.
 const MIN_INTERVAL: Duration = Duration::from_millis(5);
@@ -20,11 +20,11 @@ const MAX_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// Checks one server until the task is dropped: at once, and then every interval. A server counts as healthy until
 /// the first `unhealthy_after` checks in a row have failed. `changed` is called after each change.
-pub(super) async fn watch(origin: &str, check: &HealthCheck, member: &Member, changed: impl Fn()) {
-    let probe = match Probe::new(check, member.addr, &member.slot.text) {
+pub(in crate::origin) async fn watch(origin: &str, check: &HealthCheck, member: &Member, changed: impl Fn()) {
+    let probe = match Probe::new(check, member.endpoint(), &member.found.text) {
         Ok(probe) => probe,
         Err(e) => {
-            log::error!("origin {origin}: no health checks of {}: {e}", member.slot.text);
+            log::error!("origin {origin}: no health checks of {}: {e}", member.found.text);
             return;
         }
     };
@@ -34,13 +34,13 @@ pub(super) async fn watch(origin: &str, check: &HealthCheck, member: &Member, ch
         let outcome = probe.ask().await;
         let flip = streak.observe(outcome.is_ok(), member.is_healthy(), check);
         if let Err(reason) = &outcome {
-            member.state.last_error.set(Some(reason.clone()));
+            member.state.health.last_error.set(Some(reason.clone()));
         }
         if let Some(healthy) = flip {
             if healthy {
-                member.state.last_error.set(None);
+                member.state.health.last_error.set(None);
             }
-            if member.state.set_healthy(healthy) {
+            if member.state.health.set_healthy(healthy) {
                 changed();
                 log_change(origin, member, check, &outcome);
             }
@@ -50,7 +50,7 @@ pub(super) async fn watch(origin: &str, check: &HealthCheck, member: &Member, ch
 }
 
 fn log_change(origin: &str, member: &Member, check: &HealthCheck, outcome: &Result<(), String>) {
-    let (server, addr) = (&member.slot.text, member.addr);
+    let (server, addr) = (&member.found.text, member.endpoint());
     match outcome {
         Ok(()) => log::info!("origin {origin}: server {server} ({addr}) is healthy again"),
         Err(reason) => log::warn!(
@@ -96,17 +96,18 @@ struct Probe {
 
 impl Probe {
     /// `server`: what an HTTP check sends as Host where nothing else is configured.
-    fn new(check: &HealthCheck, addr: SocketAddr, server: &str) -> pingora::Result<Probe> {
+    fn new(check: &HealthCheck, endpoint: &Endpoint, server: &str) -> pingora::Result<Probe> {
         let (kind, timeout) = (&check.kind, check.timeout);
         let check: Box<dyn health_check::HealthCheck + Send + Sync> = match kind {
-            HealthCheckKind::Tcp => {
+            HealthCheckKind::Tcp | HealthCheckKind::Grpc { .. } => {
                 let mut tcp = TcpHealthCheck::new();
                 // The whole of a check has one limit, below.
                 tcp.peer_template.options.connection_timeout = None;
                 tcp
             }
-            HealthCheckKind::Http { path, host } => {
-                let host = host.as_deref().unwrap_or(server);
+            HealthCheckKind::Http(probe) => {
+                let (path, host) = (&probe.path, probe.host.as_deref());
+                let host = host.unwrap_or(server);
                 let mut http = HttpHealthCheck::new(host, false);
                 http.req = RequestHeader::build("GET", path.as_bytes(), Some(4))?;
                 http.req.insert_header("Host", host)?;
@@ -122,7 +123,7 @@ impl Probe {
                 Box::new(http)
             }
         };
-        Ok(Probe { check, target: Backend::new(&addr.to_string())?, timeout })
+        Ok(Probe { check, target: Backend::new(&endpoint.to_string())?, timeout })
     }
 
     /// Asks once, for no longer than the check's timeout.
@@ -150,6 +151,7 @@ fn reason(e: &Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -157,15 +159,19 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::config::model::HttpProbe;
 
     async fn probe(check: &HealthCheck, addr: SocketAddr, server: &str) -> Result<(), String> {
-        Probe::new(check, addr, server).unwrap().ask().await
+        Probe::new(check, &addr.into(), server).unwrap().ask().await
     }
 
     fn check(kind: HealthCheckKind) -> HealthCheck {
         HealthCheck {
             kind,
+            tls: true,
             interval: Duration::from_secs(1),
+            interval_down: Duration::from_secs(1),
+            jitter: 10,
             timeout: Duration::from_secs(10),
             healthy_after: 2,
             unhealthy_after: 3,
@@ -173,7 +179,7 @@ mod tests {
     }
 
     fn http() -> HealthCheck {
-        check(HealthCheckKind::Http { path: "/healthz".to_owned(), host: None })
+        check(HealthCheckKind::Http(HttpProbe::get("/healthz")))
     }
 
     /// Probes a server that reads a request and sends `answer`; what it was sent, and the verdict.
@@ -211,7 +217,7 @@ mod tests {
         );
         assert!(request.contains(&format!("\r\nUser-Agent: Foreland-health/{version}\r\n")), "{request}");
         assert!(request.contains("\r\nConnection: close\r\n"), "{request}");
-        let host = HealthCheckKind::Http { path: "/".to_owned(), host: Some("www.test".to_owned()) };
+        let host = HealthCheckKind::Http(HttpProbe { host: Some("www.test".to_owned()), ..HttpProbe::get("/") });
         let (request, _) = probe_answer(check(host), b"HTTP/1.1 200 OK\r\n\r\n").await;
         assert!(request.contains("\r\nHost: www.test\r\n"), "{request}");
     }
@@ -293,17 +299,17 @@ mod tests {
         let scenario = async {
             flips.notified().await;
             assert!(!member.is_healthy());
-            assert!(member.state.last_error.get().is_some());
+            assert!(member.state.health.last_error.get().is_some());
             let _listener = TcpListener::bind(addr).await.unwrap();
             flips.notified().await;
             assert!(member.is_healthy());
-            assert_eq!(member.state.last_error.get(), None);
+            assert_eq!(member.state.health.last_error.get(), None);
         };
         tokio::select! {
             () = watching => unreachable!("a watch has no end"),
             () = scenario => {}
         }
         assert_eq!(changes.load(Ordering::Relaxed), 2);
-        assert_eq!(member.state.transitions.load(Ordering::Relaxed), 2);
+        assert_eq!(member.state.health.transitions.load(Ordering::Relaxed), 2);
     }
 }

@@ -7,19 +7,19 @@ const MAX_WEIGHT: usize = 1 << 20;
 /// is ahead: over a cycle (as many choices as the weights sum up to) each is chosen exactly as often as its weight
 /// says, and the choices of a heavy server are spread and not bunched.
 #[derive(Debug, Default)]
-pub(super) struct Rotation {
+pub(in crate::origin) struct Rotation {
     /// By position of the candidate.
     ahead: Vec<i64>,
 }
 
 impl Rotation {
     /// Begins a new cycle: for when the candidates have changed.
-    pub(super) fn restart(&mut self) {
+    pub(in crate::origin) fn restart(&mut self) {
         self.ahead.clear();
     }
 
     /// The next of `count` candidates; those of weight 0 have no turn. `None`: there is no other.
-    pub(super) fn next(&mut self, count: usize, weight: impl Fn(usize) -> usize) -> Option<usize> {
+    pub(in crate::origin) fn next(&mut self, count: usize, weight: impl Fn(usize) -> usize) -> Option<usize> {
         self.ahead.resize(count, 0);
         let mut total = 0;
         let mut best: Option<(usize, i64)> = None;

@@ -9,7 +9,7 @@ use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::time::{sleep, timeout};
 
-use super::member::SlotState;
+use crate::origin::member::SlotState;
 
 /// A TTL below this would ask the name servers without pause, and 0 is common.
 const MIN_TTL: Duration = Duration::from_secs(1);
@@ -25,16 +25,16 @@ const MAX_ADDRESSES: usize = 64;
 
 /// What a name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(in crate::origin) struct Answer {
     /// Sorted, without duplicates, at least one.
-    pub(super) addresses: Vec<IpAddr>,
+    pub(in crate::origin) addresses: Vec<IpAddr>,
     /// From 1 s to 5 min.
-    pub(super) ttl: Duration,
+    pub(in crate::origin) ttl: Duration,
 }
 
 /// Resolves `host` until the task is dropped, and hands over each outcome's addresses: `None` for a failure, after
 /// which the last good answer stays in force. A failure is logged once, and so is the recovery.
-pub(super) async fn follow(origin: &str, slot: &SlotState, host: &str, mut outcome: impl FnMut(Option<&[IpAddr]>)) {
+pub(in crate::origin) async fn follow(origin: &str, slot: &SlotState, host: &str, mut outcome: impl FnMut(Option<&[IpAddr]>)) {
     let mut failures = 0;
     loop {
         let pause = match lookup(host).await {
@@ -66,7 +66,7 @@ pub(super) async fn follow(origin: &str, slot: &SlotState, host: &str, mut outco
 ///
 /// A name with IPv4 addresses is used over IPv4 alone: the two families mostly lead to the same machines, which
 /// would then count twice, and many hosts have IPv6 addresses without a way to reach others.
-pub(super) async fn lookup(host: &str) -> Result<Answer, String> {
+pub(in crate::origin) async fn lookup(host: &str) -> Result<Answer, String> {
     lookup_by(host, system_resolver).await
 }
 

@@ -1,0 +1,78 @@
+//! What goes over a connection: heads, and what can go wrong.
+
+use std::fmt;
+use std::io;
+
+use bytes::Bytes;
+use http::Method;
+
+use crate::origin::failure::FailureKind;
+
+/// How long a body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::origin) enum BodyLength {
+    /// There is none.
+    None,
+    /// In bytes; from 1.
+    Known(u64),
+    /// In chunks (HTTP/1.1), or until the stream ends (HTTP/2).
+    Chunked,
+    /// Until the connection ends. Of responses alone.
+    UntilClose,
+}
+
+/// The head of a request as a server is to get it.
+#[derive(Clone, Debug)]
+pub(in crate::origin) struct RequestHead {
+    pub(in crate::origin) method: Method,
+    /// In the form of HTTP/1.1, from the request line to the empty line: well-formed, with exactly one Host, and with
+    /// the framing fields that `body` says. It has been checked; nobody changes a byte of it on the way.
+    pub(in crate::origin) wire: Bytes,
+    pub(in crate::origin) body: BodyLength,
+}
+
+/// The head of a response.
+#[derive(Clone, Debug)]
+pub(in crate::origin) struct ResponseHead {
+    /// 100 to 999.
+    pub(in crate::origin) status: u16,
+    /// In the form of HTTP/1.1, from the status line to the empty line, as it came. Of HTTP/2: made from its fields, with
+    /// `Transfer-Encoding: chunked` where it has a body and says no length.
+    pub(in crate::origin) wire: Bytes,
+    /// `None` for answers to HEAD, for 1xx, 204 and 304, and for `Content-Length: 0`.
+    pub(in crate::origin) body: BodyLength,
+}
+
+/// Why an exchange failed.
+#[derive(Debug)]
+pub(in crate::origin) struct WireError {
+    pub(in crate::origin) kind: FailureKind,
+    /// In few words, for the log.
+    pub(in crate::origin) why: String,
+    /// The server has certainly not begun to work on the request (a stream refused, a connection that was going away):
+    /// it may be sent again whatever its method.
+    pub(in crate::origin) untouched: bool,
+    /// Something of the response had come already.
+    pub(in crate::origin) begun: bool,
+}
+
+impl WireError {
+    pub(in crate::origin) fn new(kind: FailureKind, why: impl Into<String>) -> WireError {
+        WireError { kind, why: why.into(), untouched: kind.is_before_sending(), begun: false }
+    }
+
+    /// The connection's own failure while it was in use.
+    pub(in crate::origin) fn io(doing: &str, error: &io::Error) -> WireError {
+        let kind = match error.kind() {
+            io::ErrorKind::TimedOut => FailureKind::Timeout,
+            _ => FailureKind::Reset,
+        };
+        WireError::new(kind, format!("{doing}: {error}"))
+    }
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}

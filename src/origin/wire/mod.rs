@@ -1,0 +1,9 @@
+//! Connections to servers, and HTTP/1.1 and HTTP/2 over them.
+//!
+//! Pingora's connectors are not used for this: they keep unused connections in one pool for all servers, without a bound
+//! for each of them, build a TLS configuration anew for each connection, cannot say TLS versions, and can neither tell
+//! two tries of a request apart nor make two at once.
+
+mod message;
+
+pub(super) use message::{BodyLength, RequestHead, ResponseHead, WireError};
