@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::{Pool, Turn};
 use crate::config::model::Balance;
@@ -36,9 +37,10 @@ impl Pool {
             *seen = changes;
             rotation.restart();
         }
+        let now = Instant::now();
         let weight = |position: usize| {
             let member: &Member = &members[position];
-            let usable = member.is_healthy() && !member.is_drained() && !ask.tried.contains(member.endpoint());
+            let usable = member.is_usable(now) && !member.is_drained() && !ask.tried.contains(member.endpoint());
             if usable { member.found.weight } else { 0 }
         };
         let position = match inner.origin.balance {
