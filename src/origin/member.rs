@@ -111,12 +111,13 @@ impl Member {
     /// By what became of its requests. An ejection ends by itself.
     pub(super) fn is_ejected(&self, now: Instant) -> bool {
         let record = &self.state.health.record;
-        self.watch.judge.is_some() && record.may_be_ejected() && record.is_ejected(ticks(now))
+        self.watch.judge.is_some() && record.is_ejected(ticks(now))
     }
 
-    /// Whether it is well. The operator may have drained it all the same.
-    pub(super) fn is_usable(&self, now: Instant) -> bool {
-        self.is_healthy() && !self.is_ejected(now)
+    /// Whether it can be expected to answer. The operator may have drained it all the same.
+    pub(super) fn is_usable(&self) -> bool {
+        // The clock is for those few that are ejected.
+        self.is_healthy() && !(self.state.health.record.may_be_ejected() && self.is_ejected(Instant::now()))
     }
 
     pub(super) fn is_drained(&self) -> bool {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use super::{Pool, Turn};
 use crate::config::model::Balance;
@@ -37,10 +36,9 @@ impl Pool {
             *seen = changes;
             rotation.restart();
         }
-        let now = Instant::now();
         let weight = |position: usize| {
             let member: &Member = &members[position];
-            let usable = member.is_usable(now) && !member.is_drained() && !ask.tried.contains(member.endpoint());
+            let usable = member.is_usable() && !member.is_drained() && !ask.tried.contains(member.endpoint());
             if usable { member.found.weight } else { 0 }
         };
         let position = match inner.origin.balance {
