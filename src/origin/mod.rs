@@ -18,6 +18,7 @@ mod wire;
 
 pub use endpoint::Endpoint;
 pub use failure::{FailureKind, kind};
+pub use health::{Outcome, ServerState, TryResult};
 pub use member::ServerStatus;
 pub use pool::{Ask, Chosen, Pool};
 pub use pools::Pools;

@@ -16,6 +16,7 @@ pub use self::choose::{Ask, Chosen};
 use self::tasks::Tasks;
 use super::balance::Rotation;
 use super::discovery::Found;
+use super::health::Watch;
 use super::member::{Member, ServerStatus, Slot, SlotState, State};
 use super::peer::PeerSettings;
 use crate::config::model::Origin;
@@ -35,6 +36,7 @@ struct Inner {
     origin: Arc<Origin>,
     name: Arc<str>,
     slots: Vec<Slot>,
+    health: Watch,
     peers: PeerSettings,
     turn: Mutex<Turn>,
     /// Counts whatever changes who is eligible: the next choice then begins a new cycle.
@@ -75,23 +77,31 @@ impl Pool {
         };
         let slots: Vec<Slot> =
             origin.servers.iter().enumerate().map(|(index, server)| Slot::new(index, server, known_slot)).collect();
-        let checked = origin.health_check.is_some();
+        let health = Watch::new(&origin);
         let mut members = Vec::with_capacity(slots.len());
         for slot in &slots {
             let known = known.iter().filter(|member| member.slot.text == slot.shared.text);
             match slot.known() {
                 Some(found) => {
                     let same = known.into_iter().find(|member| *member.endpoint() == found.endpoint);
-                    members.push(slot.member(found, checked, same.map(|member| member.state.clone()).unwrap_or_default()));
+                    members.push(slot.member(
+                        found,
+                        &health,
+                        same.map(|member| member.state.clone()).unwrap_or_default(),
+                    ));
                 }
                 None => members.extend(known.map(|member| {
-                    slot.member(slot.found_at(member.endpoint().clone()), checked, member.state.clone())
+                    slot.member(slot.found_at(member.endpoint().clone()), &health, member.state.clone())
                 })),
             }
         }
         let unresolved = slots.iter().filter(|slot| !members.iter().any(|member| member.index == slot.index)).count();
+        if let Some(judge) = &health.judge {
+            judge.watch(&members);
+        }
         let inner = Inner {
             name: origin.name.as_str().into(),
+            health,
             peers: PeerSettings::new(&origin),
             turn: Mutex::new(Turn { members: members.into(), rotation: Rotation::default(), seen: 0 }),
             changes: AtomicU64::new(0),
@@ -100,7 +110,16 @@ impl Pool {
             origin,
             slots,
         };
-        Pool { inner: Arc::new(inner) }
+        let inner = Arc::new(inner);
+        if let Some(judge) = &inner.health.judge {
+            let pool = Arc::downgrade(&inner);
+            judge.on_change(move || {
+                if let Some(pool) = pool.upgrade() {
+                    pool.changed();
+                }
+            });
+        }
+        Pool { inner }
     }
 
     /// Starts resolving and checking on `runtime`, which must outlive the pool. Does nothing the second time.
@@ -170,6 +189,9 @@ impl Pool {
                 found = true;
                 member.state.health.drained.store(drained, Ordering::Relaxed);
             }
+            if named || member.slot.text == server || member.endpoint().to_string() == server {
+                member.state.health.drain_changed();
+            }
         }
         if found {
             inner.changed();
@@ -212,7 +234,6 @@ impl Inner {
 
     /// Puts what a slot has led to in the place of what it led to before. What is known of servers that stay is kept.
     fn found(self: &Arc<Self>, slot: &Slot, found: Vec<Found>) {
-        let checked = self.origin.health_check.is_some();
         let mut turn = self.turn();
         let of_slot = turn.members.iter().filter(|member| member.index == slot.index);
         if of_slot.map(|member| &member.found).eq(&found) {
@@ -222,11 +243,14 @@ impl Inner {
         let fresh = found.into_iter().map(|found| {
             let known = turn.members.iter().find(|m| m.index == slot.index && *m.endpoint() == found.endpoint);
             let state: Arc<State> = known.map(|member| member.state.clone()).unwrap_or_default();
-            slot.member(found, checked, state)
+            slot.member(found, &self.health, state)
         });
         let before = turn.members.iter().filter(|member| member.index < slot.index).cloned();
         let after = turn.members.iter().filter(|member| member.index > slot.index).cloned();
         let members: Arc<[Arc<Member>]> = before.chain(fresh).chain(after).collect();
+        if let Some(judge) = &self.health.judge {
+            judge.watch(&members);
+        }
         turn.members = members;
         turn.rotation.restart();
         drop(turn);

@@ -38,7 +38,7 @@ impl Pool {
         }
         let weight = |position: usize| {
             let member: &Member = &members[position];
-            let usable = member.is_healthy() && !member.is_drained() && !ask.tried.contains(member.endpoint());
+            let usable = member.is_usable() && !member.is_drained() && !ask.tried.contains(member.endpoint());
             if usable { member.found.weight } else { 0 }
         };
         let position = match inner.origin.balance {
