@@ -58,7 +58,8 @@ impl Slot {
 
     /// A server that has been found by it. `checked`: whether its pool has health checks.
     pub(super) fn member(&self, found: Found, checked: bool, state: Arc<State>) -> Arc<Member> {
-        Arc::new(Member { index: self.index, slot: self.shared.clone(), found, checked, state })
+        let id = found.endpoint.id();
+        Arc::new(Member { index: self.index, id, slot: self.shared.clone(), found, checked, state })
     }
 
     /// Before it is resolved.
@@ -83,6 +84,8 @@ impl Slot {
 pub(super) struct Member {
     /// Of the slot that it comes from.
     pub(super) index: usize,
+    /// [`Endpoint::id`].
+    pub(super) id: u64,
     pub(super) slot: Arc<SlotState>,
     pub(super) found: Found,
     /// Whether its pool has health checks. Without them every server counts as healthy, whatever an earlier
@@ -98,6 +101,11 @@ impl Member {
 
     pub(super) fn is_healthy(&self) -> bool {
         !self.checked || self.state.health.healthy.load(Ordering::Relaxed)
+    }
+
+    /// Whether it can be expected to answer.
+    pub(super) fn is_usable(&self) -> bool {
+        self.is_healthy()
     }
 
     pub(super) fn is_drained(&self) -> bool {
