@@ -9,6 +9,7 @@ use super::balance::Load;
 use super::discovery::Found;
 use super::endpoint::Endpoint;
 use super::health::{Health, LastError};
+use super::wire::Connections;
 use crate::config::model::{Server, ServerAddress};
 
 /// One server as it is configured: where servers come from. A name is several [`Member`]s, or none until it is resolved.
@@ -126,6 +127,7 @@ impl Member {
 pub(super) struct State {
     pub(super) health: Health,
     pub(super) load: Load,
+    pub(super) connections: Connections,
 }
 
 /// A server's state, for the admin API and for metrics.
