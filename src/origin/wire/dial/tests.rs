@@ -154,8 +154,7 @@ async fn a_client_certificate_is_shown_where_one_is_required() {
                     let error = dialed.unwrap().io.read_u8().await.unwrap_err();
                     assert!(refused_late(&error).unwrap().contains(text), "{error}");
                 }
-                // TLS 1.2 has no alert for it of its own.
-                Some(_) => fails(dialed, FailureKind::Tls, "refused"),
+                Some(text) => fails(dialed, FailureKind::Tls, text),
             }
         }
     }
