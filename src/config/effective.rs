@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::decode::{Decode, Presence, Shape};
 use super::model::{
-    AdminAddress, AdminToken, Balance, Config, DiskTier, HealthCheckKind, HostHeader, HttpProbe, KeyPolicy, LogFormat, LogPath,
-    Matcher, MemoryTier, Origin, PurgeMethod, QueryKey, RequestPolicy, Route, Site, ValueMatch,
+    AdminAddress, AdminToken, Balance, Config, DiskTier, HealthCheckKind, HostHeader, HttpProbe, KeyPolicy, LogFormat,
+    LogPath, Matcher, MemoryTier, Origin, PurgeMethod, QueryKey, RequestPolicy, Route, Site, ValueMatch,
 };
 use super::raw;
 use super::units::{show_duration, show_size};

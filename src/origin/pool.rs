@@ -82,7 +82,11 @@ impl Pool {
             match slot.known() {
                 Some(found) => {
                     let same = known.into_iter().find(|member| *member.endpoint() == found.endpoint);
-                    members.push(slot.member(found, checked, same.map(|member| member.state.clone()).unwrap_or_default()));
+                    members.push(slot.member(
+                        found,
+                        checked,
+                        same.map(|member| member.state.clone()).unwrap_or_default(),
+                    ));
                 }
                 None => members.extend(known.map(|member| {
                     slot.member(slot.found_at(member.endpoint().clone()), checked, member.state.clone())

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::config::decode::Placed;
-use crate::config::model::{HealthCheck, HealthCheckKind, HttpProbe, Origin, OriginHttp, Retry, Server, ServerAddress, ServerLimits};
+use crate::config::model::{
+    HealthCheck, HealthCheckKind, HttpProbe, Origin, OriginHttp, Retry, Server, ServerAddress, ServerLimits,
+};
 use crate::config::raw;
 use crate::config::report::{Place, Report};
 use crate::config::units::show_duration;
@@ -97,16 +99,14 @@ fn health_check(raw: &Placed<raw::HealthCheck>, report: &mut Report) -> Option<H
         report.error(place, format!("the timeout ({timeout}) is longer than the interval ({interval})"));
     }
     let kind = match (&raw.path, &raw.host) {
-        (Some(path), host) => {
-            HealthCheckKind::Http(HttpProbe {
-                method: "GET".to_owned(),
-                path: path.0.clone(),
-                host: host.as_ref().map(|host| host.0.clone()),
-                headers: Vec::new(),
-                expect_status: vec![(200, 299)],
-                expect_body: None,
-            })
-        }
+        (Some(path), host) => HealthCheckKind::Http(HttpProbe {
+            method: "GET".to_owned(),
+            path: path.0.clone(),
+            host: host.as_ref().map(|host| host.0.clone()),
+            headers: Vec::new(),
+            expect_status: vec![(200, 299)],
+            expect_body: None,
+        }),
         (None, Some(host)) => {
             report.error(&host.place, "`host` has no effect without `path`: a bare connection names no host");
             return None;
