@@ -96,18 +96,12 @@ mod tests {
     fn version_1_is_a_line_of_text() {
         let cases = [
             (None, "PROXY UNKNOWN\r\n"),
-            (
-                Some(proxied("192.0.2.7:56324", "198.51.100.9:443")),
-                "PROXY TCP4 192.0.2.7 198.51.100.9 56324 443\r\n",
-            ),
+            (Some(proxied("192.0.2.7:56324", "198.51.100.9:443")), "PROXY TCP4 192.0.2.7 198.51.100.9 56324 443\r\n"),
             (
                 Some(proxied("[2001:db8::7]:56324", "[2001:db8::1]:443")),
                 "PROXY TCP6 2001:db8::7 2001:db8::1 56324 443\r\n",
             ),
-            (
-                Some(proxied("192.0.2.7:1", "[2001:db8::1]:2")),
-                "PROXY TCP6 ::ffff:192.0.2.7 2001:db8::1 1 2\r\n",
-            ),
+            (Some(proxied("192.0.2.7:1", "[2001:db8::1]:2")), "PROXY TCP6 ::ffff:192.0.2.7 2001:db8::1 1 2\r\n"),
             // A socket that listens for both families.
             (
                 Some(proxied("[::ffff:192.0.2.7]:1", "[::ffff:198.51.100.9]:2")),

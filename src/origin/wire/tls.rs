@@ -9,8 +9,8 @@ use rustls::crypto::{self, CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
-    AlertDescription, CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion,
-    version,
+    AlertDescription, CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    SupportedProtocolVersion, version,
 };
 use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;

@@ -52,12 +52,7 @@ impl Flight {
 
 impl Takeoff {
     /// Makes the connection and takes the first place on it. It is made even if the caller gives up: others wait for it.
-    pub(super) async fn lead(
-        self,
-        dialer: &Arc<Dialer>,
-        endpoint: &Endpoint,
-        server: &str,
-    ) -> Result<Wire, WireError> {
+    pub(super) async fn lead(self, dialer: &Arc<Dialer>, endpoint: &Endpoint, server: &str) -> Result<Wire, WireError> {
         let (first, wire) = oneshot::channel();
         tokio::spawn(self.fly(dialer.clone(), endpoint.clone(), server.to_owned(), first));
         wire.await.unwrap_or_else(|_| Err(WireError::new(FailureKind::Connect, "connecting has been given up")))

@@ -56,7 +56,7 @@ struct State {
     /// Of HTTP/2. The first that have a place left are used, so that the others come to rest.
     shared: Vec<Shared>,
     flights: Vec<Joined>,
-    /// Requests at once on a connection of HTTP/2, as the last one had it.
+    /// Requests at once on a connection of HTTP/2, at least 1, as was last seen.
     streams: usize,
     /// Identifies flights and shared connections.
     next_id: u64,
@@ -76,6 +76,8 @@ struct Shared {
     client: H2Client,
     /// Requests that have a place on it.
     taken: usize,
+    /// A request has left it.
+    has_answered: bool,
     /// Since when it is not used, where it is not.
     idle: Option<(Instant, Idle)>,
 }
@@ -141,8 +143,11 @@ impl Group {
     pub(super) fn take(self: &Arc<Self>) -> Taken {
         loop {
             let mut state = self.state();
-            for shared in &mut state.shared {
-                if let Some(stream) = shared.client.open() {
+            let State { shared, streams, .. } = &mut *state;
+            for shared in shared {
+                // Before its first answer a server has not said how many it takes: as many as before, then.
+                let has_place = shared.has_answered || shared.taken < *streams;
+                if let Some(stream) = has_place.then(|| shared.client.open()).flatten() {
                     shared.taken += 1;
                     shared.idle = None;
                     return Taken::Wire(Wire::h2(stream, Some((self.clone(), shared.id))));
@@ -192,12 +197,11 @@ impl Group {
             Fresh::H2(client) => {
                 let stream = client.open().ok_or_else(closed_at_once)?;
                 state.speaks = Some(Protocol::H2);
-                state.streams = client.max_streams().clamp(1, self.settings.streams);
                 if state.retired {
                     return Ok(Wire::h2(stream, None));
                 }
                 let id = state.id();
-                state.shared.push(Shared { id, client, taken: 1, idle: None });
+                state.shared.push(Shared { id, client, taken: 1, has_answered: false, idle: None });
                 self.unlock_and_sweep(state);
                 Ok(Wire::h2(stream, Some((self.clone(), id))))
             }
@@ -232,16 +236,18 @@ impl Group {
             return;
         };
         shared.taken = shared.taken.saturating_sub(1);
-        if shared.taken > 0 {
-            return;
+        shared.has_answered = true;
+        let (is_unused, is_closed) = (shared.taken == 0, shared.client.is_closed());
+        let streams = shared.client.max_streams().max(1);
+        if is_unused && !is_full && !is_closed {
+            shared.idle = Some((Instant::now(), Idle::new(&self.counts)));
         }
-        if is_full || shared.client.is_closed() {
+        state.streams = streams;
+        if is_unused && (is_full || is_closed) {
             let closed = state.shared.remove(at);
             drop(state);
             drop(closed);
-            return;
         }
-        shared.idle = Some((Instant::now(), Idle::new(&self.counts)));
     }
 
     /// Closes what is unused, and keeps nothing from now on.

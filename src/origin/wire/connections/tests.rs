@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::config::model::{Origin, OriginHttp, ProxyProtocol};
-use crate::origin::wire::kit::{Authority, ServerTls, origin, serve, serve_tls};
+use crate::origin::wire::kit::{Authority, ONLY_TLS_1_3, ServerTls, origin, serve, serve_tls};
 use crate::origin::wire::message::{BodyLength, RequestHead};
 
 /// Far more than anything here takes.
@@ -161,12 +161,15 @@ impl Site {
     }
 }
 
+fn get() -> RequestHead {
+    let wire = Bytes::from_static(b"GET / HTTP/1.1\r\nHost: origin.test\r\n\r\n");
+    RequestHead { method: Method::GET, wire, body: BodyLength::None }
+}
+
 /// A GET, answered with `ok`.
 async fn ask(wire: &mut Wire) {
-    let wire_form = Bytes::from_static(b"GET / HTTP/1.1\r\nHost: origin.test\r\n\r\n");
-    let head = RequestHead { method: Method::GET, wire: wire_form, body: BodyLength::None };
     let answer = async {
-        wire.send_head(&head).await?;
+        wire.send_head(&get()).await?;
         let head = wire.read_head().await?;
         let mut body = Vec::new();
         while let Some(data) = poll_fn(|cx| wire.poll_read_body(cx)).await? {
@@ -319,6 +322,40 @@ async fn connections_of_other_settings_are_not_used() {
 }
 
 #[tokio::test]
+async fn a_connection_is_not_used_under_another_name() {
+    let authority = Authority::new();
+    let issued = authority.issue("origin.test");
+    let seen = Seen::new();
+    let server = seen.clone();
+    let address = serve_tls(ServerTls::of(&issued).config(), move |stream| server.clone().h1(stream)).await;
+    let site = Site::new(&origin(Some(authority.trusted())), &seen, address);
+    site.get().await;
+    let other = site.connections.checkout(&site.dialer, &site.endpoint, "other.test:1", None).await;
+    assert_eq!(other.map(|_| ()).unwrap_err().kind, FailureKind::Tls);
+}
+
+/// With TLS 1.3 the server may say so when the request is under way already.
+#[tokio::test]
+async fn a_missing_client_certificate_is_a_failure_before_sending() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let issued = authority.issue("origin.test");
+    for (alpn, http) in [("http/1.1", OriginHttp::Http1), ("h2", OriginHttp::Http2)] {
+        let tls =
+            ServerTls { clients: Some(&clients), alpn: &[alpn], versions: ONLY_TLS_1_3, ..ServerTls::of(&issued) };
+        let address = serve_tls(tls.config(), |_| async {}).await;
+        let settings = Origin { http, ..origin(Some(authority.trusted())) };
+        let site = Site::new(&settings, &Seen::new(), address);
+        let failed = async {
+            let (mut wire, _) = site.checkout().await?;
+            wire.send_head(&get()).await?;
+            wire.read_head().await
+        };
+        let error = timeout(PATIENCE, failed).await.unwrap().unwrap_err();
+        assert_eq!((error.kind, error.untouched), (FailureKind::Tls, true), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_leaves_takes_its_connections_with_it() {
     let site = Site::h1(&origin(None), Seen::new()).await;
     site.get().await;
@@ -402,7 +439,7 @@ async fn more_requests_than_a_connection_takes_lead_to_as_many_as_are_needed() {
     assert_eq!(site.counts(), (10, 10, 10));
 }
 
-/// What the server allows is known only once it has answered: what has been sent by then waits on its connection.
+/// What a server allows is remembered for its next connections, which are used before it says so again.
 #[tokio::test]
 async fn a_server_may_allow_fewer() {
     let site = Site::h2(&origin(None), Seen { streams: 5, ..Seen::waiting() }).await;
