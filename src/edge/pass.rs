@@ -121,15 +121,14 @@ fn take(data: Bytes, answer: &mut Answer, tasks: &mut Vec<HttpTask>, ctx: &mut C
 }
 
 /// Whether the request can go this way at all.
-fn is_plain(session: &Session, ctx: &Context) -> bool {
-    let header = session.req_header();
+fn is_plain(session: &mut Session, ctx: &Context) -> bool {
     let only_if_cached = ctx.request.as_ref().is_none_or(|request| request.directives.only_if_cached);
     link::connection(session).is_some()
         && session.is_body_done()
         && !session.is_upgrade_req()
         && !only_if_cached
         // What a POST is answered with may be stored.
-        && header.method != Method::POST
+        && session.req_header().method != Method::POST
 }
 
 /// Waits for something, unless the client leaves meanwhile.

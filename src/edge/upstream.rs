@@ -1,7 +1,6 @@
 //! Towards the origin: who is asked for what, and what became of it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -39,10 +38,23 @@ pub fn exchange(session: &Session, ctx: &mut Context) -> Result<Arc<Exchange>> {
     let Towards { pool, witness, .. } = request.snapshot.towards(index);
     let origin = pool.origin();
     let header = session.req_header();
-    let (hash, stays_with) = affinity::of(header, request, client.address, origin);
-    let proxied = origin.proxy_protocol.and_then(|_| proxied(session));
-    let repeatable = header.method.is_idempotent();
-    let wanted = Wanted { hash, stays_with, proxied, repeatable };
+    let target = || header.uri.path_and_query().map_or("/", |target| target.as_str());
+    let asked = affinity::Request {
+        headers: &header.headers,
+        key: request.key.as_ref().map(|(key, _)| key),
+        host: &request.authority,
+        target: request.target.as_deref().unwrap_or_else(target),
+        client: client.address,
+    };
+    let affinity =
+        affinity::ask_of(&asked, &origin.balance, pool.sticky(), u64::try_from(ctx.now.as_secs()).unwrap_or_default());
+    let wanted = Wanted {
+        hash: affinity.hash,
+        stays_with: affinity.stays_with,
+        proxied: origin.proxy_protocol.and_then(|_| proxied(session)),
+        repeatable: header.method.is_idempotent(),
+        upgrade: session.is_upgrade_req(),
+    };
     let exchange = Exchange::new(pool.clone(), witness.clone(), wanted);
     ctx.upstream.exchange = Some(exchange.clone());
     Ok(exchange)

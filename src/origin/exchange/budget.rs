@@ -103,11 +103,7 @@ struct Word {
 
 impl Word {
     fn of(word: u64) -> Word {
-        Word {
-            second: word >> (2 * COUNT_BITS),
-            requests: word >> COUNT_BITS & COUNT_MAX,
-            retries: word & COUNT_MAX,
-        }
+        Word { second: word >> (2 * COUNT_BITS), requests: word >> COUNT_BITS & COUNT_MAX, retries: word & COUNT_MAX }
     }
 
     fn pack(&self) -> u64 {

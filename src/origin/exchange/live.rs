@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -12,7 +13,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::upload::Upload;
 use crate::origin::failure::FailureKind;
 use crate::origin::pool::Chosen;
-use crate::origin::wire::{ResponseHead, Tunnel, Wire, WireError};
+use crate::origin::wire::{ResponseHead, Wire, WireError};
+
+/// What of a tunnel is sent at once.
+const TUNNEL_PIECE: usize = 64 * 1024;
 
 /// A request that is with a server.
 pub(super) struct Live {
@@ -119,9 +123,23 @@ impl Live {
         }
     }
 
-    /// What both sides say from now on is no HTTP any more; `None` where this cannot be.
-    pub(super) fn into_tunnel(self) -> Option<Tunnel> {
-        self.wire.into_tunnel(self.chosen)
+    /// After a 101: sends something in the other protocol; how much.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let mut data = Bytes::copy_from_slice(buf.get(..TUNNEL_PIECE).unwrap_or(buf));
+        let before = data.len();
+        let sent = self.wire.poll_send_body(cx, &mut data, false);
+        let taken = before - data.len();
+        if taken > 0 {
+            self.pause.over();
+            return Poll::Ready(Ok(taken));
+        }
+        sent.map(|sent| sent.map(|()| taken).map_err(|error| io::Error::new(io::ErrorKind::BrokenPipe, error.why)))
+    }
+
+    /// After a 101: nothing more is sent.
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let sent = self.wire.poll_send_body(cx, &mut Bytes::new(), true);
+        sent.map_err(|error| io::Error::new(io::ErrorKind::BrokenPipe, error.why))
     }
 
     /// Sends on what there is of the request's body.

@@ -55,6 +55,8 @@ pub struct Wanted {
     pub proxied: Option<Proxied>,
     /// It may be sent twice (RFC 9110 §9.2.2).
     pub repeatable: bool,
+    /// It asks for another protocol on its connection (RFC 9110 §7.8).
+    pub upgrade: bool,
 }
 
 /// One request's way to an origin.

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -26,12 +27,17 @@ use super::request::Request;
 use super::tries::Begun;
 use super::upload::{Feed, upload};
 use super::{Exchange, Failure};
-use crate::origin::wire::{BodyLength, RequestHead, ResponseHead, Tunnel, WireError};
+use crate::origin::wire::{BodyLength, RequestHead, ResponseHead, WireError};
+
+/// Pingora ends a tunnel at once if it has read the server's 101 before it has passed on that the request has no body
+/// (cloudflare/pingora#946). Both are awaited by one task in random order, so a 101 that is not there at once makes the
+/// order right. One read is enough; the second is for the case that the task's budget ends between the two.
+const PUT_OFF: u8 = 2;
 
 /// What makes Pingora take an exchange for its connection to the origin.
 pub fn peer(exchange: Arc<Exchange>) -> Box<HttpPeer> {
     // Given a socket address, this resolves nothing and cannot fail. Nobody connects to it.
-    let mut peer = Box::new(HttpPeer::new(([0, 0, 0, 0], 0), false, String::new()));
+    let mut peer = Box::new(HttpPeer::new((Ipv4Addr::UNSPECIFIED, 0), false, String::new()));
     peer.options.custom_l4 = Some(Arc::new(Connect(exchange)));
     peer.options.idle_timeout = Some(Duration::ZERO);
     peer
@@ -63,6 +69,8 @@ struct Inner {
     chunked: bool,
     /// What is left of a body of known length.
     left: Option<u64>,
+    /// Reads that are still to be put off.
+    put_off: u8,
 }
 
 type Beginning = Pin<Box<dyn Future<Output = Result<Begun, Failure>> + Send>>;
@@ -74,7 +82,8 @@ enum State {
     /// An interim response is on its way to Pingora, or has been.
     Interim(Live),
     Body(Live),
-    Tunnel(Tunnel),
+    /// Both directions carry another protocol.
+    Tunnel(Live),
     Done,
     Failed,
 }
@@ -91,6 +100,7 @@ impl Socket {
             tail: b"",
             chunked: false,
             left: None,
+            put_off: 0,
         }))
     }
 
@@ -132,10 +142,8 @@ impl Inner {
     fn came(&mut self, live: Live, head: ResponseHead) {
         self.head = head.wire;
         if head.status == 101 {
-            self.state = match live.into_tunnel() {
-                Some(tunnel) => State::Tunnel(tunnel),
-                None => State::Failed,
-            };
+            self.put_off = PUT_OFF;
+            self.state = State::Tunnel(live);
             return;
         }
         if head.status < 200 {
@@ -165,7 +173,7 @@ impl Inner {
 
     /// An answer that has begun to come does not come to its end.
     fn breaks_off(&mut self, error: &WireError) {
-        if let State::Interim(live) | State::Body(live) = &self.state {
+        if let State::Interim(live) | State::Body(live) | State::Tunnel(live) = &self.state {
             self.exchange.broke_off(live, error);
         }
         self.exchange.fails(Failure::of(error));
@@ -191,7 +199,7 @@ impl Inner {
                 }
                 Poll::Ready(())
             }
-            State::Body(live) => {
+            State::Body(live) | State::Tunnel(live) => {
                 match ready!(live.poll_data(cx)) {
                     Ok(Some(data)) => self.frame(cx, data),
                     Ok(None) => self.end(),
@@ -200,7 +208,7 @@ impl Inner {
                 Poll::Ready(())
             }
             State::Writing => Poll::Pending,
-            State::Tunnel(_) | State::Done | State::Failed => Poll::Ready(()),
+            State::Done | State::Failed => Poll::Ready(()),
         }
     }
 
@@ -225,7 +233,7 @@ impl Inner {
     }
 
     fn end(&mut self) {
-        if let State::Body(live) = std::mem::replace(&mut self.state, State::Done) {
+        if let State::Body(live) | State::Tunnel(live) = std::mem::replace(&mut self.state, State::Done) {
             if self.chunked {
                 self.tail = b"0\r\n\r\n";
             }
@@ -259,15 +267,24 @@ impl Inner {
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let inner = self.inner();
+        if inner.put_off > 0 {
+            inner.put_off -= 1;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
             if inner.give(buf) || buf.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
             match &mut inner.state {
-                State::Tunnel(tunnel) => return Pin::new(tunnel).poll_read(cx, buf),
                 State::Done => return Poll::Ready(Ok(())),
                 State::Failed => return Poll::Ready(Err(inner.failure())),
                 _ => ready!(inner.poll_more(cx)),
+            }
+            if inner.put_off == PUT_OFF {
+                inner.put_off -= 1;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
         }
     }
@@ -285,7 +302,7 @@ impl AsyncWrite for Socket {
             return Poll::Ready(Ok(taken));
         }
         if let State::Tunnel(tunnel) = &mut inner.state {
-            return Pin::new(tunnel).poll_write(cx, buf);
+            return tunnel.poll_write(cx, buf);
         }
         if let Some(feed) = &mut inner.feed
             && feed.poll_room(cx).is_pending()
@@ -303,16 +320,13 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let inner = self.inner();
-        if let State::Tunnel(tunnel) = &mut inner.state {
-            return Pin::new(tunnel).poll_flush(cx);
-        }
         inner.drive(cx);
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.inner().state {
-            State::Tunnel(tunnel) => Pin::new(tunnel).poll_shutdown(cx),
+            State::Tunnel(tunnel) => tunnel.poll_shutdown(cx),
             _ => Poll::Ready(Ok(())),
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::origin::endpoint::Endpoint;
 use crate::origin::failure::FailureKind;
 use crate::origin::member::Member;
 use crate::origin::pool::Chosen;
@@ -47,19 +48,11 @@ impl Server {
 
     /// Stays the same for an endpoint: what a client's cookie says.
     pub fn id(&self) -> u64 {
-        self.0.id()
+        self.0.id
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {
         self.0.endpoint()
-    }
-
-    pub(super) fn answered(&self, status: u16, took: Duration) {
-        self.0.report(Outcome { result: Answered(status), latency: took });
-    }
-
-    pub(super) fn failed(&self, kind: FailureKind, took: Duration) {
-        self.0.report(Outcome { result: Failed(kind), latency: took });
     }
 }
 

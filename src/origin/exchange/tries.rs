@@ -8,14 +8,15 @@ use futures_util::future::{Either, select};
 use smallvec::SmallVec;
 use tokio::time::{sleep, timeout};
 
+use super::Exchange;
 use super::live::{Limits, Live};
 use super::trail::{Ending, Failure, Server};
 use super::upload::Upload;
-use super::Exchange;
 use crate::config::model::{HostHeader, Origin};
 use crate::origin::endpoint::Endpoint;
 use crate::origin::failure::FailureKind;
-use crate::origin::pool::{Ask, Chosen, NoServer};
+use crate::origin::health::{Outcome, TryResult};
+use crate::origin::pool::{Ask, Chosen};
 use crate::origin::wire::{BodyLength, How, RequestHead, ResponseHead, WireError};
 
 /// Kept connections of a request that may turn out closed without counting as tries. More than a few, and it is the
@@ -110,7 +111,7 @@ impl Exchange {
 
     async fn choose(&self, tried: &[Endpoint]) -> Result<Chosen, Failure> {
         self.pool.choose(&self.ask(tried)).await.map_err(|none| {
-            let full = matches!(none, NoServer::Full);
+            let full = none.is_overload();
             self.witness.refused(full);
             let ending = if full { Ending::Full } else { Ending::NoServer };
             Failure { ending, why: format!("{none} (origin {:?})", self.pool.origin().name) }
@@ -188,7 +189,13 @@ impl Exchange {
 
     /// Asks a second server too if the first has not answered in time; the first answer counts. What has failed by then
     /// is in `tried`.
-    async fn hedged(&self, first: Chosen, head: &RequestHead, after: Duration, tried: &mut Tried) -> Result<Begun, Lost> {
+    async fn hedged(
+        &self,
+        first: Chosen,
+        head: &RequestHead,
+        after: Duration,
+        tried: &mut Tried,
+    ) -> Result<Begun, Lost> {
         let endpoint = first.endpoint().clone();
         let one = pin!(self.attempt(first, head, None));
         let one = match select(one, pin!(sleep(after))).await {
@@ -260,10 +267,11 @@ impl Exchange {
                 };
                 self.witness.failed(error.kind);
                 // Closed while it was kept: that says nothing of the server.
-                if !(kept && error.kind == FailureKind::Reset && !error.begun) {
-                    server.failed(error.kind, took);
+                if let Some(chosen) = &chosen
+                    && !(kept && error.kind == FailureKind::Reset && !error.begun)
+                {
+                    failed(chosen, error.kind, took);
                 }
-                drop(chosen);
                 Err(Lost { server, upload, error, kept })
             }
         }
@@ -278,7 +286,7 @@ impl Exchange {
         let origin = self.pool.origin();
         let begun_twice = || WireError::new(FailureKind::Other, "a request was begun twice");
         let chosen = state.chosen.as_ref().ok_or_else(begun_twice)?;
-        let (wire, how) = self.pool.checkout(chosen, self.wanted.proxied).await?;
+        let (wire, how) = self.pool.checkout(chosen, self.wanted.proxied, self.wanted.upgrade).await?;
         match how {
             How::Kept => self.witness.reused(),
             How::Opened(took) => self.witness.opened(took),
@@ -319,14 +327,19 @@ impl Exchange {
         trail.suspicious = head.suspicious;
         drop(trail);
         self.witness.answered(head.status, took);
-        Server::of(&live.chosen).answered(head.status, took);
+        live.chosen.answered(took);
+        live.chosen.report(&Outcome { result: TryResult::Answered(head.status), latency: took });
     }
 
     /// Notes that an answer was not the whole, or did not come after an interim one.
     pub(super) fn broke_off(&self, live: &Live, error: &WireError) {
         self.witness.failed(error.kind);
-        Server::of(&live.chosen).failed(error.kind, Duration::ZERO);
+        failed(&live.chosen, error.kind, Duration::ZERO);
     }
+}
+
+fn failed(chosen: &Chosen, kind: FailureKind, took: Duration) {
+    chosen.report(&Outcome { result: TryResult::Failed(kind), latency: took });
 }
 
 /// How far a try is. Whatever ends it, the body must be there for the next one.
