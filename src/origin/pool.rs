@@ -110,6 +110,7 @@ impl Pool {
     }
 
     fn build(origin: Arc<Origin>, previous: Option<&Pool>) -> Pool {
+        let now = clock::now();
         let known = previous.map(|pool| pool.inner.members()).unwrap_or_default();
         let began = previous.map_or(0, |pool| pool.inner.began.load(Ordering::Relaxed));
         let known_slot = |text: &str| -> Option<Arc<SlotState>> {
@@ -126,7 +127,7 @@ impl Pool {
                 Some(found) => {
                     let same = known.into_iter().find(|member| *member.endpoint() == found.endpoint);
                     let state = same.map(|member| member.state.clone());
-                    members.push(slot.member(found, checked, state.unwrap_or_else(|| newcomer(began))));
+                    members.push(slot.member(found, checked, state.unwrap_or_else(|| newcomer(began, now))));
                 }
                 None => members.extend(known.map(|member| {
                     slot.member(slot.found_at(member.endpoint().clone()), checked, member.state.clone())
@@ -285,6 +286,10 @@ impl Inner {
 
     /// Puts what a slot has led to in the place of what it led to before. What is known of servers that stay is kept.
     fn found(self: &Arc<Self>, slot: &Slot, found: Vec<Found>) {
+        self.found_by(slot, found, clock::now());
+    }
+
+    fn found_by(self: &Arc<Self>, slot: &Slot, found: Vec<Found>, now: u64) {
         let checked = self.origin.health_check.is_some();
         let viewing = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.members();
@@ -296,7 +301,7 @@ impl Inner {
         let began = self.began.load(Ordering::Relaxed);
         let fresh = found.into_iter().map(|found| {
             let known = known.iter().find(|m| m.index == slot.index && *m.endpoint() == found.endpoint);
-            let state = known.map_or_else(|| newcomer(began), |member| member.state.clone());
+            let state = known.map_or_else(|| newcomer(began, now), |member| member.state.clone());
             slot.member(found, checked, state)
         });
         let before = known.iter().filter(|member| member.index < slot.index).cloned();
@@ -311,8 +316,8 @@ impl Inner {
 }
 
 /// What is known of a server that nobody has known before. A pool that `began` a while ago starts it slowly.
-fn newcomer(began: u64) -> Arc<State> {
-    let (state, now) = (State::default(), clock::now());
+fn newcomer(began: u64, now: u64) -> Arc<State> {
+    let state = State::default();
     if began != 0 && now.saturating_sub(began) > clock::millis(READY_LIMIT) {
         state.load.came(now);
     }
