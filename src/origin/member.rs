@@ -60,7 +60,8 @@ impl Slot {
 
     /// A server that has been found by it.
     pub(super) fn member(&self, found: Found, watch: &Watch, state: Arc<State>) -> Arc<Member> {
-        Arc::new(Member { index: self.index, slot: self.shared.clone(), found, watch: watch.clone(), state })
+        let id = found.endpoint.id();
+        Arc::new(Member { index: self.index, id, slot: self.shared.clone(), found, watch: watch.clone(), state })
     }
 
     /// Before it is resolved.
@@ -91,6 +92,8 @@ impl Slot {
 pub(super) struct Member {
     /// Of the slot that it comes from.
     pub(super) index: usize,
+    /// [`Endpoint::id`].
+    pub(super) id: u64,
     pub(super) slot: Arc<SlotState>,
     pub(super) found: Found,
     /// What of its state counts in its pool.
