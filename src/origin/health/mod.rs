@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub use outlier::{Outcome, TryResult};
 pub use state::ServerState;
 
-pub(super) use judge::{Judge, ticks};
+pub(super) use judge::Judge;
 pub(super) use state::{Health, LastError};
 
 use super::pool::Chosen;
