@@ -10,6 +10,7 @@ use super::balance::{Load, clock};
 use super::discovery::Found;
 use super::endpoint::Endpoint;
 use super::health::{Health, LastError, ServerState, Watch};
+use super::wire::Connections;
 use crate::config::model::{Server, ServerAddress};
 use crate::observe::rfc3339;
 
@@ -177,6 +178,7 @@ impl Member {
 pub(super) struct State {
     pub(super) health: Health,
     pub(super) load: Load,
+    pub(super) connections: Connections,
 }
 
 /// A server's state, for the admin API and for metrics.
