@@ -109,7 +109,7 @@ impl Member {
 
     /// By health checks.
     pub(super) fn is_healthy(&self) -> bool {
-        !self.watch.checks || self.state.health.healthy.load(Ordering::Relaxed)
+        self.watch.checks.is_none() || self.state.health.healthy.load(Ordering::Relaxed)
     }
 
     /// By what became of its requests. An ejection ends by itself.
@@ -239,6 +239,8 @@ impl Member {
     pub(super) fn checked_at(addr: std::net::SocketAddr) -> Arc<Member> {
         let server = Server { address: ServerAddress::Socket(addr), weight: 1, tier: 0 };
         let slot = Slot::new(0, &server, |_| None);
-        slot.member(slot.found_at(addr.into()), &Watch { checks: true, judge: None }, Arc::default())
+        let mut origin = crate::config::model::Origin::plain("media", vec![server]);
+        origin.health_check = Some(crate::config::model::HealthCheck::tcp());
+        slot.member(slot.found_at(addr.into()), &Watch::new(&origin), Arc::default())
     }
 }

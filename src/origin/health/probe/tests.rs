@@ -12,7 +12,17 @@ use super::*;
 use crate::config::model::HttpProbe;
 
 async fn probe(origin: &Origin, check: &HealthCheck, endpoint: impl Into<Endpoint>) -> Result<(), String> {
-    Probe::new(origin, check, &endpoint.into(), "origin.test:80").unwrap().ask().await
+    probe_named(origin, check, endpoint, "origin.test:80").await
+}
+
+async fn probe_named(
+    origin: &Origin,
+    check: &HealthCheck,
+    endpoint: impl Into<Endpoint>,
+    server: &str,
+) -> Result<(), String> {
+    let checks = Checks::new(&Origin { health_check: Some(check.clone()), ..origin.clone() }).unwrap();
+    Probe::new(&checks, &endpoint.into(), server).unwrap().ask().await
 }
 
 fn plain() -> Origin {
@@ -24,16 +34,7 @@ fn over_http2() -> Origin {
 }
 
 fn check(kind: HealthCheckKind) -> HealthCheck {
-    HealthCheck {
-        kind,
-        tls: true,
-        interval: Duration::from_secs(1),
-        interval_down: Duration::from_secs(1),
-        jitter: 10,
-        timeout: Duration::from_secs(10),
-        healthy_after: 2,
-        unhealthy_after: 3,
-    }
+    HealthCheck { kind, ..HealthCheck::tcp() }
 }
 
 fn http(probe: HttpProbe) -> HealthCheck {
@@ -201,8 +202,10 @@ async fn a_unix_socket_is_probed() {
 
 #[test]
 fn what_cannot_be_sent_is_said() {
-    let new = |probe| Probe::new(&plain(), &http(probe), &SocketAddr::from(([10, 0, 0, 1], 80)).into(), "a:80");
-    let error = |probe| new(probe).err().unwrap_or_default();
+    let error = |probe| {
+        let checks = Checks::new(&Origin { health_check: Some(http(probe)), ..plain() }).unwrap();
+        Probe::new(&checks, &SocketAddr::from(([10, 0, 0, 1], 80)).into(), "a:80").err().unwrap_or_default()
+    };
     assert!(error(HttpProbe { host: Some("a b".to_owned()), ..get() }).contains("no host"));
     assert!(error(HttpProbe { headers: vec![("a b".to_owned(), String::new())], ..get() }).contains("no field"));
     assert!(error(HttpProbe { headers: vec![("a".to_owned(), "\n".to_owned())], ..get() }).contains("no field"));
