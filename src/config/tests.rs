@@ -81,7 +81,7 @@ fn bad_files_are_refused_as_expected() {
 
 #[test]
 fn good_files_are_accepted_and_mean_the_same_when_printed() {
-    let mut files: Vec<PathBuf> = ["tests/config/good", "conf", "conf/examples"].into_iter().flat_map(files).collect();
+    let mut files: Vec<PathBuf> = ["tests/config/good", "conf", "conf/examples", "conf/examples/shield"].into_iter().flat_map(files).collect();
     assert!(files.len() >= 12, "only {} files", files.len());
     files.retain(|file| {
         let config = check(file).unwrap_or_else(|e| panic!("{e}"));
@@ -129,7 +129,7 @@ fn generated_pages_are_current() {
 #[test]
 fn the_schema_accepts_good_files() {
     let schema: Json = serde_json::from_str(&schema()).unwrap();
-    for file in ["tests/config/good", "conf", "conf/examples"].into_iter().flat_map(files) {
+    for file in ["tests/config/good", "conf", "conf/examples", "conf/examples/shield"].into_iter().flat_map(files) {
         let node = Node::parse(&std::fs::read_to_string(&file).unwrap()).unwrap();
         if let Err(why) = valid(&schema, &schema, &json_of(&node)) {
             panic!("{}: {why}", file.display());

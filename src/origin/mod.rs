@@ -8,6 +8,7 @@ mod balance;
 mod discovery;
 mod endpoint;
 mod failure;
+mod figures;
 mod health;
 mod member;
 mod peer;
@@ -18,6 +19,7 @@ mod wire;
 
 pub use endpoint::Endpoint;
 pub use failure::{FailureKind, kind};
+pub use figures::Tally;
 pub use health::{Outcome, ServerState, TryResult};
 pub use member::ServerStatus;
 pub use pool::{Ask, Chosen, Pool};

@@ -38,6 +38,7 @@ mod revalidation;
 mod routing;
 mod rules;
 mod sharing;
+mod shield;
 mod stale;
 mod startup;
 mod stop;
