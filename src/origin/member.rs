@@ -61,7 +61,8 @@ impl Slot {
 
     /// A server that has been found by it.
     pub(super) fn member(&self, found: Found, watch: &Watch, state: Arc<State>) -> Arc<Member> {
-        Arc::new(Member { index: self.index, slot: self.shared.clone(), found, watch: watch.clone(), state })
+        let id = found.endpoint.id();
+        Arc::new(Member { index: self.index, id, slot: self.shared.clone(), found, watch: watch.clone(), state })
     }
 
     /// Before it is resolved.
@@ -93,6 +94,8 @@ impl Slot {
 pub(super) struct Member {
     /// Of the slot that it comes from.
     pub(super) index: usize,
+    /// [`Endpoint::id`].
+    pub(super) id: u64,
     pub(super) slot: Arc<SlotState>,
     pub(super) found: Found,
     /// What of its state counts in its pool.
@@ -113,12 +116,13 @@ impl Member {
     /// By what became of its requests. An ejection ends by itself.
     pub(super) fn is_ejected(&self, now: Instant) -> bool {
         let record = &self.state.health.record;
-        self.watch.judge.is_some() && record.may_be_ejected() && record.is_ejected(ticks(now))
+        self.watch.judge.is_some() && record.is_ejected(ticks(now))
     }
 
-    /// Whether it is well. The operator may have drained it all the same.
-    pub(super) fn is_usable(&self, now: Instant) -> bool {
-        self.is_healthy() && !self.is_ejected(now)
+    /// Whether it can be expected to answer. The operator may have drained it all the same.
+    pub(super) fn is_usable(&self) -> bool {
+        // The clock is for those few that are ejected.
+        self.is_healthy() && !(self.state.health.record.may_be_ejected() && self.is_ejected(Instant::now()))
     }
 
     pub(super) fn is_drained(&self) -> bool {

@@ -98,7 +98,9 @@ pub enum Balance {
     RoundRobin,
     Random,
     /// The one with the fewest requests in flight: of all, or of as many (at least 2) as are drawn at random.
-    LeastRequests { choices: Option<usize> },
+    LeastRequests {
+        choices: Option<usize>,
+    },
     /// The one that is expected to answer first: by a moving average of its latency that follows peaks at once, and
     /// the requests in flight (peak EWMA).
     LeastLatency,
@@ -106,7 +108,10 @@ pub enum Balance {
     IpHash,
     /// By a hash of something, on a ring; `bound` in percent (above 100): no server takes more than that of the average
     /// of requests in flight. `None`: it may.
-    ConsistentHash { key: HashKey, bound: Option<u32> },
+    ConsistentHash {
+        key: HashKey,
+        bound: Option<u32>,
+    },
     /// The first that can, in the order of the list.
     Failover,
 }
@@ -162,7 +167,9 @@ pub enum HealthCheckKind {
     Tcp,
     Http(HttpProbe),
     /// grpc.health.v1: the service (empty: the server as a whole) is SERVING.
-    Grpc { service: String },
+    Grpc {
+        service: String,
+    },
 }
 
 /// A request and what its answer must be.

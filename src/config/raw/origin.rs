@@ -184,7 +184,7 @@ options! {
         /// A PEM file with the certificate's private key. Beside `certificate`.
         key: FilePath = Absent("none");
         /// The lowest version of TLS: `"1.2"` or `"1.3"`.
-        min_version: TlsVersion = Default("1.2");
+        min_version: TlsVersion = Absent("`\"1.2\"`");
     }
 
     /// What is tried again. Only requests that may be sent twice are, or those of which nothing has been sent; a connection

@@ -232,12 +232,8 @@ impl Decode for ProxyProtocol {
 
 /// A number without quotes is refused: YAML would take `1.20` for the same.
 impl FromText for TlsVersion {
-    const KIND: Kind = Kind {
-        name: "`\"1.2\"` or `\"1.3\"`",
-        expected: "\"1.2\" or \"1.3\"",
-        pattern: r"^1\.[23]$",
-        numbers: false,
-    };
+    const KIND: Kind =
+        Kind { name: "`\"1.2\"` or `\"1.3\"`", expected: "\"1.2\" or \"1.3\"", pattern: r"^1\.[23]$", numbers: false };
 
     fn from_text(text: &str) -> Result<Self, Bad> {
         match text {

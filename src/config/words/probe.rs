@@ -78,7 +78,10 @@ impl FromText for ProbeField {
             return Err(Bad::Because("the Host has a key of its own, `host`".to_owned()));
         }
         if FOLLOWING.contains(&&*name) {
-            return Err(Bad::Because(format!("{}: this field is about the connection, and not to be set", quote(text))));
+            return Err(Bad::Because(format!(
+                "{}: this field is about the connection, and not to be set",
+                quote(text)
+            )));
         }
         Ok(ProbeField(name))
     }
@@ -89,8 +92,12 @@ impl FromText for ProbeField {
 pub(in crate::config) struct ProbeValue(pub String);
 
 impl FromText for ProbeValue {
-    const KIND: Kind =
-        Kind { name: "field value", expected: "a field's value", pattern: r"^([!-~]([ -~\t]*[!-~])?)?$", numbers: false };
+    const KIND: Kind = Kind {
+        name: "field value",
+        expected: "a field's value",
+        pattern: r"^([!-~]([ -~\t]*[!-~])?)?$",
+        numbers: false,
+    };
 
     fn from_text(text: &str) -> Result<Self, Bad> {
         let within = text.bytes().all(|b| b.is_ascii_graphic() || b == b' ' || b == b'\t');

@@ -41,8 +41,7 @@ impl GrpcProbe {
         let (sender, connection) = http2().handshake::<_, Bytes>(io).await.map_err(|e| reason(&e))?;
         let asking = async {
             let mut sender = sender.ready().await.map_err(|e| reason(&e))?;
-            let (response, mut body) =
-                sender.send_request(self.request.clone(), false).map_err(|e| reason(&e))?;
+            let (response, mut body) = sender.send_request(self.request.clone(), false).map_err(|e| reason(&e))?;
             body.send_data(self.message.clone(), true).map_err(|e| reason(&e))?;
             let (head, mut body) = response.await.map_err(|e| reason(&e))?.into_parts();
             if head.status != http::StatusCode::OK {
@@ -198,7 +197,9 @@ mod tests {
             let verdict = judge(answer, &fields(status));
             match expected {
                 Ok(()) => assert_eq!(verdict, Ok(()), "{}", answer.escape_ascii()),
-                Err(why) => assert!(verdict.clone().unwrap_err().contains(why), "{verdict:?}: {}", answer.escape_ascii()),
+                Err(why) => {
+                    assert!(verdict.clone().unwrap_err().contains(why), "{verdict:?}: {}", answer.escape_ascii())
+                }
             }
         }
         assert_eq!(judge(b"\0\0\0\0\x02\x08\x01", &HeaderMap::new()), Err("grpc-status missing".to_owned()));

@@ -4,7 +4,7 @@ use std::pin::pin;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use http::header::{ACCEPT, CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING, USER_AGENT};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use http_body_util::{BodyExt, Empty};
@@ -22,8 +22,7 @@ const MAX_BODY: usize = 64 << 10;
 /// Of an answer's header section, in bytes.
 pub(super) const MAX_HEAD: u32 = 64 << 10;
 
-pub(super) const AGENT: HeaderValue =
-    HeaderValue::from_static(concat!("Foreland-health/", env!("CARGO_PKG_VERSION")));
+pub(super) const AGENT: HeaderValue = HeaderValue::from_static(concat!("Foreland-health/", env!("CARGO_PKG_VERSION")));
 
 /// A request that is sent again and again.
 #[derive(Clone, Debug)]
@@ -53,6 +52,12 @@ impl Asked {
         }
         // What is given takes the place of what is usual.
         fields.extend(given);
+        // There is no body, which such a method has to say (RFC 9110 §8.6).
+        fields.remove(TRANSFER_ENCODING);
+        fields.remove(CONTENT_LENGTH);
+        if method == Method::POST {
+            fields.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         fields.insert(HOST, HeaderValue::from_str(host).map_err(|_| format!("no host: {host}"))?);
         Ok(Asked {
             method,
@@ -96,8 +101,7 @@ impl Asked {
     /// # Errors
     /// What is wrong with the server, in few words.
     pub(super) async fn over_http2<T: AsyncRead + AsyncWrite + Unpin>(&self, io: T) -> Result<(), String> {
-        let (sender, connection) =
-            http2().handshake::<_, Bytes>(io).await.map_err(|e| reason(&e))?;
+        let (sender, connection) = http2().handshake::<_, Bytes>(io).await.map_err(|e| reason(&e))?;
         let request = request_http2(&self.method, &self.uri, &self.fields);
         let asking = async {
             let mut sender = sender.ready().await.map_err(|e| reason(&e))?;

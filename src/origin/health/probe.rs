@@ -34,7 +34,12 @@ impl Probe {
     ///
     /// # Errors
     /// Why no such request can be made.
-    pub(super) fn new(origin: &Origin, check: &HealthCheck, endpoint: &Endpoint, server: &str) -> Result<Probe, String> {
+    pub(super) fn new(
+        origin: &Origin,
+        check: &HealthCheck,
+        endpoint: &Endpoint,
+        server: &str,
+    ) -> Result<Probe, String> {
         // A path is no host.
         let server = if matches!(endpoint, Endpoint::Unix(_)) { "localhost" } else { server };
         let question = match &check.kind {

@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 
 use super::Inner;
 use crate::config::model::ServerAddress;
+use crate::origin::balance::clock;
 use crate::origin::discovery::dns;
 use crate::origin::endpoint::Endpoint;
 use crate::origin::health::active;
@@ -39,6 +40,7 @@ impl Inner {
         let judge = judge.map(|judge| Task::spawn(runtime, async move { judge.run().await }));
         *tasks = Some(Tasks { runtime: runtime.clone(), _names: names, _judge: judge, checks: HashMap::new() });
         drop(tasks);
+        self.began(clock::now());
         self.align_checks();
     }
 
@@ -48,7 +50,7 @@ impl Inner {
         let mut tasks = self.tasks();
         let Some(Tasks { runtime, checks, .. }) = &mut *tasks else { return };
         // Read while the tasks are locked: of two changes at once, the later one is seen by whoever comes last.
-        let members = self.turn().members.clone();
+        let members = self.members();
         checks.retain(|(index, endpoint), _| members.iter().any(|m| (m.index, m.endpoint()) == (*index, endpoint)));
         for member in members.iter() {
             checks.entry((member.index, member.endpoint().clone())).or_insert_with(|| {
@@ -64,7 +66,7 @@ impl Inner {
 async fn follow_name(inner: Arc<Inner>, index: usize) {
     let Some(slot) = inner.slots.get(index) else { return };
     let ServerAddress::Name { host, port } = &slot.server.address else { return };
-    let mut awaited = !inner.turn().members.iter().any(|member| member.index == index);
+    let mut awaited = !inner.members().iter().any(|member| member.index == index);
     dns::follow(&inner.name, &slot.shared, host, |addresses| {
         if let Some(addresses) = addresses {
             let found = addresses.iter().map(|ip| slot.found_at(SocketAddr::new(*ip, *port).into()));

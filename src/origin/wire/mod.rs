@@ -4,6 +4,10 @@
 //! for each of them, build a TLS configuration anew for each connection, cannot say TLS versions, and can neither tell
 //! two tries of a request apart nor make two at once.
 
+mod h1;
+mod h2;
 mod message;
 
+pub(super) use h1::H1Conn;
+pub(super) use h2::{H2Client, H2Stream};
 pub(super) use message::{BodyLength, RequestHead, ResponseHead, WireError};

@@ -8,11 +8,7 @@ use crate::config::units::show_duration;
 use crate::config::words::Choice;
 
 /// Probes. `origin` is theirs.
-pub(super) fn active(
-    raw: &Placed<raw::HealthCheck>,
-    origin: &raw::Origin,
-    report: &mut Report,
-) -> Option<HealthCheck> {
+pub(super) fn active(raw: &Placed<raw::HealthCheck>, origin: &raw::Origin, report: &mut Report) -> Option<HealthCheck> {
     intervals(raw, report);
     let kind = kind(raw, origin, report);
     if let Some(tls) = raw.tls.as_ref().filter(|tls| tls.0)
@@ -52,8 +48,10 @@ fn kind(raw: &Placed<raw::HealthCheck>, origin: &raw::Origin, report: &mut Repor
     if is_given(&raw.path, &raw.place, "path", report) {
         return http(raw, report).map(HealthCheckKind::Http);
     }
-    let what = if raw.grpc.is_some() { "a gRPC call has none of its own" } else { "a bare connection has none" };
-    let host = if raw.grpc.is_some() { what } else { "a bare connection names no host" };
+    let (what, host) = match raw.grpc {
+        Some(_) => ("a gRPC call has a form of its own", "a gRPC call names the server itself"),
+        None => ("a bare connection asks for nothing", "a bare connection names no host"),
+    };
     let mut useless = |place: Option<&Place>, key: &str, why: &str| {
         if let Some(place) = place {
             report.error(place, format!("`{key}` has no effect without `path`: {why}"));

@@ -12,7 +12,9 @@ pub(in crate::config) use servers::listed;
 use super::{resolve, secret};
 use crate::config::Env;
 use crate::config::decode::{Decode, List, Placed};
-use crate::config::model::{Balance, HashKey, HostHeader, Origin, OriginHttp, OriginTls, ServerAddress, Sticky};
+use crate::config::model::{
+    Balance, HashKey, HostHeader, Origin, OriginHttp, OriginTls, Server, ServerAddress, Sticky,
+};
 use crate::config::raw;
 use crate::config::report::{Place, Report};
 use crate::config::words::{BalanceBy, BalanceChoice, Choice, OffOr, Statuses};
@@ -26,13 +28,7 @@ pub(super) fn origins(root: &raw::Root, base: &Path, env: Env<'_>, report: &mut 
     checked.into_iter().collect()
 }
 
-fn origin(
-    name: &str,
-    raw: &Placed<raw::Origin>,
-    base: &Path,
-    env: Env<'_>,
-    report: &mut Report,
-) -> Option<Origin> {
+fn origin(name: &str, raw: &Placed<raw::Origin>, base: &Path, env: Env<'_>, report: &mut Report) -> Option<Origin> {
     // Everything is looked at before the first `?`: one mistake must not hide another.
     let servers = servers::servers(raw, base, report);
     let balance = raw.balance.as_ref().and_then(|raw| balance(raw, report));
@@ -50,8 +46,8 @@ fn origin(
     if let (Some(servers), None) = (&servers, &raw.servers_file) {
         resilience::warn_of_too_few(raw, servers, report);
     }
-    if let (Some(servers), Some(Some(tls))) = (&servers, &tls) {
-        names_to_verify(raw, servers, tls, report);
+    if let Some(servers) = &servers {
+        names_of_sockets(raw, servers, tls.as_ref().and_then(Option::as_ref), report);
     }
     Some(Origin {
         name: name.to_owned(),
@@ -99,7 +95,10 @@ fn balance(raw: &Placed<BalanceChoice>, report: &mut Report) -> Option<Balance> 
     };
     let mut useless = |place: Option<&Place>, key: &str, of: BalanceBy| {
         if let Some(place) = place.filter(|_| by != of) {
-            report.error(place, format!("`{key}` has no effect beside `by: {}`, only for `{}`", by.as_str(), of.as_str()));
+            report.error(
+                place,
+                format!("`{key}` has no effect beside `by: {}`, only for `{}`", by.as_str(), of.as_str()),
+            );
         }
     };
     useless(choices.map(|choices| &choices.place), "choices", BalanceBy::LeastRequests);
@@ -141,26 +140,23 @@ fn streams(raw: &raw::Origin, report: &mut Report) {
     }
 }
 
-/// A server that has neither a name nor an address of its own shows a certificate that could be anybody's.
-fn names_to_verify(
-    raw: &raw::Origin,
-    servers: &[crate::config::model::Server],
-    tls: &OriginTls,
-    report: &mut Report,
-) {
-    let named = tls.sni.is_some() || matches!(raw.host.as_ref().map(|host| &host.value), Some(HostHeader::Fixed(_)));
-    let socket = servers.iter().find(|server| matches!(server.address, ServerAddress::Unix(_)));
-    if let (Some(given), Some(server)) = (&raw.tls, socket.filter(|_| tls.verify && !named)) {
-        let address = &server.address;
+/// A Unix socket has neither a name nor an address: none that it could be asked for by, and none that its certificate
+/// could be for.
+fn names_of_sockets(raw: &raw::Origin, servers: &[Server], tls: Option<&OriginTls>, report: &mut Report) {
+    let Some(socket) = servers.iter().find(|server| matches!(server.address, ServerAddress::Unix(_))) else { return };
+    let (Some(host), Some(given)) = (&raw.host, &raw.tls) else { return };
+    let address = &socket.address;
+    if host.value == HostHeader::Server {
+        report.error(&host.place, format!("{address} has no name of its own: `host` is `client` or a name"));
+    }
+    let named = |tls: &OriginTls| tls.sni.is_some() || matches!(host.value, HostHeader::Fixed(_));
+    if tls.is_some_and(|tls| tls.verify && !named(tls)) {
         report.error(&given.place, format!("{address} has no name to be verified: the key `sni` is needed"));
     }
 }
 
 /// Statuses as ranges; what stands twice is a mistake.
-fn ranges<const MIN: u16>(
-    list: impl Iterator<Item = (Statuses<MIN>, Place)>,
-    report: &mut Report,
-) -> Vec<(u16, u16)> {
+fn ranges<const MIN: u16>(list: impl Iterator<Item = (Statuses<MIN>, Place)>, report: &mut Report) -> Vec<(u16, u16)> {
     let mut known: Vec<Statuses<MIN>> = Vec::new();
     for (next, place) in list {
         match known.iter().find(|known| known.meets(next)) {

@@ -29,7 +29,9 @@ pub(super) fn retry(raw: &raw::Origin, report: &mut Report) -> Option<Retry> {
     for cause in on.iter().flat_map(|list| &list.0) {
         match cause.value {
             RetryCause::Statuses(_) => {}
-            word if causes.contains(&word) => report.error(&cause.place, format!("`{}` is already in the list", name(word))),
+            word if causes.contains(&word) => {
+                report.error(&cause.place, format!("`{}` is already in the list", name(word)))
+            }
             word => causes.push(word),
         }
     }
@@ -87,7 +89,10 @@ pub(super) fn warn_of_too_few(raw: &raw::Origin, servers: &[Server], report: &mu
     }
     let most = servers.len().saturating_sub(1);
     if let Some(retries) = raw.retries.as_ref().filter(|retries| retries.given && retries.0 > most) {
-        let message = format!("there are only {} servers: at most {most} retries are made", servers.len());
+        let message = match most {
+            0 => "there is only one server: no retries are made".to_owned(),
+            _ => format!("there are only {} servers: at most {most} retries are made", servers.len()),
+        };
         report.warn(&retries.place, message);
     }
     if let Some(hedge) = raw.hedge.as_ref().filter(|_| most == 0) {

@@ -65,9 +65,10 @@ fn entries(list: &[Placed<ServerEntry>], base: &Path, report: &mut Report) -> Op
     let mut seen: HashMap<ServerAddress, &Place> = HashMap::new();
     for entry in list {
         let (server, place) = match &entry.value {
-            ServerEntry::Address(address) => {
-                (located(address, &entry.place, base, report).map(|address| Server { address, weight: 1, tier: 0 }), &entry.place)
-            }
+            ServerEntry::Address(address) => (
+                located(address, &entry.place, base, report).map(|address| Server { address, weight: 1, tier: 0 }),
+                &entry.place,
+            ),
             ServerEntry::Keys(keys) => {
                 let place = keys.address.as_ref().map_or(&entry.place, |a| &a.place);
                 (server(keys, base, report), place)
@@ -171,11 +172,11 @@ mod tests {
             list(text).unwrap_err(),
             [
                 "2:3: [1]: \"10.0.0.2\": a server needs a port, as in `10.0.0.2:80`",
-                "3:38: [2].weight: expected a number from 0 to 256, found 300",
+                "3:37: [2].weight: expected a number from 0 to 256, found 300",
                 "4:3: [3]: the same server as [0] on line 1",
                 "5:5: [4].adress: unknown key `adress`; did you mean `address`?",
                 "5:5: [4]: the key `address` is missing",
-                "6:38: [5].backup: `backup` and `tier` exclude each other: a backup is of tier 1",
+                "6:37: [5].backup: `backup` and `tier` exclude each other: a backup is of tier 1",
             ]
         );
         assert_eq!(list("- [\n").unwrap_err().len(), 1);
@@ -191,7 +192,10 @@ mod tests {
     #[test]
     fn a_socket_has_a_short_path() {
         let messages = list(&format!("- unix:/{}\n", "x".repeat(108))).unwrap_err();
-        assert!(messages[0].starts_with("1:3: [0]: /xxx") && messages[0].contains("cannot be a Unix socket"), "{messages:?}");
+        assert!(
+            messages[0].starts_with("1:3: [0]: /xxx") && messages[0].contains("cannot be a Unix socket"),
+            "{messages:?}"
+        );
     }
 
     proptest::proptest! {
@@ -205,9 +209,10 @@ mod tests {
         #[test]
         fn what_is_shown_reads_the_same(weight in 0usize..=256, tier in 0u8..=15, port in 1u16.., octet: u8) {
             for address in [format!("10.0.0.{octet}:{port}"), format!("[fe80::{octet:x}]:{port}"), format!("n{octet}.a:{port}")] {
-                let read = list(&format!("- {{ address: '{address}', weight: {weight}, tier: {tier} }}")).unwrap();
-                proptest::prop_assert_eq!(&read[0].address.to_string(), &address);
+                let text = |address: &str| format!("- {{ address: '{address}', weight: {weight}, tier: {tier} }}");
+                let read = list(&text(&address)).unwrap();
                 proptest::prop_assert_eq!((read[0].weight, read[0].tier), (weight, tier));
+                proptest::prop_assert_eq!(list(&text(&read[0].address.to_string())), Ok(read));
             }
         }
     }
