@@ -37,6 +37,9 @@ fn sample(shared: &Weak<Shared>, out: &mut Samples) {
     let snapshot = shared.snapshot();
     out.set(&table::CONNECTIONS_LIMIT, &[], snapshot.config.limits.connections as f64);
     for pool in snapshot.pools.iter() {
+        let origin = &[pool.origin().name.as_str()];
+        out.set(&table::ORIGIN_PANICKING, origin, f64::from(pool.is_panicking()));
+        out.set(&table::ORIGIN_PENDING, origin, pool.pending() as f64);
         pool.servers().iter().for_each(|server| sample_server(server, out));
     }
     if let Some(log) = &*shared.access_log.load() {
@@ -62,6 +65,8 @@ fn sample_server(server: &ServerStatus, out: &mut Samples) {
         return;
     }
     out.set(&table::ORIGIN_SERVER_EJECTIONS, labels, server.ejections as f64);
+    out.set(&table::ORIGIN_SERVER_CONNECTIONS, &[origin, name, "open"], server.connections.open as f64);
+    out.set(&table::ORIGIN_SERVER_CONNECTIONS, &[origin, name, "idle"], server.connections.idle as f64);
     for (status, answers) in server.tally.answers() {
         out.set(&table::ORIGIN_SERVER_REQUESTS, &[origin, name, status], answers as f64);
     }

@@ -11,6 +11,7 @@ use super::discovery::Found;
 use super::endpoint::Endpoint;
 use super::figures::{Figures, Tally};
 use super::health::{Health, LastError, ServerState, Watch, ticks};
+use super::wire::{ConnectionCounts, Connections};
 use crate::config::model::{Server, ServerAddress};
 use crate::observe::rfc3339;
 
@@ -85,6 +86,7 @@ impl Slot {
             ejected_until: None,
             last_error,
             tally: Tally::default(),
+            connections: ConnectionCounts::default(),
         }
     }
 }
@@ -158,6 +160,7 @@ impl Member {
             ejected_until: left.and_then(|left| SystemTime::now().checked_add(Duration::from_millis(left))),
             last_error: health.last_error.get().or_else(|| self.slot.unresolved.get()),
             tally: self.state.figures.tally(),
+            connections: self.state.connections.counts(),
         }
     }
 
@@ -181,6 +184,7 @@ pub(super) struct State {
     pub(super) health: Health,
     pub(super) load: Load,
     pub(super) figures: Figures,
+    pub(super) connections: Connections,
 }
 
 /// A server's state, for the admin API and for metrics.
@@ -218,6 +222,8 @@ pub struct ServerStatus {
     /// What its requests have come to, since the server is known.
     #[serde(skip)]
     pub tally: Tally,
+    #[serde(skip)]
+    pub connections: ConnectionCounts,
 }
 
 fn as_text<S: Serializer>(endpoint: &Option<Endpoint>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -26,4 +26,5 @@ pub use health::{Outcome, ServerState, TryResult};
 pub use member::ServerStatus;
 pub use pool::{Ask, Chosen, NoServer, Pool};
 pub use pools::Pools;
+pub use wire::ConnectionCounts;
 pub use sticky::{Sticky, cookies};

@@ -6,6 +6,7 @@ use std::io;
 use bytes::Bytes;
 use http::Method;
 
+use super::tls::refused_late;
 use crate::origin::failure::FailureKind;
 
 /// How long a body is.
@@ -68,6 +69,9 @@ impl WireError {
 
     /// The connection's own failure while it was in use.
     pub(in crate::origin) fn io(doing: &str, error: &io::Error) -> WireError {
+        if let Some(why) = refused_late(error) {
+            return WireError::new(FailureKind::Tls, format!("{doing}: {why}"));
+        }
         let kind = match error.kind() {
             io::ErrorKind::TimedOut => FailureKind::Timeout,
             _ => FailureKind::Reset,
