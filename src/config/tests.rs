@@ -473,6 +473,39 @@ fn the_examples_of_the_purging_page_are_right() {
     assert!(examples >= 3, "{examples}");
 }
 
+/// Examples there are settings of one origin, whole origins, or the content of a `servers_file`.
+#[test]
+fn the_examples_of_the_origins_page_are_right() {
+    let page = std::fs::read_to_string(root().join("docs/origins.md")).unwrap();
+    let base = root().join("tests/config");
+    let secret = |_: &str| Some("correct horse of the origins page".into());
+    let mut shown = String::new();
+    for example in page.split("```yaml\n").skip(1) {
+        let example = example.split("```").next().unwrap();
+        shown.push_str(example);
+        if example.starts_with("- ") {
+            let servers = super::servers_list(example, &base);
+            assert!(servers.as_ref().is_ok_and(|servers| !servers.is_empty()), "{example}: {servers:?}");
+            continue;
+        }
+        let (origins, name) = match example.strip_prefix("origins:\n  ") {
+            Some(rest) => (example.to_owned(), rest.split(':').next().unwrap()),
+            None => {
+                let servers = if example.contains("servers:") { "" } else { "    servers: [10.0.0.1:80, 10.0.0.2:80]\n" };
+                let settings: String = example.lines().map(|line| format!("    {line}\n")).collect();
+                (format!("origins:\n  a:\n{servers}{settings}"), "a")
+            }
+        };
+        let text = format!("listeners: [{{address: \"127.0.0.1:1\"}}]\n{origins}sites: [{{hosts: [\"*\"], origin: {name}}}]\n");
+        let read = from_bytes(text.as_bytes(), None, &base, &secret);
+        assert!(read.as_ref().is_ok_and(|config| config.warnings.is_empty()), "{text}: {read:?}");
+    }
+    // Each key that the page is to tell of is there to be copied.
+    for key in ["balance", "sticky", "health_check", "outliers", "retry", "limits", "hedge", "servers_file", "tls", "proxy_protocol"] {
+        assert!(shown.lines().any(|line| line.trim_start().starts_with(&format!("{key}:"))), "no example of {key}");
+    }
+}
+
 /// Reads each example of a page as what its first key says that it is: settings of a site, a route, or the file's. How
 /// many there are.
 fn right_examples(page: &str) -> usize {

@@ -166,7 +166,7 @@ table! {
     ORIGIN_SERVER_REQUESTS: Counter "foreland_origin_server_requests_total" in "requests" by ["origin", "server", "status"]
         "Tries that a server answered, by status class.";
     ORIGIN_SERVER_FAILURES: Counter "foreland_origin_server_failures_total" in "requests" by ["origin", "server", "kind"]
-        "Tries that a server did not answer, by kind: connect, connect_timeout, tls, timeout, reset, protocol, other.";
+        "Tries on a server that brought no answer, or one that broke off, by kind: connect, connect_timeout, tls, timeout, reset, protocol, other.";
     ORIGIN_SERVER_FIRST_BYTE: Histogram "foreland_origin_server_first_byte_seconds" in "seconds" by ["origin", "server"]
         "Time from the choice of a server to the header section of its answer.";
     ORIGIN_SERVER_EJECTED: Gauge "foreland_origin_server_ejected" in "boolean" by ["origin", "server"]
