@@ -39,6 +39,7 @@ mod revalidation;
 mod routing;
 mod rules;
 mod sharing;
+mod shield;
 mod stale;
 mod startup;
 mod stop;

@@ -18,7 +18,7 @@ mod request;
 mod tls;
 
 pub(super) use connections::{Connections, How};
-pub(super) use counts::ConnectionCounts;
+pub use counts::ConnectionCounts;
 pub(super) use dial::{Dialed, Dialer, Protocol};
 pub(super) use h1::H1Conn;
 pub(super) use h2::{H2Client, H2Stream};
