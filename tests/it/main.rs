@@ -34,6 +34,7 @@ mod purge;
 mod purge_cli;
 mod purge_method;
 mod reload;
+mod resilience;
 mod revalidation;
 mod routing;
 mod rules;
