@@ -5,6 +5,7 @@
 
 mod admission;
 mod admit;
+mod affinity;
 mod background;
 mod body;
 mod caching;

@@ -29,16 +29,19 @@ pub fn choose(session: &Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         return Error::e_explain(ErrorType::InternalError, "a request without a site");
     };
     let Towards { pool, metrics } = request.snapshot.towards(request.policy().origin);
-    let Some(chosen) = pool.select(&Ask { tried: &ctx.upstream.tried, ..Ask::default() }) else {
-        metrics.failed(Failure::Unavailable);
-        let name = &pool.origin().name;
-        // As if the origin had failed: what is stale may be served.
-        let (kind, why) = match ctx.upstream.failure.take() {
-            // All that could be tried has been: what failed last is the answer.
-            Some((kind, why)) => (kind, format!("no other server of origin {name:?} is available after {why}")),
-            None => (NO_SERVER, format!("no server of origin {name:?} is available")),
-        };
-        return Err(Error::create(kind, ErrorSource::Upstream, Some(why.into()), None));
+    let chosen = match pool.select(&Ask { tried: &ctx.upstream.tried, ..Ask::default() }) {
+        Ok(chosen) => chosen,
+        Err(reason) => {
+            metrics.failed(Failure::Unavailable);
+            let name = &pool.origin().name;
+            // As if the origin had failed: what is stale may be served.
+            let (kind, why) = match ctx.upstream.failure.take() {
+                // All that could be tried has been: what failed last is the answer.
+                Some((kind, why)) => (kind, format!("no other server of origin {name:?} is available after {why}")),
+                None => (NO_SERVER, format!("no server of origin {name:?} is available: {reason}")),
+            };
+            return Err(Error::create(kind, ErrorSource::Upstream, Some(why.into()), None));
+        }
     };
     if ctx.upstream.tries > 0 {
         metrics.retried();

@@ -13,11 +13,15 @@ mod member;
 mod peer;
 mod pool;
 mod pools;
+mod sticky;
 mod tunnel;
 mod wire;
 
+pub use balance::StableHash;
 pub use endpoint::Endpoint;
 pub use failure::{FailureKind, kind};
+pub use health::{Outcome, ServerState, TryResult};
 pub use member::ServerStatus;
-pub use pool::{Ask, Chosen, Pool};
+pub use pool::{Ask, Chosen, NoServer, Pool};
 pub use pools::Pools;
+pub use sticky::{Sticky, cookies};

@@ -34,7 +34,12 @@ pub(in crate::origin) struct Answer {
 
 /// Resolves `host` until the task is dropped, and hands over each outcome's addresses: `None` for a failure, after
 /// which the last good answer stays in force. A failure is logged once, and so is the recovery.
-pub(in crate::origin) async fn follow(origin: &str, slot: &SlotState, host: &str, mut outcome: impl FnMut(Option<&[IpAddr]>)) {
+pub(in crate::origin) async fn follow(
+    origin: &str,
+    slot: &SlotState,
+    host: &str,
+    mut outcome: impl FnMut(Option<&[IpAddr]>),
+) {
     let mut failures = 0;
     loop {
         let pause = match lookup(host).await {

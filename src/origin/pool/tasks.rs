@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 
 use super::Inner;
 use crate::config::model::ServerAddress;
+use crate::origin::balance::clock;
 use crate::origin::discovery::dns;
 use crate::origin::endpoint::Endpoint;
 use crate::origin::health::active;
@@ -18,6 +19,7 @@ pub(super) struct Tasks {
     runtime: Handle,
     /// Held for as long as they are to run.
     _names: Vec<Task>,
+    _judge: Option<Task>,
     /// By slot and endpoint.
     pub(super) checks: HashMap<(usize, Endpoint), Task>,
 }
@@ -34,8 +36,11 @@ impl Inner {
                 names.push(Task::spawn(runtime, follow_name(self.clone(), index)));
             }
         }
-        *tasks = Some(Tasks { runtime: runtime.clone(), _names: names, checks: HashMap::new() });
+        let judge = self.health.judge.clone();
+        let judge = judge.map(|judge| Task::spawn(runtime, async move { judge.run().await }));
+        *tasks = Some(Tasks { runtime: runtime.clone(), _names: names, _judge: judge, checks: HashMap::new() });
         drop(tasks);
+        self.began(clock::now());
         self.align_checks();
     }
 
@@ -45,13 +50,13 @@ impl Inner {
         let mut tasks = self.tasks();
         let Some(Tasks { runtime, checks, .. }) = &mut *tasks else { return };
         // Read while the tasks are locked: of two changes at once, the later one is seen by whoever comes last.
-        let members = self.turn().members.clone();
+        let members = self.members();
         checks.retain(|(index, endpoint), _| members.iter().any(|m| (m.index, m.endpoint()) == (*index, endpoint)));
         for member in members.iter() {
             checks.entry((member.index, member.endpoint().clone())).or_insert_with(|| {
                 let (inner, check, member) = (self.clone(), check.clone(), member.clone());
                 Task::spawn(runtime, async move {
-                    active::watch(&inner.name, &check, &member, || inner.changed()).await;
+                    active::watch(&inner.origin, &check, &member, || inner.changed()).await;
                 })
             });
         }
@@ -61,7 +66,7 @@ impl Inner {
 async fn follow_name(inner: Arc<Inner>, index: usize) {
     let Some(slot) = inner.slots.get(index) else { return };
     let ServerAddress::Name { host, port } = &slot.server.address else { return };
-    let mut awaited = !inner.turn().members.iter().any(|member| member.index == index);
+    let mut awaited = !inner.members().iter().any(|member| member.index == index);
     dns::follow(&inner.name, &slot.shared, host, |addresses| {
         if let Some(addresses) = addresses {
             let found = addresses.iter().map(|ip| slot.found_at(SocketAddr::new(*ip, *port).into()));
