@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{BOTH, Way, crowd, failures, refused, retries, statuses};
+use super::{BOTH, crowd, failures, refused, retries, statuses};
 use crate::harness::{Ask, Origin, Port, Reply};
 
 /// So that every request is one to servers that all fail, for as long as a test takes.

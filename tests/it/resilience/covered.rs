@@ -1,7 +1,9 @@
 //! What is stale, while servers cannot give what is fresh.
 
+use tokio::task::JoinSet;
+
 use super::{Way, statuses};
-use crate::harness::{Ask, Connection, Edge, Gate, Origin, Reply, Response, eventually};
+use crate::harness::{Ask, Connection, Edge, Gate, Origin, Reply, Response, eventually, exchange};
 
 /// Past its lifetime as it comes, and to be served for long where there is nothing better.
 fn old(name: &str) -> Reply {
@@ -75,8 +77,12 @@ async fn while_all_servers_fail() {
         }
         // By all of them at once, through ejections, and whatever the budget.
         for _ in 0..3 {
-            let asks = paths.iter().map(|path| edge.get(path));
-            let responses = futures_util::future::join_all(asks).await;
+            let mut asks = JoinSet::new();
+            for path in &paths {
+                let (address, ask) = (edge.address(), Ask::get(path));
+                asks.spawn(async move { exchange(address, &ask).await });
+            }
+            let responses = asks.join_all().await;
             assert!(responses.iter().all(is_stale), "{retry}: {responses:?}");
             assert_eq!(statuses(&responses), [(200, 8)].into());
         }
