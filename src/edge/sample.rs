@@ -35,7 +35,8 @@ fn sample(shared: &Weak<Shared>, out: &mut Samples) {
     out.set(&table::CONNECTIONS_ENDED, &[], shared.watch.ended() as f64);
     for server in shared.snapshot().pools.servers() {
         let labels = &[&*server.origin, server.server.as_str()];
-        let up = server.address.is_some() && server.healthy && !server.drained;
+        let well = server.healthy && server.ejected_until.is_none();
+        let up = server.address.is_some() && well && !server.drained;
         out.set(&table::ORIGIN_SERVER_UP, labels, f64::from(up));
         out.set(&table::ORIGIN_SERVER_DRAINED, labels, f64::from(server.drained));
         out.set(&table::ORIGIN_SERVER_IN_FLIGHT, labels, server.active as f64);

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-use super::balance::Load;
+use super::balance::{Load, clock};
 use super::discovery::Found;
 use super::endpoint::Endpoint;
-use super::health::{Health, LastError, ServerState, Watch, ticks};
+use super::health::{Health, LastError, ServerState, Watch};
 use super::wire::Connections;
 use crate::config::model::{Server, ServerAddress};
 use crate::observe::rfc3339;
@@ -109,19 +109,19 @@ impl Member {
 
     /// By health checks.
     pub(super) fn is_healthy(&self) -> bool {
-        !self.watch.checks || self.state.health.healthy.load(Ordering::Relaxed)
+        self.watch.checks.is_none() || self.state.health.healthy.load(Ordering::Relaxed)
     }
 
     /// By what became of its requests. An ejection ends by itself.
-    pub(super) fn is_ejected(&self, now: Instant) -> bool {
+    pub(super) fn is_ejected(&self, now: u64) -> bool {
         let record = &self.state.health.record;
-        self.watch.judge.is_some() && record.is_ejected(ticks(now))
+        self.watch.judge.is_some() && record.is_ejected(now)
     }
 
     /// Whether it can be expected to answer. The operator may have drained it all the same.
     pub(super) fn is_usable(&self) -> bool {
         // The clock is for those few that are ejected.
-        self.is_healthy() && !(self.state.health.record.may_be_ejected() && self.is_ejected(Instant::now()))
+        self.is_healthy() && !(self.state.health.record.may_be_ejected() && self.is_ejected(clock::now()))
     }
 
     pub(super) fn is_drained(&self) -> bool {
@@ -130,7 +130,7 @@ impl Member {
 
     pub(super) fn status(&self, origin: &Arc<str>) -> ServerStatus {
         let health = &self.state.health;
-        let now = Instant::now();
+        let now = clock::now();
         let state = self.state_at(now);
         let (reason, since) = health.told(state);
         let by_weight = !self.is_drained();
@@ -139,7 +139,7 @@ impl Member {
             ServerState::Drained => Some("by the operator".to_owned()),
             _ => reason,
         };
-        let left = health.record.until().filter(|_| self.is_ejected(now)).map(|until| until.saturating_sub(ticks(now)));
+        let left = health.record.until().filter(|_| self.is_ejected(now)).map(|until| until.saturating_sub(now));
         ServerStatus {
             origin: origin.clone(),
             server: self.found.text.clone(),
@@ -160,7 +160,7 @@ impl Member {
     }
 
     /// What holds for longest comes first: the operator's word, then the checks'.
-    fn state_at(&self, now: Instant) -> ServerState {
+    fn state_at(&self, now: u64) -> ServerState {
         if self.is_drained() || self.found.weight == 0 {
             ServerState::Drained
         } else if !self.is_healthy() {
@@ -239,6 +239,8 @@ impl Member {
     pub(super) fn checked_at(addr: std::net::SocketAddr) -> Arc<Member> {
         let server = Server { address: ServerAddress::Socket(addr), weight: 1, tier: 0 };
         let slot = Slot::new(0, &server, |_| None);
-        slot.member(slot.found_at(addr.into()), &Watch { checks: true, judge: None }, Arc::default())
+        let mut origin = crate::config::model::Origin::plain("media", vec![server]);
+        origin.health_check = Some(crate::config::model::HealthCheck::tcp());
+        slot.member(slot.found_at(addr.into()), &Watch::new(&origin), Arc::default())
     }
 }

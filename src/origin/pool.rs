@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pingora::upstreams::peer::HttpPeer;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -22,10 +21,11 @@ use self::tasks::Tasks;
 use self::waiting::Waiting;
 use super::balance::{Ring, Rotation, clock};
 use super::discovery::Found;
+use super::exchange::Budget;
 use super::health::Watch;
 use super::member::{Member, ServerStatus, Slot, SlotState, State};
-use super::peer::PeerSettings;
 use super::sticky::Sticky;
+use super::wire::{Dialer, How, Proxied, Wire, WireError};
 use crate::config::model::{Balance, Origin};
 
 /// How long a start waits for names that have never been resolved.
@@ -44,7 +44,9 @@ struct Inner {
     name: Arc<str>,
     slots: Vec<Slot>,
     health: Watch,
-    peers: PeerSettings,
+    /// Makes the connections.
+    dialer: Arc<Dialer>,
+    budget: Budget,
     sticky: Option<Sticky>,
     /// Read by every choice, without a lock.
     view: ArcSwap<View>,
@@ -112,6 +114,7 @@ impl Pool {
     }
 
     fn build(origin: Arc<Origin>, previous: Option<&Pool>) -> Pool {
+        let now = clock::now();
         let known = previous.map(|pool| pool.inner.members()).unwrap_or_default();
         let began = previous.map_or(0, |pool| pool.inner.began.load(Ordering::Relaxed));
         let known_slot = |text: &str| -> Option<Arc<SlotState>> {
@@ -128,7 +131,7 @@ impl Pool {
                 Some(found) => {
                     let same = known.into_iter().find(|member| *member.endpoint() == found.endpoint);
                     let state = same.map(|member| member.state.clone());
-                    members.push(slot.member(found, &health, state.unwrap_or_else(|| newcomer(began))));
+                    members.push(slot.member(found, &health, state.unwrap_or_else(|| newcomer(began, now))));
                 }
                 None => members.extend(known.map(|member| {
                     slot.member(slot.found_at(member.endpoint().clone()), &health, member.state.clone())
@@ -143,7 +146,8 @@ impl Pool {
         let inner = Inner {
             name: origin.name.as_str().into(),
             health,
-            peers: PeerSettings::new(&origin),
+            dialer: Arc::new(Dialer::new(&origin)),
+            budget: Budget::new(&origin.retry),
             sticky: origin.sticky.as_ref().map(|settings| Sticky::new(settings, &origin.name)),
             view: ArcSwap::from_pointee(view),
             viewing: Mutex::default(),
@@ -188,14 +192,24 @@ impl Pool {
         let _ = timeout(READY_LIMIT, self.inner.unresolved.subscribe().wait_for(|names| *names == 0)).await;
     }
 
-    /// What Pingora connects to.
-    pub fn peer(&self, chosen: &Chosen) -> Box<HttpPeer> {
-        self.inner.peers.peer(chosen.endpoint())
+    /// How many requests may be tried again.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.inner.budget
     }
 
-    /// The same for a request that asks for an upgrade (RFC 9110 §7.8).
-    pub fn tunnel(&self, chosen: &Chosen) -> Box<HttpPeer> {
-        self.inner.peers.tunnel(chosen.endpoint())
+    /// A connection to a server. `alone`: for a request that asks for an upgrade (RFC 9110 §7.8), which nobody else uses
+    /// after it.
+    pub(super) async fn checkout(
+        &self,
+        chosen: &Chosen,
+        proxied: Option<Proxied>,
+        alone: bool,
+    ) -> Result<(Wire, How), WireError> {
+        let (connections, dialer) = (&chosen.member.state.connections, &self.inner.dialer);
+        match alone {
+            false => connections.checkout(dialer, chosen.endpoint(), chosen.server(), proxied).await,
+            true => connections.open_http1(dialer, chosen.endpoint(), chosen.server(), proxied).await,
+        }
     }
 
     /// The settings that it was made from.
@@ -303,6 +317,10 @@ impl Inner {
 
     /// Puts what a slot has led to in the place of what it led to before. What is known of servers that stay is kept.
     fn found(self: &Arc<Self>, slot: &Slot, found: Vec<Found>) {
+        self.found_by(slot, found, clock::now());
+    }
+
+    fn found_by(self: &Arc<Self>, slot: &Slot, found: Vec<Found>, now: u64) {
         let viewing = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.members();
         let of_slot = known.iter().filter(|member| member.index == slot.index);
@@ -313,7 +331,7 @@ impl Inner {
         let began = self.began.load(Ordering::Relaxed);
         let fresh = found.into_iter().map(|found| {
             let known = known.iter().find(|m| m.index == slot.index && *m.endpoint() == found.endpoint);
-            let state = known.map_or_else(|| newcomer(began), |member| member.state.clone());
+            let state = known.map_or_else(|| newcomer(began, now), |member| member.state.clone());
             slot.member(found, &self.health, state)
         });
         let before = known.iter().filter(|member| member.index < slot.index).cloned();
@@ -331,8 +349,8 @@ impl Inner {
 }
 
 /// What is known of a server that nobody has known before. A pool that `began` a while ago starts it slowly.
-fn newcomer(began: u64) -> Arc<State> {
-    let (state, now) = (State::default(), clock::now());
+fn newcomer(began: u64, now: u64) -> Arc<State> {
+    let state = State::default();
     if began != 0 && now.saturating_sub(began) > clock::millis(READY_LIMIT) {
         state.load.came(now);
     }

@@ -155,8 +155,12 @@ table! {
         "Connections taken for requests to an origin: opened for the purpose, or reused.";
     ORIGIN_RETRIES: Counter "foreland_origin_retries_total" in "requests" by ["origin"]
         "Further tries of a request after one that failed.";
+    ORIGIN_RETRIES_REFUSED: Counter "foreland_origin_retries_refused_total" in "requests" by ["origin"]
+        "Further tries that were not made because the retry budget was spent (origins.NAME.retry.budget).";
+    ORIGIN_HEDGES: Counter "foreland_origin_hedges_total" in "requests" by ["origin"]
+        "Requests that were sent to a second server since the first took its time (origins.NAME.hedge).";
     ORIGIN_FAILURES: Counter "foreland_origin_failures_total" in "requests" by ["origin", "kind"]
-        "Tries that failed, by kind: connect, connect_timeout, tls, timeout, reset, protocol, status, unavailable, other.";
+        "Tries that failed, by kind: connect, connect_timeout, tls, timeout, reset, protocol, status, unavailable, overloaded, other.";
     ORIGIN_SERVER_UP: Gauge "foreland_origin_server_up" in "boolean" by ["origin", "server"]
         "1 where a server takes requests as far as its health is known, else 0.";
     ORIGIN_SERVER_DRAINED: Gauge "foreland_origin_server_drained" in "boolean" by ["origin", "server"]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::probe::Probe;
-use crate::config::model::{HealthCheck, Origin};
+use super::probe::{Checks, Probe};
+use crate::config::model::HealthCheck;
 use crate::origin::member::Member;
 
 /// However an interval is set, checks do not spin, and no sum of times overflows.
@@ -16,9 +16,9 @@ const MAX_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// Checks one server until the task is dropped: at once, and then every interval. A server counts as healthy until
 /// the first `unhealthy_after` checks in a row have failed. `changed` is called after each change.
-pub(in crate::origin) async fn watch(origin: &Origin, check: &HealthCheck, member: &Member, changed: impl Fn()) {
-    let name = &origin.name;
-    let probe = match Probe::new(origin, check, member.endpoint(), &member.found.text) {
+pub(in crate::origin) async fn watch(name: &str, checks: &Checks, member: &Member, changed: impl Fn()) {
+    let check = &checks.check;
+    let probe = match Probe::new(checks, member.endpoint(), &member.found.text) {
         Ok(probe) => probe,
         Err(e) => {
             log::error!("origin {name}: no health checks of {}: {e}", member.found.text);
@@ -103,24 +103,11 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::config::model::HealthCheckKind;
-
-    fn check() -> HealthCheck {
-        HealthCheck {
-            kind: HealthCheckKind::Tcp,
-            tls: true,
-            interval: Duration::from_secs(1),
-            interval_down: Duration::from_secs(1),
-            jitter: 10,
-            timeout: Duration::from_secs(10),
-            healthy_after: 2,
-            unhealthy_after: 3,
-        }
-    }
+    use crate::config::model::Origin;
 
     #[test]
     fn only_a_whole_streak_changes_the_state() {
-        let check = check();
+        let check = HealthCheck::tcp();
         let mut streak = Streak::default();
         let mut observe = |success, healthy| streak.observe(success, healthy, &check);
         assert_eq!([observe(false, true), observe(false, true), observe(true, true)], [None; 3]);
@@ -150,12 +137,13 @@ mod tests {
         let addr = listener.local_addr().unwrap();
         drop(listener);
         let often = Duration::from_millis(1);
-        let check = HealthCheck { interval: often, interval_down: often, ..check() };
-        let media = Origin::plain("media", Vec::new());
+        let check = HealthCheck { interval: often, interval_down: often, ..HealthCheck::tcp() };
+        let media = Origin { health_check: Some(check), ..Origin::plain("media", Vec::new()) };
+        let checks = Checks::new(&media).unwrap();
         let member = Member::checked_at(addr);
         let changes = Arc::new(AtomicUsize::new(0));
         let flips = tokio::sync::Notify::new();
-        let watching = watch(&media, &check, &member, || {
+        let watching = watch("media", &checks, &member, || {
             changes.fetch_add(1, Ordering::Relaxed);
             flips.notify_one();
         });

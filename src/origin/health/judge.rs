@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::sleep_until;
+use tokio::time::sleep;
 
-use super::outlier::{self, Outcome, millis, most_ejected};
+use super::outlier::{self, Outcome, most_ejected};
 use crate::config::model::{Origin, Outliers};
 use crate::config::show_duration;
+use crate::origin::balance::clock;
 use crate::origin::member::Member;
 
 /// How often latencies are compared: each tenth of their window, within these.
@@ -55,10 +56,10 @@ impl Judge {
         let record = &member.state.health.record;
         match outcome.verdict(&self.rules) {
             None => {}
-            Some(Ok(())) => record.answered(&self.rules, outcome.latency, || ticks(Instant::now())),
+            Some(Ok(())) => record.answered(&self.rules, outcome.latency, clock::now),
             Some(Err(failure)) => {
-                let now = Instant::now();
-                if let Some(reason) = record.failed(&self.rules, failure, outcome.latency, ticks(now)) {
+                let now = clock::now();
+                if let Some(reason) = record.failed(&self.rules, failure, outcome.latency, now) {
                     self.eject(member, &reason, now);
                 }
             }
@@ -69,32 +70,31 @@ impl Judge {
     pub(in crate::origin) async fn run(&self) {
         let pause = self.rules.latency.map(|_| (self.rules.window / 10).clamp(MIN_PAUSE, MAX_PAUSE));
         loop {
-            let now = Instant::now();
+            let now = clock::now();
             let next = self.end_ejections(now);
             if let Some(limit) = self.rules.latency {
                 self.eject_slow(limit, now);
             }
-            let wake = [next, pause].into_iter().flatten().min().and_then(|pause| now.checked_add(pause));
             tokio::select! {
                 () = self.ejected.notified() => {}
-                () = until(wake) => {}
+                () = after([next, pause].into_iter().flatten().min()) => {}
             }
         }
     }
 
     /// Takes a server out, if so many may be.
-    fn eject(&self, member: &Member, reason: &str, now: Instant) -> bool {
+    fn eject(&self, member: &Member, reason: &str, now: u64) -> bool {
         let servers = self.servers();
         // Those that take requests; who does not is no loss, and no reserve either.
         let taking: Vec<_> = servers.iter().filter_map(Weak::upgrade).filter(|other| takes_requests(other)).collect();
-        let is_out = |other: &&Arc<Member>| other.state.health.record.is_ejected(ticks(now));
+        let is_out = |other: &&Arc<Member>| other.state.health.record.is_ejected(now);
         let known = taking.iter().find(|other| Arc::ptr_eq(&other.state, &member.state));
         let room = taking.iter().filter(is_out).count() < most_ejected(taking.len(), self.rules.max_ejected);
         // Gone meanwhile, or another request's failure has ejected it.
         if !room || known.as_ref().is_none_or(is_out) {
             return false;
         }
-        let length = member.state.health.eject(&self.rules, reason, ticks(now));
+        let length = member.state.health.eject(&self.rules, reason, now);
         drop(servers);
         self.tell();
         self.ejected.notify_one();
@@ -109,12 +109,12 @@ impl Judge {
     }
 
     /// Ends what is over; how long the next one still takes.
-    fn end_ejections(&self, now: Instant) -> Option<Duration> {
+    fn end_ejections(&self, now: u64) -> Option<Duration> {
         let members: Vec<_> = self.servers().iter().filter_map(Weak::upgrade).collect();
         let mut next: Option<u64> = None;
         for member in &members {
             let health = &member.state.health;
-            if health.end_ejection(ticks(now)) {
+            if health.end_ejection(now) {
                 self.tell();
                 let (server, addr) = (&member.found.text, member.endpoint());
                 log::info!("origin {}: server {server} ({addr}) is no longer ejected", self.origin);
@@ -123,16 +123,16 @@ impl Judge {
                 next = Some(next.map_or(until, |next| next.min(until)));
             }
         }
-        next.map(|until| Duration::from_millis(until.saturating_sub(ticks(now))))
+        next.map(|until| Duration::from_millis(until.saturating_sub(now)))
     }
 
-    fn eject_slow(&self, limit: Duration, now: Instant) {
+    fn eject_slow(&self, limit: Duration, now: u64) {
         let members: Vec<_> = self.servers().iter().filter_map(Weak::upgrade).collect();
         let judged: Vec<(Arc<Member>, Duration)> = members
             .into_iter()
-            .filter(|member| takes_requests(member) && !member.state.health.record.is_ejected(ticks(now)))
+            .filter(|member| takes_requests(member) && !member.state.health.record.is_ejected(now))
             .filter_map(|member| {
-                let totals = member.state.health.record.totals(&self.rules, ticks(now));
+                let totals = member.state.health.record.totals(&self.rules, now);
                 let enough = totals.answered() >= u64::from(self.rules.min_requests);
                 totals.mean_latency().filter(|_| enough).map(|mean| (member, mean))
             })
@@ -163,20 +163,13 @@ impl fmt::Debug for Judge {
     }
 }
 
-/// A time as records have it: milliseconds of this process, from 1.
-pub(in crate::origin) fn ticks(now: Instant) -> u64 {
-    static FIRST: OnceLock<Instant> = OnceLock::new();
-    let first = *FIRST.get_or_init(|| now);
-    millis(now.saturating_duration_since(first)).saturating_add(1)
-}
-
 fn takes_requests(member: &Member) -> bool {
     member.found.weight > 0 && !member.is_drained()
 }
 
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time.into()).await,
+async fn after(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => sleep(pause).await,
         None => std::future::pending().await,
     }
 }

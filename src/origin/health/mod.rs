@@ -14,7 +14,8 @@ use std::sync::Arc;
 pub use outlier::{Outcome, TryResult};
 pub use state::ServerState;
 
-pub(super) use judge::{Judge, ticks};
+pub(super) use judge::Judge;
+pub(super) use probe::Checks;
 pub(super) use state::{Health, LastError};
 
 use super::pool::Chosen;
@@ -25,14 +26,14 @@ use crate::config::model::Origin;
 #[derive(Clone, Debug)]
 pub(super) struct Watch {
     /// Without checks every server counts as healthy.
-    pub(super) checks: bool,
+    pub(super) checks: Option<Arc<Checks>>,
     /// Without one none is ejected.
     pub(super) judge: Option<Arc<Judge>>,
 }
 
 impl Watch {
     pub(super) fn new(origin: &Origin) -> Watch {
-        Watch { checks: origin.health_check.is_some(), judge: Judge::new(origin) }
+        Watch { checks: Checks::new(origin).map(Arc::new), judge: Judge::new(origin) }
     }
 }
 

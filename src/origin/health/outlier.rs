@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::window::{Totals, Window};
 use crate::config::model::Outliers;
 use crate::config::show_duration;
+use crate::origin::balance::clock::millis;
 use crate::origin::failure::FailureKind;
 
 /// What became of one try of a request.
@@ -25,7 +26,8 @@ pub enum TryResult {
     Failed(FailureKind),
 }
 
-/// What is known of one server. Times are milliseconds of a clock that runs forwards, and never 0.
+/// What is known of one server. Times are the choices' clock's ([`crate::origin::balance::clock`]), in milliseconds and
+/// never 0.
 #[derive(Debug, Default)]
 pub(in crate::origin) struct Record {
     /// Failures.
@@ -215,10 +217,6 @@ impl std::fmt::Display for Failure {
 /// Whether a status is in one of the ranges, both ends included.
 pub(super) fn is_within(ranges: &[(u16, u16)], status: u16) -> bool {
     ranges.iter().any(|(first, last)| (*first..=*last).contains(&status))
-}
-
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ impl Inner {
 
     /// Sees to it that each member is checked by one task, and nobody else is.
     pub(super) fn align_checks(self: &Arc<Self>) {
-        let Some(check) = &self.origin.health_check else { return };
+        let Some(how) = &self.health.checks else { return };
         let mut tasks = self.tasks();
         let Some(Tasks { runtime, checks, .. }) = &mut *tasks else { return };
         // Read while the tasks are locked: of two changes at once, the later one is seen by whoever comes last.
@@ -54,9 +54,9 @@ impl Inner {
         checks.retain(|(index, endpoint), _| members.iter().any(|m| (m.index, m.endpoint()) == (*index, endpoint)));
         for member in members.iter() {
             checks.entry((member.index, member.endpoint().clone())).or_insert_with(|| {
-                let (inner, check, member) = (self.clone(), check.clone(), member.clone());
+                let (inner, how, member) = (self.clone(), how.clone(), member.clone());
                 Task::spawn(runtime, async move {
-                    active::watch(&inner.origin, &check, &member, || inner.changed()).await;
+                    active::watch(&inner.name, &how, &member, || inner.changed()).await;
                 })
             });
         }

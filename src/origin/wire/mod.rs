@@ -24,5 +24,5 @@ pub(super) use h1::H1Conn;
 pub(super) use h2::{H2Client, H2Stream};
 pub(super) use io::Io;
 pub(super) use message::{BodyLength, RequestHead, ResponseHead, WireError};
-pub(super) use proxy::Proxied;
+pub use proxy::Proxied;
 pub(super) use request::Wire;

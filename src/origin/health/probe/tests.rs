@@ -4,15 +4,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::config::model::HttpProbe;
+use crate::config::model::{HttpProbe, ProxyProtocol};
+use crate::origin::wire::kit::{Authority, ServerTls, serve, serve_tls};
 
 async fn probe(origin: &Origin, check: &HealthCheck, endpoint: impl Into<Endpoint>) -> Result<(), String> {
-    Probe::new(origin, check, &endpoint.into(), "origin.test:80").unwrap().ask().await
+    probe_named(origin, check, endpoint, "origin.test:80").await
+}
+
+async fn probe_named(
+    origin: &Origin,
+    check: &HealthCheck,
+    endpoint: impl Into<Endpoint>,
+    server: &str,
+) -> Result<(), String> {
+    let checks = Checks::new(&Origin { health_check: Some(check.clone()), ..origin.clone() }).unwrap();
+    Probe::new(&checks, &endpoint.into(), server).unwrap().ask().await
 }
 
 fn plain() -> Origin {
@@ -24,16 +35,7 @@ fn over_http2() -> Origin {
 }
 
 fn check(kind: HealthCheckKind) -> HealthCheck {
-    HealthCheck {
-        kind,
-        tls: true,
-        interval: Duration::from_secs(1),
-        interval_down: Duration::from_secs(1),
-        jitter: 10,
-        timeout: Duration::from_secs(10),
-        healthy_after: 2,
-        unhealthy_after: 3,
-    }
+    HealthCheck { kind, ..HealthCheck::tcp() }
 }
 
 fn http(probe: HttpProbe) -> HealthCheck {
@@ -201,8 +203,10 @@ async fn a_unix_socket_is_probed() {
 
 #[test]
 fn what_cannot_be_sent_is_said() {
-    let new = |probe| Probe::new(&plain(), &http(probe), &SocketAddr::from(([10, 0, 0, 1], 80)).into(), "a:80");
-    let error = |probe| new(probe).err().unwrap_or_default();
+    let error = |probe| {
+        let checks = Checks::new(&Origin { health_check: Some(http(probe)), ..plain() }).unwrap();
+        Probe::new(&checks, &SocketAddr::from(([10, 0, 0, 1], 80)).into(), "a:80").err().unwrap_or_default()
+    };
     assert!(error(HttpProbe { host: Some("a b".to_owned()), ..get() }).contains("no host"));
     assert!(error(HttpProbe { headers: vec![("a b".to_owned(), String::new())], ..get() }).contains("no field"));
     assert!(error(HttpProbe { headers: vec![("a".to_owned(), "\n".to_owned())], ..get() }).contains("no field"));
@@ -323,4 +327,80 @@ async fn a_grpc_check_wants_to_hear_serving() {
     let patience = HealthCheck { timeout: Duration::from_millis(20), ..shop };
     let verdict = probe(&plain(), &patience, silent.local_addr().unwrap()).await;
     assert_eq!(verdict, Err("no answer within 20ms".to_owned()));
+}
+
+/// Answers a request, whatever it is.
+async fn answer_http1(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") && stream.read_buf(&mut request).await.is_ok_and(|read| read > 0) {}
+    // A client that has gone is of no matter here.
+    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell").await;
+    let _ = stream.flush().await;
+}
+
+#[tokio::test]
+async fn tls_is_spoken_where_the_origin_speaks_it_and_the_check_does_too() {
+    let authority = Authority::new();
+    let (good, wrong) = (authority.issue("shop.test"), authority.issue("other.test"));
+    let over_tls = serve_tls(ServerTls::of(&good).config(), answer_http1).await;
+    let misnamed = serve_tls(ServerTls::of(&wrong).config(), answer_http1).await;
+    let plainly = serve(answer_http1).await;
+    let origin = Origin { tls: Some(authority.trusted()), ..plain() };
+    let wanted = HttpProbe { expect_body: Some("well".to_owned()), ..get() };
+    for kind in [HealthCheckKind::Tcp, HealthCheckKind::Http(wanted)] {
+        let (with, without) = (check(kind.clone()), HealthCheck { tls: false, ..check(kind) });
+        assert_eq!(probe_named(&origin, &with, over_tls, "shop.test:443").await, Ok(()));
+        is(&probe_named(&origin, &with, misnamed, "shop.test:443").await, Err("shop.test"), b"");
+        assert_eq!(probe_named(&origin, &without, plainly, "shop.test:443").await, Ok(()));
+        // A port that speaks no TLS closes the connection at once, or says what is none.
+        let patience = HealthCheck { timeout: Duration::from_millis(300), ..with };
+        assert!(probe_named(&origin, &patience, plainly, "shop.test:443").await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn over_tls_the_version_is_what_was_agreed_on() {
+    let authority = Authority::new();
+    let issued = authority.issue("shop.test");
+    let origin = Origin { tls: Some(authority.trusted()), ..plain() };
+    for (alpn, version) in [(&["h2", "http/1.1"][..], "h2"), (&["http/1.1"], "http/1.1"), (&[], "http/1.1")] {
+        let config = ServerTls { alpn, ..ServerTls::of(&issued) }.config();
+        let addr = serve_tls(config, move |stream| async move {
+            if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+                assert_eq!(version, "http/1.1");
+                return answer_http1(stream).await;
+            }
+            assert_eq!(version, "h2");
+            let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let status = if request.uri().to_string() == "https://shop.test:443/healthz" { 204 } else { 500 };
+                let mut response = Response::new(());
+                *response.status_mut() = status.try_into().unwrap();
+                // A client that has gone is of no matter here.
+                let _ = respond.send_response(response, true);
+            }
+        })
+        .await;
+        assert_eq!(probe_named(&origin, &http(get()), addr, "shop.test:443").await, Ok(()), "{alpn:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_header_says_that_it_is_nobodys_request() {
+    let cases = [
+        (ProxyProtocol::V1, &b"PROXY UNKNOWN\r\nGET "[..]),
+        (ProxyProtocol::V2, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0GET "),
+    ];
+    for (version, expected) in cases {
+        let addr = serve(move |mut stream| async move {
+            let mut start = vec![0; expected.len()];
+            let read = stream.read_exact(&mut start).await;
+            if read.is_ok() && start == expected {
+                answer_http1(stream).await;
+            }
+        })
+        .await;
+        let origin = Origin { proxy_protocol: Some(version), ..plain() };
+        assert_eq!(probe(&origin, &http(get()), addr).await, Ok(()), "{version:?}");
+    }
 }
