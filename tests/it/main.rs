@@ -35,6 +35,7 @@ mod purge;
 mod purge_cli;
 mod purge_method;
 mod reload;
+mod resilience;
 mod revalidation;
 mod routing;
 mod rules;
