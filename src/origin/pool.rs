@@ -112,6 +112,7 @@ impl Pool {
     }
 
     fn build(origin: Arc<Origin>, previous: Option<&Pool>) -> Pool {
+        let now = clock::now();
         let known = previous.map(|pool| pool.inner.members()).unwrap_or_default();
         let began = previous.map_or(0, |pool| pool.inner.began.load(Ordering::Relaxed));
         let known_slot = |text: &str| -> Option<Arc<SlotState>> {
@@ -128,7 +129,7 @@ impl Pool {
                 Some(found) => {
                     let same = known.into_iter().find(|member| *member.endpoint() == found.endpoint);
                     let state = same.map(|member| member.state.clone());
-                    members.push(slot.member(found, &health, state.unwrap_or_else(|| newcomer(began))));
+                    members.push(slot.member(found, &health, state.unwrap_or_else(|| newcomer(began, now))));
                 }
                 None => members.extend(known.map(|member| {
                     slot.member(slot.found_at(member.endpoint().clone()), &health, member.state.clone())
@@ -303,6 +304,10 @@ impl Inner {
 
     /// Puts what a slot has led to in the place of what it led to before. What is known of servers that stay is kept.
     fn found(self: &Arc<Self>, slot: &Slot, found: Vec<Found>) {
+        self.found_by(slot, found, clock::now());
+    }
+
+    fn found_by(self: &Arc<Self>, slot: &Slot, found: Vec<Found>, now: u64) {
         let viewing = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.members();
         let of_slot = known.iter().filter(|member| member.index == slot.index);
@@ -313,7 +318,7 @@ impl Inner {
         let began = self.began.load(Ordering::Relaxed);
         let fresh = found.into_iter().map(|found| {
             let known = known.iter().find(|m| m.index == slot.index && *m.endpoint() == found.endpoint);
-            let state = known.map_or_else(|| newcomer(began), |member| member.state.clone());
+            let state = known.map_or_else(|| newcomer(began, now), |member| member.state.clone());
             slot.member(found, &self.health, state)
         });
         let before = known.iter().filter(|member| member.index < slot.index).cloned();
@@ -331,8 +336,8 @@ impl Inner {
 }
 
 /// What is known of a server that nobody has known before. A pool that `began` a while ago starts it slowly.
-fn newcomer(began: u64) -> Arc<State> {
-    let (state, now) = (State::default(), clock::now());
+fn newcomer(began: u64, now: u64) -> Arc<State> {
+    let state = State::default();
     if began != 0 && now.saturating_sub(began) > clock::millis(READY_LIMIT) {
         state.load.came(now);
     }

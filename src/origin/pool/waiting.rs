@@ -102,6 +102,15 @@ impl Pool {
     }
 }
 
+#[cfg(test)]
+impl Waiting {
+    /// Requests that wait, then whatever else is counted for as long as one does.
+    pub(super) fn counts(&self) -> [usize; 4] {
+        let counts = [&self.pending, &self.listeners, &self.first.length, &self.again.length];
+        counts.map(|count| count.load(Ordering::SeqCst))
+    }
+}
+
 /// One of a count, until dropped.
 #[derive(Debug)]
 struct Counted<'a>(&'a AtomicUsize);

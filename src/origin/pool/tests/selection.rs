@@ -326,17 +326,32 @@ fn who_returns_starts_slowly() {
 #[test]
 fn who_comes_after_the_start_starts_slowly_too() {
     let pool = Pool::new(Arc::new(named_origin("media", "origin.test", 80)));
-    let since = || -> Vec<bool> { pool.inner.members().iter().map(|member| member.state.load.since() > 0).collect() };
-    resolve_to(&pool, 0, &["10.0.0.1"]);
-    assert_eq!(since(), [false], "before the start");
-    // Any moment but now would do: the clock cannot be before the limit's end.
-    let long_ago = 1;
-    pool.inner.began(long_ago);
-    resolve_to(&pool, 0, &["10.0.0.1", "10.0.0.2"]);
-    let settled = clock::now() - long_ago > clock::millis(READY_LIMIT);
-    assert_eq!(since(), [false, settled]);
+    let find = |count: u8, now| {
+        let slot = &pool.inner.slots[0];
+        let found = |n: u8| slot.found_at(SocketAddr::from(([10, 0, 0, n], 80)).into());
+        pool.inner.found_by(slot, (1..=count).map(found).collect(), now);
+        pool.inner.members().iter().map(|member| member.state.load.since()).collect::<Vec<_>>()
+    };
+    assert_eq!(find(1, 50_000), [0], "before the start");
+    pool.inner.began(60_000);
+    assert_eq!(find(2, 61_000), [0, 0], "a start waits for names");
+    assert_eq!(find(3, 90_000), [0, 0, 90_000]);
+    assert_eq!(find(4, 95_000), [0, 0, 90_000, 95_000]);
+    // A pool that follows it goes on.
+    let after = Pool::from_previous(pool.origin().clone(), &pool);
+    after.inner.began(200_000);
+    assert_eq!(after.inner.began.load(Ordering::Relaxed), 60_000);
     assert!(pool.set_drained("10.0.0.1:80", true) && pool.set_drained("10.0.0.1:80", false));
-    assert_eq!(since(), [true, settled], "one that was drained");
+    assert!(pool.inner.members()[0].state.load.since() > 0, "one that was drained");
+}
+
+#[test]
+fn a_server_that_a_reload_adds_starts_slowly_where_the_pool_has_been_at_work() {
+    let since = |began, now| newcomer(began, now).load.since();
+    assert_eq!([since(0, 9_000), since(8_000, 9_000), since(1_000, 9_000)], [0, 0, 9_000]);
+    let before = pool_of(&[("10.0.0.1:80", 1)], |_| {});
+    let after = Pool::from_previous(Arc::new(origin("media", EQUAL)), &before);
+    assert!(after.inner.members().iter().all(|member| member.state.load.since() == 0), "it has not been started");
 }
 
 #[test]

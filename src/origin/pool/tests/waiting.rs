@@ -20,7 +20,7 @@ fn wait(pool: &Arc<Pool>, tried: Vec<Endpoint>) -> tokio::task::JoinHandle<Resul
 }
 
 fn pending(pool: &Pool) -> usize {
-    pool.inner.waiting.pending.load(Ordering::SeqCst)
+    pool.inner.waiting.counts()[0]
 }
 
 /// Lets everything run that can.
@@ -31,9 +31,7 @@ async fn settle() {
 }
 
 fn assert_idle(pool: &Pool) {
-    let waiting = &pool.inner.waiting;
-    let counts = [&waiting.pending, &waiting.listeners, &waiting.first.length, &waiting.again.length];
-    assert!(counts.iter().all(|count| count.load(Ordering::SeqCst) == 0), "{waiting:?}");
+    assert_eq!(pool.inner.waiting.counts(), [0; 4]);
     assert!(pool.servers().iter().all(|server| server.active == 0));
 }
 
@@ -52,7 +50,8 @@ async fn places_go_to_those_that_wait_in_their_order() {
         assert!(waiting.iter().all(|request| !request.is_finished()));
         drop(held);
         // One that comes now does not get past them.
-        let late = pool.choose(&Ask::default());
+        let ask = Ask::default();
+        let late = pool.choose(&ask);
         tokio::pin!(late);
         assert!(late.as_mut().now_or_never().is_none() || waiting.len() == 3);
         settle().await;
