@@ -9,8 +9,9 @@ use serde::{Serialize, Serializer};
 use super::balance::{Load, clock};
 use super::discovery::Found;
 use super::endpoint::Endpoint;
+use super::figures::{Figures, Tally};
 use super::health::{Health, LastError, ServerState, Watch};
-use super::wire::Connections;
+use super::wire::{ConnectionCounts, Connections};
 use crate::config::model::{Server, ServerAddress};
 use crate::observe::rfc3339;
 
@@ -84,6 +85,8 @@ impl Slot {
             ejections: 0,
             ejected_until: None,
             last_error,
+            tally: Tally::default(),
+            connections: ConnectionCounts::default(),
         }
     }
 }
@@ -156,6 +159,8 @@ impl Member {
             ejections: health.record.ejections(),
             ejected_until: left.and_then(|left| SystemTime::now().checked_add(Duration::from_millis(left))),
             last_error: health.last_error.get().or_else(|| self.slot.unresolved.get()),
+            tally: self.state.figures.tally(),
+            connections: self.state.connections.counts(),
         }
     }
 
@@ -178,11 +183,12 @@ impl Member {
 pub(super) struct State {
     pub(super) health: Health,
     pub(super) load: Load,
+    pub(super) figures: Figures,
     pub(super) connections: Connections,
 }
 
 /// A server's state, for the admin API and for metrics.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ServerStatus {
     #[serde(skip)]
     pub origin: Arc<str>,
@@ -213,6 +219,11 @@ pub struct ServerStatus {
     pub ejected_until: Option<SystemTime>,
     /// Of the newest failed check or resolution; gone when the server has recovered.
     pub last_error: Option<String>,
+    /// What its requests have come to, since the server is known.
+    #[serde(skip)]
+    pub tally: Tally,
+    #[serde(skip)]
+    pub connections: ConnectionCounts,
 }
 
 fn as_text<S: Serializer>(endpoint: &Option<Endpoint>, serializer: S) -> Result<S::Ok, S::Error> {

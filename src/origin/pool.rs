@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pingora::upstreams::peer::HttpPeer;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -22,10 +21,11 @@ use self::tasks::Tasks;
 use self::waiting::Waiting;
 use super::balance::{Ring, Rotation, clock};
 use super::discovery::Found;
+use super::exchange::Budget;
 use super::health::Watch;
 use super::member::{Member, ServerStatus, Slot, SlotState, State};
-use super::peer::PeerSettings;
 use super::sticky::Sticky;
+use super::wire::{Dialer, How, Proxied, Wire, WireError};
 use crate::config::model::{Balance, Origin};
 
 /// How long a start waits for names that have never been resolved.
@@ -44,7 +44,9 @@ struct Inner {
     name: Arc<str>,
     slots: Vec<Slot>,
     health: Watch,
-    peers: PeerSettings,
+    /// Makes the connections.
+    dialer: Arc<Dialer>,
+    budget: Budget,
     sticky: Option<Sticky>,
     /// Read by every choice, without a lock.
     view: ArcSwap<View>,
@@ -144,7 +146,8 @@ impl Pool {
         let inner = Inner {
             name: origin.name.as_str().into(),
             health,
-            peers: PeerSettings::new(&origin),
+            dialer: Arc::new(Dialer::new(&origin)),
+            budget: Budget::new(&origin.retry),
             sticky: origin.sticky.as_ref().map(|settings| Sticky::new(settings, &origin.name)),
             view: ArcSwap::from_pointee(view),
             viewing: Mutex::default(),
@@ -189,14 +192,24 @@ impl Pool {
         let _ = timeout(READY_LIMIT, self.inner.unresolved.subscribe().wait_for(|names| *names == 0)).await;
     }
 
-    /// What Pingora connects to.
-    pub fn peer(&self, chosen: &Chosen) -> Box<HttpPeer> {
-        self.inner.peers.peer(chosen.endpoint())
+    /// How many requests may be tried again.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.inner.budget
     }
 
-    /// The same for a request that asks for an upgrade (RFC 9110 §7.8).
-    pub fn tunnel(&self, chosen: &Chosen) -> Box<HttpPeer> {
-        self.inner.peers.tunnel(chosen.endpoint())
+    /// A connection to a server. `alone`: for a request that asks for an upgrade (RFC 9110 §7.8), which nobody else uses
+    /// after it.
+    pub(super) async fn checkout(
+        &self,
+        chosen: &Chosen,
+        proxied: Option<Proxied>,
+        alone: bool,
+    ) -> Result<(Wire, How), WireError> {
+        let (connections, dialer) = (&chosen.member.state.connections, &self.inner.dialer);
+        match alone {
+            false => connections.checkout(dialer, chosen.endpoint(), chosen.server(), proxied).await,
+            true => connections.open_http1(dialer, chosen.endpoint(), chosen.server(), proxied).await,
+        }
     }
 
     /// The settings that it was made from.

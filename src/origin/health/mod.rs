@@ -40,6 +40,7 @@ impl Watch {
 impl Chosen {
     /// Tells what became of a try of a request, once a try. Failures of the client's making are not for this.
     pub fn report(&self, outcome: &Outcome) {
+        self.member.state.figures.record(outcome);
         if let Some(judge) = &self.member.watch.judge {
             judge.report(&self.member, outcome);
         }

@@ -53,6 +53,11 @@ impl Waiting {
 }
 
 impl Pool {
+    /// Requests that wait for a place at a server.
+    pub fn pending(&self) -> usize {
+        self.inner.waiting.pending.load(Ordering::Relaxed)
+    }
+
     /// The server for a request. Where all that could take it have as many requests as they may (`limits.requests`), it
     /// waits for a place, in the order in which requests come: at most `limits.pending` requests do, at most for
     /// `limits.pending_timeout`. Requests that have tried a server before have a queue of their own. Whoever stops

@@ -144,6 +144,7 @@ impl fmt::Debug for Connections {
 }
 
 /// A connection that has just been made.
+#[expect(clippy::large_enum_variant, reason = "it is there for a moment: to allocate would take longer than to move")]
 enum Fresh {
     H1(H1Conn<Io>),
     H2(H2Client),

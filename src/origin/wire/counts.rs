@@ -13,13 +13,13 @@ pub(super) struct Counts {
 
 /// The connections of a server at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::origin) struct ConnectionCounts {
+pub struct ConnectionCounts {
     /// In use or not.
-    pub(in crate::origin) open: usize,
+    pub open: usize,
     /// Of those, the ones that no request uses.
-    pub(in crate::origin) idle: usize,
+    pub idle: usize,
     /// Ever made, as far back as the server is known.
-    pub(in crate::origin) opened_total: u64,
+    pub opened_total: u64,
 }
 
 impl Counts {

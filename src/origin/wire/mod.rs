@@ -18,11 +18,11 @@ mod request;
 mod tls;
 
 pub(super) use connections::{Connections, How};
-pub(super) use counts::ConnectionCounts;
+pub use counts::ConnectionCounts;
 pub(super) use dial::{Dialed, Dialer, Protocol};
 pub(super) use h1::H1Conn;
 pub(super) use h2::{H2Client, H2Stream};
 pub(super) use io::Io;
 pub(super) use message::{BodyLength, RequestHead, ResponseHead, WireError};
-pub(super) use proxy::Proxied;
+pub use proxy::Proxied;
 pub(super) use request::Wire;

@@ -8,10 +8,10 @@ use crate::config::model::ProxyProtocol;
 
 /// Both ends of a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::origin) struct Proxied {
-    pub(in crate::origin) client: SocketAddr,
+pub struct Proxied {
+    pub client: SocketAddr,
     /// What the client has connected to.
-    pub(in crate::origin) local: SocketAddr,
+    pub local: SocketAddr,
 }
 
 /// Begins every header of version 2.

@@ -35,6 +35,7 @@ pub(in crate::origin::wire) struct Group {
 }
 
 /// What [`Group::take`] has found.
+#[expect(clippy::large_enum_variant, reason = "it is there for a moment: to allocate would take longer than to move")]
 pub(super) enum Taken {
     Wire(Wire),
     /// A connection is to be made, for the request alone as far as is known.

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{sleep, timeout};
 
 use super::super::message::WireError;
+use super::super::tls::refused_late;
 use super::Shared;
 use crate::origin::failure::FailureKind;
 
@@ -69,6 +70,12 @@ impl Life {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.heard.store(now, Ordering::Relaxed);
     }
+}
+
+/// What the server's giving up of a stream means.
+pub(super) fn reset(reason: Reason) -> WireError {
+    let why = format!("the server has reset the stream: {reason}");
+    WireError { untouched: reason == Reason::REFUSED_STREAM, ..WireError::new(FailureKind::Reset, why) }
 }
 
 /// Runs a connection until it ends, or nobody has a use for it.
@@ -150,6 +157,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for Heard<T> {
         let read = Pin::new(&mut self.io).poll_read(cx, buffer);
         if buffer.filled().len() > before {
             self.life.hear();
+        }
+        // Streams are not told more than the kind and the text of an error.
+        if let Poll::Ready(Err(error)) = &read
+            && refused_late(error).is_some()
+        {
+            let WireError { kind, why, .. } = WireError::io("the HTTP/2 connection", error);
+            let _ = self.life.end.set((kind, why));
         }
         read
     }
