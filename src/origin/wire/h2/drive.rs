@@ -72,6 +72,12 @@ impl Life {
     }
 }
 
+/// What the server's giving up of a stream means.
+pub(super) fn reset(reason: Reason) -> WireError {
+    let why = format!("the server has reset the stream: {reason}");
+    WireError { untouched: reason == Reason::REFUSED_STREAM, ..WireError::new(FailureKind::Reset, why) }
+}
+
 /// Runs a connection until it ends, or nobody has a use for it.
 pub(super) async fn drive<T>(
     mut connection: Connection<Heard<T>, Bytes>,

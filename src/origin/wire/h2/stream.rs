@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::super::message::{BodyLength, RequestHead, ResponseHead, WireError};
+use super::drive::{self, Life};
 use super::{MAX_SEND_BUFFER, Slot, head};
 use crate::origin::failure::FailureKind;
 
@@ -94,8 +95,8 @@ impl H2Stream {
         if let Err(why) = out.check(data.len() as u64, end) {
             return Poll::Ready(Err(WireError { begun: self.begun, ..WireError::new(FailureKind::Other, why) }));
         }
-        let sent = ready!(out.poll_send(cx, data, end));
-        Poll::Ready(sent.map_err(|error| self.failed(error)))
+        let sent = ready!(out.poll_send(&self.slot.shared.life, cx, data, end));
+        Poll::Ready(sent.map_err(|error| self.marked(error)))
     }
 
     /// The response's next head: those of interim responses each, then the final one.
@@ -191,16 +192,15 @@ impl H2Stream {
 
     fn fail(&mut self, error: ::h2::Error) -> WireError {
         self.stage = Stage::Failed;
-        self.failed(error)
+        self.marked(self.slot.shared.life.error(error))
     }
 
     fn refuse(&mut self, error: WireError) -> WireError {
         self.stage = Stage::Failed;
-        WireError { begun: self.begun, ..error }
+        self.marked(error)
     }
 
-    fn failed(&self, error: ::h2::Error) -> WireError {
-        let error = self.slot.shared.life.error(error);
+    fn marked(&self, error: WireError) -> WireError {
         WireError { begun: self.begun, untouched: error.untouched && !self.begun, ..error }
     }
 }
@@ -216,16 +216,21 @@ impl Outgoing {
         }
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes, end: bool) -> Poll<Result<(), ::h2::Error>> {
+    fn poll_send(
+        &mut self,
+        life: &Life,
+        cx: &mut Context<'_>,
+        data: &mut Bytes,
+        end: bool,
+    ) -> Poll<Result<(), WireError>> {
         while !data.is_empty() {
             self.stream.reserve_capacity(data.len().min(MAX_SEND_BUFFER));
             let room = self.stream.capacity();
             if room == 0 {
                 match ready!(self.stream.poll_capacity(cx)) {
                     Some(Ok(_)) => continue,
-                    Some(Err(error)) => return Poll::Ready(Err(error)),
-                    // The server wants no more of it.
-                    None => return self.stream.poll_reset(cx).map(|reset| Err(reset.map_or_else(|e| e, Into::into))),
+                    Some(Err(error)) => return Poll::Ready(Err(self.lost(life, cx, Some(error)))),
+                    None => return Poll::Ready(Err(self.lost(life, cx, None))),
                 }
             }
             let piece = data.split_to(room.min(data.len()));
@@ -233,13 +238,26 @@ impl Outgoing {
                 *left = left.saturating_sub(piece.len() as u64);
             }
             self.is_ended = self.left == Some(0) || end && data.is_empty();
-            self.stream.send_data(piece, self.is_ended)?;
+            if let Err(error) = self.stream.send_data(piece, self.is_ended) {
+                return Poll::Ready(Err(self.lost(life, cx, Some(error))));
+            }
         }
         if end && !self.is_ended {
             self.is_ended = true;
-            self.stream.send_data(Bytes::new(), true)?;
+            if let Err(error) = self.stream.send_data(Bytes::new(), true) {
+                return Poll::Ready(Err(self.lost(life, cx, Some(error))));
+            }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Why nothing more can be sent: mostly, the stream or the connection has ended, which `error` does not say.
+    fn lost(&mut self, life: &Life, cx: &mut Context<'_>, error: Option<::h2::Error>) -> WireError {
+        match (self.stream.poll_reset(cx), error) {
+            (Poll::Ready(Ok(reason)), _) => drive::reset(reason),
+            (Poll::Ready(Err(error)), _) | (Poll::Pending, Some(error)) => life.error(error),
+            (Poll::Pending, None) => WireError::new(FailureKind::Reset, "the stream has ended"),
+        }
     }
 }
 
