@@ -296,7 +296,8 @@ async fn a_slow_reader_of_one_response_holds_up_no_other() {
     let (_, mut respond) = server.next().await;
     respond.send_response(Response::new(()), false).unwrap().send_data(large.clone(), true).unwrap();
     quick.read_head().await.unwrap();
-    assert_eq!(rest(&mut quick).await.unwrap().len(), large.len());
+    let body = tokio::time::timeout(Duration::from_secs(10), rest(&mut quick)).await;
+    assert_eq!(body.expect("it is held up").unwrap().len(), large.len());
     for mut stream in slow {
         assert_eq!(rest(&mut stream).await.unwrap().len(), large.len());
     }
@@ -423,7 +424,8 @@ async fn a_silent_server_is_given_up() {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let client = H2Client::with_patience(ours, 100, false, patience).await.unwrap();
     let mut stream = ask(&client, &get()).await;
-    let error = stream.read_head().await.unwrap_err();
+    let given_up = tokio::time::timeout(Duration::from_secs(10), stream.read_head()).await;
+    let error = given_up.expect("no end of waiting").unwrap_err();
     assert_eq!((error.kind, error.begun), (FailureKind::Timeout, false), "{error}");
     assert!(client.is_closed());
     drop(theirs);
