@@ -17,7 +17,7 @@ use super::context::Context;
 use super::framing::End;
 use super::state::Shared;
 use super::{caching, forward, interim, invalidate, link, trace, upstream};
-use crate::origin::{Answer, Failure};
+use crate::origin::Answer;
 
 /// Fields in an answer.
 const FIELDS: usize = 256;

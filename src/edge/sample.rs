@@ -39,6 +39,7 @@ fn sample(shared: &Weak<Shared>, out: &mut Samples) {
     for pool in snapshot.pools.iter() {
         let origin = &[pool.origin().name.as_str()];
         out.set(&table::ORIGIN_PANICKING, origin, f64::from(pool.is_panicking()));
+        out.set(&table::ORIGIN_RETRY_BUDGET, origin, pool.retries_left() as f64);
         out.set(&table::ORIGIN_PENDING, origin, pool.pending() as f64);
         pool.servers().iter().for_each(|server| sample_server(server, out));
     }

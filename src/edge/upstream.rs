@@ -14,7 +14,6 @@ use super::forward::{self, Way};
 use super::framing;
 use super::respond::Answer;
 use super::state::{Shared, Towards};
-use crate::config::model::HostHeader;
 use crate::origin::{self, Ending, Exchange, Failure, FailureKind, Proxied, Wanted};
 
 /// No server was there to be asked.

@@ -197,6 +197,11 @@ impl Pool {
         &self.inner.budget
     }
 
+    /// Retries that the budget allows now.
+    pub fn retries_left(&self) -> u64 {
+        self.inner.budget.left(std::time::Instant::now())
+    }
+
     /// A connection to a server. `alone`: for a request that asks for an upgrade (RFC 9110 §7.8), which nobody else uses
     /// after it.
     pub(super) async fn checkout(

@@ -19,7 +19,7 @@ use std::time::SystemTime;
 pub use self::answer::Answer;
 pub(super) use self::budget::Budget;
 pub use self::socket::peer;
-pub use self::trail::{Ending, Failure, Server, Trail};
+pub use self::trail::{Ending, Failure, Trail};
 use super::failure::FailureKind;
 use super::pool::Pool;
 use super::wire::Proxied;

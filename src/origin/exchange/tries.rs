@@ -12,12 +12,12 @@ use super::Exchange;
 use super::live::{Limits, Live};
 use super::trail::{Ending, Failure, Server};
 use super::upload::Upload;
-use crate::config::model::{HostHeader, Origin};
+use crate::config::model::HostHeader;
 use crate::origin::endpoint::Endpoint;
 use crate::origin::failure::FailureKind;
 use crate::origin::health::{Outcome, TryResult};
 use crate::origin::pool::{Ask, Chosen};
-use crate::origin::wire::{BodyLength, How, RequestHead, ResponseHead, WireError};
+use crate::origin::wire::{How, RequestHead, ResponseHead, WireError};
 
 /// Kept connections of a request that may turn out closed without counting as tries. More than a few, and it is the
 /// server that closes them on each request: those who wait for this one must not wait for all of them.

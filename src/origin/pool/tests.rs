@@ -224,22 +224,6 @@ fn a_reload_carries_over_what_is_known_of_servers_that_stay() {
     assert_eq!(states, expected.map(|(addr, healthy, drained, weight)| (addr.to_owned(), healthy, drained, weight)));
 }
 
-#[test]
-fn a_peer_has_the_origins_settings() {
-    let pool = Pool::new(Arc::new(origin("media", &[("10.0.0.1:80", 1)])));
-    let peer = pool.peer(&pool.select(&Ask::default()).unwrap());
-    assert_eq!(peer._address.as_inet(), Some(&addr("10.0.0.1:80")));
-    assert!(!peer.is_tls());
-    let origin_of = pool.origin();
-    assert_eq!(peer.options.connection_timeout, Some(origin_of.connect_timeout));
-    assert_eq!(peer.options.total_connection_timeout, Some(origin_of.connect_timeout));
-    assert_eq!(peer.options.read_timeout, Some(origin_of.read_timeout));
-    assert_eq!(peer.options.write_timeout, Some(origin_of.write_timeout));
-    assert_eq!(peer.options.idle_timeout, Some(origin_of.idle_timeout));
-    let other = Pool::new(Arc::new(origin("other", &[("10.0.0.1:80", 1)])));
-    assert_ne!(peer.group_key, other.peer(&other.select(&Ask::default()).unwrap()).group_key);
-}
-
 /// Answers every request with the status that it is told.
 async fn http_server(status: watch::Receiver<u16>) -> io::Result<(SocketAddr, tokio::task::JoinHandle<()>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
