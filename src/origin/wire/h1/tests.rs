@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::Method;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -161,6 +161,7 @@ async fn receive<T: AsyncRead + AsyncWrite + Unpin>(conn: &mut H1Conn<T>) -> Res
 
 /// The same of a server that says `bytes` and keeps the connection open: nothing may wait for more.
 async fn said(bytes: &str) -> Result<Taken, WireError> {
-    let taking = take(Script::whole(bytes.as_bytes(), End::Stay), &get());
+    let request = get();
+    let taking = take(Script::whole(bytes.as_bytes(), End::Stay), &request);
     tokio::time::timeout(Duration::from_secs(10), taking).await.unwrap_or_else(|_| panic!("it waits after {bytes:?}"))
 }
