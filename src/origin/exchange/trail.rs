@@ -5,7 +5,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::origin::endpoint::Endpoint;
 use crate::origin::failure::FailureKind;
-use crate::origin::health::{Outcome, TryResult};
 use crate::origin::member::Member;
 use crate::origin::pool::Chosen;
 use crate::origin::wire::WireError;
@@ -54,11 +53,6 @@ impl Server {
 
     pub(super) fn endpoint(&self) -> &Endpoint {
         self.0.endpoint()
-    }
-
-    /// The request was given up while it was with this server.
-    pub(super) fn took_too_long(&self, latency: Duration) {
-        self.0.report(&Outcome { result: TryResult::Failed(FailureKind::Timeout), latency });
     }
 }
 
