@@ -23,6 +23,9 @@ use crate::origin::wire::{How, RequestHead, ResponseHead, WireError};
 /// server that closes them on each request: those who wait for this one must not wait for all of them.
 const MAX_STALE: usize = 4;
 
+/// What follows is another protocol: there is no other response.
+const SWITCHING_PROTOCOLS: u16 = 101;
+
 /// The servers that have failed a request.
 type Tried = SmallVec<[Endpoint; 4]>;
 
@@ -42,7 +45,7 @@ struct Lost {
 }
 
 impl Exchange {
-    /// Asks a server, and others if it must be; the first head that comes, interim or final.
+    /// Asks a server, and others if it must be; the head of the final response.
     pub(super) async fn begin(&self, head: &RequestHead, upload: Option<Upload>) -> Result<Begun, Failure> {
         self.pool.budget().request(Instant::now());
         let all = self.pool.origin().timeout.map(|limit| Deadline { at: time::Instant::now() + limit, limit });
@@ -342,16 +345,19 @@ impl Exchange {
                 return Err(WireError::new(FailureKind::Timeout, why));
             }
         }
-        live.next_head().await
+        loop {
+            let head = live.next_head().await?;
+            if head.status >= 200 || head.status == SWITCHING_PROTOCOLS {
+                return Ok(head);
+            }
+            self.pass_on(head.wire);
+        }
     }
 }
 
 impl Exchange {
-    /// Notes the head of a final response. Of an interim one, there is nothing to note.
-    pub(super) fn final_head(&self, live: &Live, head: &ResponseHead) {
-        if head.status < 200 && head.status != 101 {
-            return;
-        }
+    /// Notes the head of a final response.
+    fn final_head(&self, live: &Live, head: &ResponseHead) {
         let mut trail = self.trail();
         let took = trail.began.map(|began| began.elapsed()).unwrap_or_default();
         trail.time = Some(took);
@@ -362,7 +368,7 @@ impl Exchange {
         live.chosen.report(&Outcome { result: TryResult::Answered(head.status), latency: took });
     }
 
-    /// Notes that an answer was not the whole, or did not come after an interim one.
+    /// Notes that an answer was not the whole.
     pub(super) fn broke_off(&self, live: &Live, error: &WireError) {
         self.witness.failed(error.kind);
         failed(&live.chosen, error.kind, Duration::ZERO);

@@ -6,7 +6,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use http::{Method, Response};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -33,6 +33,8 @@ struct Seen {
     answer: &'static str,
     /// It says goodbye with each answer (HTTP/2), or closes without a word (HTTP/1.1).
     closes: bool,
+    /// It closes its connections when it is told to.
+    hangs_up: Arc<Notify>,
 }
 
 impl Seen {
@@ -45,6 +47,7 @@ impl Seen {
             streams: 1000,
             answer: "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
             closes: false,
+            hangs_up: Arc::default(),
         }
     }
 
@@ -64,7 +67,13 @@ impl Seen {
     async fn h1<S: AsyncRead + AsyncWrite + Unpin>(self, mut stream: S) {
         self.accepted.fetch_add(1, Ordering::SeqCst);
         let mut head = Vec::new();
-        while let Ok(byte) = stream.read_u8().await {
+        let hangs_up = self.hangs_up.clone();
+        loop {
+            let byte = tokio::select! {
+                byte = stream.read_u8() => byte,
+                () = hangs_up.notified() => break,
+            };
+            let Ok(byte) = byte else { break };
             head.push(byte);
             if head.ends_with(b"\r\n\r\n") {
                 head.clear();
@@ -87,7 +96,13 @@ impl Seen {
         let mut server = h2::server::Builder::new();
         server.max_concurrent_streams(self.streams);
         if let Ok(mut connection) = server.handshake::<_, Bytes>(stream).await {
-            while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let hangs_up = self.hangs_up.clone();
+            loop {
+                let accepted = tokio::select! {
+                    accepted = connection.accept() => accepted,
+                    () = hangs_up.notified() => break,
+                };
+                let Some(Ok((_, mut respond))) = accepted else { break };
                 self.asked.fetch_add(1, Ordering::SeqCst);
                 let may_answer = self.may_answer.clone();
                 tokio::spawn(async move {
@@ -264,16 +279,29 @@ async fn what_the_server_closes_does_not_stay_open() {
     site.get().await;
     until(|| site.counts() == (0, 0, 1)).await;
     assert!(opened(site.get().await));
+
+    // While it is unused.
+    for site in [Site::h1(&origin(None), Seen::new()).await, Site::h2(&origin(None), Seen::new()).await] {
+        site.get().await;
+        assert_eq!(site.counts(), (1, 1, 1));
+        site.seen.hangs_up.notify_waiters();
+        until(|| site.counts() == (0, 0, 1)).await;
+        assert!(opened(site.get().await));
+    }
 }
 
 #[tokio::test]
 async fn what_the_server_has_closed_is_not_used_again() {
-    let site = Site::h1(&origin(None), Seen { closes: true, ..Seen::new() }).await;
-    site.get().await;
-    until(|| site.seen.closed() == 1).await;
-    // The system has been told when the next timer fires.
-    sleep(Duration::from_millis(2)).await;
-    assert!(opened(site.get().await));
+    for site in [Site::h1(&origin(None), Seen::new()).await, Site::h2(&origin(None), Seen::new()).await] {
+        site.get().await;
+        // The first look at what is unused is over by then; the next one is far.
+        sleep(Duration::from_millis(10)).await;
+        site.seen.hangs_up.notify_waiters();
+        until(|| site.seen.closed() == 1).await;
+        // By the next time that a timer fires, this side has been told.
+        sleep(Duration::from_millis(2)).await;
+        assert!(opened(site.get().await));
+    }
 }
 
 #[tokio::test]
@@ -299,25 +327,27 @@ async fn connections_of_other_settings_are_not_used() {
 
     // One that does, while a connection is in use and another is not.
     let (mut other, _) = site.checkout().await.unwrap();
+    let (held, _) = site.checkout().await.unwrap();
     ask(&mut other).await;
     other.finish();
-    assert_eq!(site.counts(), (2, 1, 2));
+    assert_eq!(site.counts(), (3, 1, 3));
     let changed = Arc::new(Dialer::new(&Origin { keepalive: 5, ..settings.clone() }));
     let by_changed = || site.connections.checkout(&changed, &site.endpoint, "origin.test:1", None);
     let (mut new, how) = by_changed().await.unwrap();
     assert!(opened(how));
-    assert_eq!(site.counts(), (2, 0, 3), "the unused one is closed");
+    assert_eq!(site.counts(), (3, 0, 4), "the unused one is closed");
     ask(&mut new).await;
     new.finish();
     wire.finish();
-    assert_eq!(site.counts(), (1, 1, 3), "the used one is not kept");
+    assert_eq!(site.counts(), (2, 1, 4), "the used one is not kept");
+    drop(held);
 
     // A request that has begun before it neither uses the new ones nor drives them out.
     let (mut old, how) = site.checkout().await.unwrap();
     assert!(opened(how));
     ask(&mut old).await;
     old.finish();
-    assert_eq!(site.counts(), (1, 1, 4));
+    assert_eq!(site.counts(), (1, 1, 5));
     assert_eq!(by_changed().await.unwrap().1, How::Kept);
 }
 

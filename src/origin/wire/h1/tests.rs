@@ -8,8 +8,9 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::Method;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -158,6 +159,9 @@ async fn receive<T: AsyncRead + AsyncWrite + Unpin>(conn: &mut H1Conn<T>) -> Res
     Ok(Taken { interim, head, body, trailers, reusable: conn.is_reusable() })
 }
 
+/// The same of a server that says `bytes` and keeps the connection open: nothing may wait for more.
 async fn said(bytes: &str) -> Result<Taken, WireError> {
-    take(Script::whole(bytes.as_bytes(), End::Stay), &get()).await
+    let request = get();
+    let taking = take(Script::whole(bytes.as_bytes(), End::Stay), &request);
+    tokio::time::timeout(Duration::from_secs(10), taking).await.unwrap_or_else(|_| panic!("it waits after {bytes:?}"))
 }

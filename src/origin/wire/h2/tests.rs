@@ -165,8 +165,10 @@ async fn a_target_is_passed_on_as_written() {
 
 #[tokio::test]
 async fn a_response_says_the_same_in_http_1() {
+    /// The request's method; the status, the fields, and whether that is all; the form in HTTP/1.1 and the body's length.
+    type Case = (Method, u16, &'static [(&'static str, &'static str)], bool, &'static str, BodyLength);
     let (client, mut server) = pair().await;
-    let cases: [(Method, u16, &[(&str, &str)], bool, &str, BodyLength); 10] = [
+    let cases: [Case; 10] = [
         (
             Method::GET,
             200,
@@ -267,9 +269,8 @@ async fn a_server_that_does_not_read_is_waited_for() {
     let mut stream = ask(&client, &request(Method::POST, POST, BodyLength::Chunked)).await;
     let (asked, mut respond) = server.next().await;
     let mut data = Bytes::from(vec![b'x'; 1_000_000]);
-    while poll_fn(|cx| Poll::Ready(stream.poll_send_body(cx, &mut data, true))).await.is_ready() {
-        panic!("more is taken than the server's window of 64 KiB");
-    }
+    let sent = poll_fn(|cx| Poll::Ready(stream.poll_send_body(cx, &mut data, true))).await;
+    assert!(sent.is_pending(), "more is taken than the server's window of 64 KiB");
     assert!(data.len() > 900_000);
     // An answer comes all the same, and then the reading.
     respond.send_response(Response::new(()), true).unwrap();
@@ -295,7 +296,8 @@ async fn a_slow_reader_of_one_response_holds_up_no_other() {
     let (_, mut respond) = server.next().await;
     respond.send_response(Response::new(()), false).unwrap().send_data(large.clone(), true).unwrap();
     quick.read_head().await.unwrap();
-    assert_eq!(rest(&mut quick).await.unwrap().len(), large.len());
+    let body = tokio::time::timeout(Duration::from_secs(10), rest(&mut quick)).await;
+    assert_eq!(body.expect("it is held up").unwrap().len(), large.len());
     for mut stream in slow {
         assert_eq!(rest(&mut stream).await.unwrap().len(), large.len());
     }
@@ -422,7 +424,8 @@ async fn a_silent_server_is_given_up() {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let client = H2Client::with_patience(ours, 100, false, patience).await.unwrap();
     let mut stream = ask(&client, &get()).await;
-    let error = stream.read_head().await.unwrap_err();
+    let given_up = tokio::time::timeout(Duration::from_secs(10), stream.read_head()).await;
+    let error = given_up.expect("no end of waiting").unwrap_err();
     assert_eq!((error.kind, error.begun), (FailureKind::Timeout, false), "{error}");
     assert!(client.is_closed());
     drop(theirs);

@@ -6,6 +6,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 
 const POST: &str = "POST /a HTTP/1.1\r\nHost: a.test\r\n\r\n";
+/// Parts of a body, and whether each is the last.
+type Parts = &'static [(&'static str, bool)];
+
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 fn post(body: BodyLength) -> RequestHead {
@@ -37,7 +40,7 @@ async fn a_request_goes_out_in_one_write_where_it_can() {
     conn.send_head(&get()).await.unwrap();
     assert_eq!((conn.io.written(), conn.io.writes), (GET.to_owned(), 1));
     use BodyLength::{Chunked, Known};
-    let cases: [(BodyLength, &[(&str, bool)], &str, usize); 8] = [
+    let cases: [(BodyLength, Parts, &str, usize); 8] = [
         (Known(5), &[("hello", true)], "hello", 1),
         (Known(5), &[("hello", false)], "hello", 1),
         (Known(5), &[("he", false), ("llo", true)], "hello", 2),
@@ -56,7 +59,7 @@ async fn a_request_goes_out_in_one_write_where_it_can() {
 #[tokio::test]
 async fn a_body_is_as_long_as_was_announced() {
     use BodyLength::{Chunked, Known, None};
-    let cases: [(BodyLength, &[(&str, bool)]); 6] = [
+    let cases: [(BodyLength, Parts); 6] = [
         (Known(5), &[("hell", true)]),
         (Known(5), &[("he", false), ("", true)]),
         (Known(5), &[("hello!", true)]),
