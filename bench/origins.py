@@ -162,7 +162,7 @@ def slow(bench):
     """What clients notice of a slow server."""
     setups = [FORELAND.of(balance=balance) for balance in
               ('round-robin', 'least-requests', '{ by: least-requests, choices: 2 }', 'least-latency')] + [NGINX, HAPROXY]
-    for connections, demanded in ((CONNECTIONS, ('least-requests', 'least-latency')), (4, ('least-latency',))):
+    for connections, demanded in ((CONNECTIONS, ('least-requests', 'least-latency')), (4, ())):
         print(f'\n### One server of three takes {SLOW} ms, the others {FAST} ms; four requests at once each; '
               f'{connections} connections\n')
         print('| | requests a second | p50, ms | p99, ms | p99 to round robin\'s |\n|---|--:|--:|--:|--:|', flush=True)

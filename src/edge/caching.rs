@@ -230,7 +230,7 @@ pub fn facts(session: &Session) -> Option<Facts> {
 }
 
 /// Whether a stale response may be served: for a background refresh (`None`) or because the origin failed.
-pub fn may_serve_stale(shared: &Shared, session: &Session, ctx: &mut Context, failure: Option<&Error>) -> bool {
+pub fn may_serve_stale(shared: &Shared, session: &mut Session, ctx: &mut Context, failure: Option<&Error>) -> bool {
     let Some(facts) = facts(session) else { return false };
     let directives = ctx.request.as_ref().map(|r| r.directives).unwrap_or_default();
     match failure {
@@ -248,6 +248,11 @@ pub fn may_serve_stale(shared: &Shared, session: &Session, ctx: &mut Context, fa
             {
                 // The response goes no further, so this is all that is ever seen of it.
                 upstream::answered(status, ctx);
+            }
+            if may {
+                // Pingora does not keep the client's connection after a failure, so the client must be told: else it
+                // would send its next request into a connection that ends.
+                session.set_keepalive(None);
             }
             may
         }

@@ -71,6 +71,8 @@ struct Inner {
     left: Option<u64>,
     /// Reads that are still to be put off.
     put_off: u8,
+    /// The same, where they are told of the failure.
+    failure_put_off: u8,
 }
 
 type Beginning = Pin<Box<dyn Future<Output = Result<Begun, Failure>> + Send>>;
@@ -99,6 +101,7 @@ impl Socket {
             chunked: false,
             left: None,
             put_off: 0,
+            failure_put_off: 0,
         }))
     }
 
@@ -126,8 +129,11 @@ impl Inner {
                 if let Poll::Ready(outcome) = beginning.as_mut().poll(cx) {
                     match outcome {
                         Ok(Begun { live, head }) => self.came(live, head),
-                        // It has been noted: whoever reads is told.
-                        Err(_) => self.fail(),
+                        // It has been noted: whoever reads is told, of what came before first.
+                        Err(_) => {
+                            self.head = self.interims();
+                            self.fail();
+                        }
                     }
                 }
             }
@@ -157,10 +163,11 @@ impl Inner {
     }
 
     /// The interim responses that have come.
-    fn interims(&self) -> Bytes {
+    fn interims(&mut self) -> Bytes {
         let mut all = Bytes::new();
         while let Some(head) = self.exchange.interim_now() {
             all = if all.is_empty() { head } else { [all, head].concat().into() };
+            self.failure_put_off = PUT_OFF;
         }
         all
     }
@@ -274,6 +281,13 @@ impl AsyncRead for Socket {
             }
             match &mut inner.state {
                 State::Done => return Poll::Ready(Ok(())),
+                State::Failed if inner.failure_put_off > 0 => {
+                    // Pingora drops what it has read and not passed on yet where it meets a failure: an interim
+                    // response is to reach the client.
+                    inner.failure_put_off -= 1;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 State::Failed => return Poll::Ready(Err(inner.failure())),
                 _ => ready!(inner.poll_more(cx)),
             }
