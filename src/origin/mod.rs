@@ -20,6 +20,7 @@ mod wire;
 pub use balance::StableHash;
 pub use endpoint::Endpoint;
 pub use failure::{FailureKind, kind};
+pub use health::{Outcome, ServerState, TryResult};
 pub use member::ServerStatus;
 pub use pool::{Ask, Chosen, NoServer, Pool};
 pub use pools::Pools;

@@ -22,6 +22,7 @@ use self::tasks::Tasks;
 use self::waiting::Waiting;
 use super::balance::{Ring, Rotation, clock};
 use super::discovery::Found;
+use super::health::Watch;
 use super::member::{Member, ServerStatus, Slot, SlotState, State};
 use super::peer::PeerSettings;
 use super::sticky::Sticky;
@@ -42,6 +43,7 @@ struct Inner {
     origin: Arc<Origin>,
     name: Arc<str>,
     slots: Vec<Slot>,
+    health: Watch,
     peers: PeerSettings,
     sticky: Option<Sticky>,
     /// Read by every choice, without a lock.
@@ -119,7 +121,7 @@ impl Pool {
         };
         let slots: Vec<Slot> =
             origin.servers.iter().enumerate().map(|(index, server)| Slot::new(index, server, known_slot)).collect();
-        let checked = origin.health_check.is_some();
+        let health = Watch::new(&origin);
         let mut members = Vec::with_capacity(slots.len());
         for slot in &slots {
             let known = known.iter().filter(|member| member.slot.text == slot.shared.text);
@@ -127,17 +129,21 @@ impl Pool {
                 Some(found) => {
                     let same = known.into_iter().find(|member| *member.endpoint() == found.endpoint);
                     let state = same.map(|member| member.state.clone());
-                    members.push(slot.member(found, checked, state.unwrap_or_else(|| newcomer(began, now))));
+                    members.push(slot.member(found, &health, state.unwrap_or_else(|| newcomer(began, now))));
                 }
                 None => members.extend(known.map(|member| {
-                    slot.member(slot.found_at(member.endpoint().clone()), checked, member.state.clone())
+                    slot.member(slot.found_at(member.endpoint().clone()), &health, member.state.clone())
                 })),
             }
         }
         let unresolved = slots.iter().filter(|slot| !members.iter().any(|member| member.index == slot.index)).count();
+        if let Some(judge) = &health.judge {
+            judge.watch(&members);
+        }
         let view = View::new(members.into(), &origin.balance);
         let inner = Inner {
             name: origin.name.as_str().into(),
+            health,
             peers: PeerSettings::new(&origin),
             sticky: origin.sticky.as_ref().map(|settings| Sticky::new(settings, &origin.name)),
             view: ArcSwap::from_pointee(view),
@@ -153,7 +159,16 @@ impl Pool {
             origin,
             slots,
         };
-        Pool { inner: Arc::new(inner) }
+        let inner = Arc::new(inner);
+        if let Some(judge) = &inner.health.judge {
+            let pool = Arc::downgrade(&inner);
+            judge.on_change(move || {
+                if let Some(pool) = pool.upgrade() {
+                    pool.changed();
+                }
+            });
+        }
+        Pool { inner }
     }
 
     /// Starts resolving and checking on `runtime`, which must outlive the pool. Does nothing the second time.
@@ -228,6 +243,9 @@ impl Pool {
                 found = true;
                 member.state.health.drained.store(drained, Ordering::Relaxed);
             }
+            if named || member.slot.text == server || member.endpoint().to_string() == server {
+                member.state.health.drain_changed();
+            }
         }
         if found {
             inner.changed();
@@ -290,7 +308,6 @@ impl Inner {
     }
 
     fn found_by(self: &Arc<Self>, slot: &Slot, found: Vec<Found>, now: u64) {
-        let checked = self.origin.health_check.is_some();
         let viewing = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.members();
         let of_slot = known.iter().filter(|member| member.index == slot.index);
@@ -302,11 +319,14 @@ impl Inner {
         let fresh = found.into_iter().map(|found| {
             let known = known.iter().find(|m| m.index == slot.index && *m.endpoint() == found.endpoint);
             let state = known.map_or_else(|| newcomer(began, now), |member| member.state.clone());
-            slot.member(found, checked, state)
+            slot.member(found, &self.health, state)
         });
         let before = known.iter().filter(|member| member.index < slot.index).cloned();
         let after = known.iter().filter(|member| member.index > slot.index).cloned();
         let members: Arc<[Arc<Member>]> = before.chain(fresh).chain(after).collect();
+        if let Some(judge) = &self.health.judge {
+            judge.watch(&members);
+        }
         self.view.store(Arc::new(View::new(members, &self.origin.balance)));
         drop(viewing);
         log::debug!("origin {}: {} is now {texts:?}", self.name, slot.shared.text);

@@ -17,6 +17,7 @@ mod forwarding;
 mod framing;
 mod freshness;
 mod harness;
+mod health;
 mod hits;
 mod http2;
 mod interim;

@@ -11,7 +11,7 @@ use super::Secret;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     pub name: String,
-    /// At least one, and at least one with a weight above 0; empty only where there is a `servers_file`.
+    /// No two with the same address. At least one with a weight above 0, unless there is a `servers_file`.
     pub servers: Vec<Server>,
     /// Further servers: a YAML or JSON list that is watched for changes.
     pub servers_file: Option<PathBuf>,
@@ -114,6 +114,11 @@ pub enum Balance {
     },
     /// The first that can, in the order of the list.
     Failover,
+}
+
+impl Balance {
+    /// The bound of a consistent hash where a file says nothing, in percent.
+    pub const BOUND: u32 = 125;
 }
 
 /// What chooses a server by its hash.

@@ -19,6 +19,7 @@ pub(super) struct Tasks {
     runtime: Handle,
     /// Held for as long as they are to run.
     _names: Vec<Task>,
+    _judge: Option<Task>,
     /// By slot and endpoint.
     pub(super) checks: HashMap<(usize, Endpoint), Task>,
 }
@@ -35,7 +36,9 @@ impl Inner {
                 names.push(Task::spawn(runtime, follow_name(self.clone(), index)));
             }
         }
-        *tasks = Some(Tasks { runtime: runtime.clone(), _names: names, checks: HashMap::new() });
+        let judge = self.health.judge.clone();
+        let judge = judge.map(|judge| Task::spawn(runtime, async move { judge.run().await }));
+        *tasks = Some(Tasks { runtime: runtime.clone(), _names: names, _judge: judge, checks: HashMap::new() });
         drop(tasks);
         self.began(clock::now());
         self.align_checks();
@@ -53,7 +56,7 @@ impl Inner {
             checks.entry((member.index, member.endpoint().clone())).or_insert_with(|| {
                 let (inner, check, member) = (self.clone(), check.clone(), member.clone());
                 Task::spawn(runtime, async move {
-                    active::watch(&inner.name, &check, &member, || inner.changed()).await;
+                    active::watch(&inner.origin, &check, &member, || inner.changed()).await;
                 })
             });
         }
