@@ -76,6 +76,8 @@ enum Verdict {
     Fills,
     /// It has not been asked for often enough.
     Seldom,
+    /// It says in two ways where it ends: others may read it otherwise (RFC 9112 §6.3).
+    Doubtful,
     OtherResource,
 }
 
@@ -86,6 +88,7 @@ impl Verdict {
             Verdict::TooLarge => "too-large",
             Verdict::Fills => "fills",
             Verdict::Seldom => "seldom",
+            Verdict::Doubtful => "framing",
             Verdict::OtherResource => "other-validator",
         }
     }
@@ -107,7 +110,7 @@ impl Verdict {
             // The next of those who wait tries.
             Verdict::Seldom => NoCacheReason::Deferred,
             _ if self.is_the_requests() => NoCacheReason::Deferred,
-            Verdict::Rule(_) | Verdict::OtherResource => NoCacheReason::OriginNotCache,
+            Verdict::Rule(_) | Verdict::OtherResource | Verdict::Doubtful => NoCacheReason::OriginNotCache,
             Verdict::TooLarge => NoCacheReason::ResponseTooLarge,
         }
     }
@@ -120,6 +123,9 @@ fn judged(
     ctx: &mut Context,
     response: &ResponseHeader,
 ) -> Result<(Stored, ResponseHeader), Verdict> {
+    if ctx.upstream.trail().is_some_and(|trail| trail.suspicious) {
+        return Err(Verdict::Doubtful);
+    }
     let length = http_cache::content_length(&response.headers);
     let stored = match judge(session, ctx, response.status, &response.headers) {
         Err(NotStored::Tags) => {

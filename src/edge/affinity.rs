@@ -3,9 +3,13 @@
 use std::net::IpAddr;
 
 use http::HeaderMap;
-use http::header::COOKIE;
+use http::header::{COOKIE, SET_COOKIE};
+use pingora::Result;
+use pingora::http::ResponseHeader;
 
+use super::context::Context;
 use crate::config::model::{Balance, HashKey};
+use crate::http_cache::Outcome;
 use crate::origin::{self, StableHash, Sticky};
 use crate::site::{Key, normalise_path};
 
@@ -34,6 +38,28 @@ pub struct Affinity {
 pub fn ask_of(request: &Request<'_>, balance: &Balance, sticky: Option<&Sticky>, now: u64) -> Affinity {
     let lines = || request.headers.get_all(COOKIE).iter().map(|line| line.as_bytes());
     Affinity { hash: hash_of(request, balance), stays_with: sticky.and_then(|sticky| sticky.read(lines(), now)) }
+}
+
+/// Tells a client which server it is to stay with, where that is another one than its cookie says. What others are
+/// answered with too has no such cookie.
+///
+/// # Errors
+/// A value that is no valid field value, which none is.
+pub fn stay(response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
+    let (Some(request), Some(trail)) = (&ctx.request, ctx.upstream.trail()) else { return Ok(()) };
+    let shared = ctx.cache.stored || !matches!(ctx.cache.outcome, Outcome::Miss | Outcome::Bypass);
+    let Some(sticky) = request.snapshot.towards(request.policy().origin).pool.sticky().filter(|_| !shared) else {
+        return Ok(());
+    };
+    let Some(server) = trail.server.as_ref().map(|server| server.id()) else { return Ok(()) };
+    if ctx.upstream.stays_with == Some(server) {
+        return Ok(());
+    }
+    let now = u64::try_from(ctx.now.as_secs()).unwrap_or_default();
+    match sticky.set_cookie(server, now, false) {
+        Some(cookie) => response.append_header(SET_COOKIE, cookie).map(|_| ()),
+        None => Ok(()),
+    }
 }
 
 fn hash_of(request: &Request<'_>, balance: &Balance) -> Option<u64> {

@@ -103,6 +103,8 @@ pub struct CacheTrace {
 pub struct Upstream {
     /// The request's way to its origin, once it has one.
     pub exchange: Option<Arc<Exchange>>,
+    /// The server that the client's cookie names.
+    pub stays_with: Option<u64>,
     /// Bytes of the response's body so far.
     pub body_bytes: u64,
     /// A final response has begun: no other try is possible.

@@ -3,6 +3,9 @@
 //! Pingora's own way is made for everything that can happen to a request, and takes half as long again. What a request
 //! and its answer are made into is the same on both: the same functions see to it.
 
+use std::pin::pin;
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
@@ -17,7 +20,7 @@ use super::context::Context;
 use super::framing::End;
 use super::state::Shared;
 use super::{caching, forward, interim, invalidate, link, trace, upstream};
-use crate::origin::Answer;
+use crate::origin::{Answer, Exchange};
 
 /// Fields in an answer.
 const FIELDS: usize = 256;
@@ -35,17 +38,9 @@ pub async fn answer(shared: &Shared, session: &mut Session, ctx: &mut Context) -
     let (method, mut request) = (header.method.clone(), header.clone());
     forward::drop_hop_by_hop(&mut request);
     upstream::request(shared, session, &mut request, ctx)?;
-    let asked = exchange.ask_for(method, wire(&request));
-    let mut answer = unless_gone(session, asked).await?.map_err(|failure| upstream::error(&failure))?;
-    let mut response = loop {
-        let mut head = head(&answer)?;
-        upstream::response(session, &mut head, ctx)?;
-        if answer.status() >= 200 {
-            break head;
-        }
-        interim::send(session, &head, ctx).await;
-        unless_gone(session, answer.next_head()).await?.map_err(|failure| upstream::error(&failure))?;
-    };
+    let mut answer = asked(session, ctx, &exchange, method, wire(&request)).await?;
+    let mut response = head(answer.head())?;
+    upstream::response(session, &mut response, ctx)?;
     invalidate::by(shared, session, &response, ctx).await;
     let bodiless = !answer.has_body();
     if !bodiless && !response.headers.contains_key(CONTENT_LENGTH) {
@@ -63,6 +58,37 @@ pub async fn answer(shared: &Shared, session: &mut Session, ctx: &mut Context) -
     }
     send(session, ctx, response, &mut answer).await?;
     Ok(true)
+}
+
+/// Asks the origin. What it says before its answer is passed on.
+async fn asked(
+    session: &mut Session,
+    ctx: &mut Context,
+    exchange: &Arc<Exchange>,
+    method: Method,
+    wire: Bytes,
+) -> Result<Answer> {
+    let mut asked = pin!(exchange.ask_for(method, wire));
+    loop {
+        let answer = match unless_gone(session, select(asked.as_mut(), pin!(exchange.interim()))).await? {
+            Either::Left((answer, _)) => answer,
+            Either::Right((interim, _)) => {
+                pass_on(session, ctx, &interim).await?;
+                continue;
+            }
+        };
+        while let Some(interim) = exchange.interim_now() {
+            pass_on(session, ctx, &interim).await?;
+        }
+        return answer.map_err(|failure| upstream::error(&failure));
+    }
+}
+
+async fn pass_on(session: &mut Session, ctx: &mut Context, interim: &Bytes) -> Result<()> {
+    let mut head = head(interim)?;
+    upstream::response(session, &mut head, ctx)?;
+    interim::send(session, &head, ctx).await;
+    Ok(())
 }
 
 /// Sends the head and the body as it comes.
@@ -86,7 +112,7 @@ async fn send(
         }
         let data = unless_gone(session, answer.data()).await?.map_err(|failure| upstream::error(&failure))?;
         match data {
-            Some(data) => take(data, answer, &mut tasks, ctx)?,
+            Some(data) => take(data, answer, &mut tasks, ctx),
             None => tasks.push(HttpTask::Done),
         }
     }
@@ -96,16 +122,15 @@ async fn send(
 fn next(answer: &mut Answer, tasks: &mut Vec<HttpTask>, ctx: &mut Context) -> Result<Option<()>> {
     match answer.data().now_or_never() {
         None => return Ok(None),
-        Some(Ok(Some(data))) => take(data, answer, tasks, ctx)?,
+        Some(Ok(Some(data))) => take(data, answer, tasks, ctx),
         Some(Ok(None)) => tasks.push(HttpTask::Done),
-        // The next look finds it again, when the head has left: the client sees that it is not the whole.
         Some(Err(failure)) => return Err(upstream::error(&failure)),
     }
     Ok(Some(()))
 }
 
 /// Adds some of the body, and the end if that was all.
-fn take(data: Bytes, answer: &mut Answer, tasks: &mut Vec<HttpTask>, ctx: &mut Context) -> Result<()> {
+fn take(data: Bytes, answer: &mut Answer, tasks: &mut Vec<HttpTask>, ctx: &mut Context) {
     ctx.upstream.body_bytes += data.len() as u64;
     tasks.push(HttpTask::Body(Some(data), false));
     match answer.data().now_or_never() {
@@ -114,10 +139,9 @@ fn take(data: Bytes, answer: &mut Answer, tasks: &mut Vec<HttpTask>, ctx: &mut C
             tasks.push(HttpTask::Body(Some(data), false));
         }
         Some(Ok(None)) => tasks.push(HttpTask::Done),
-        Some(Err(failure)) => return Err(upstream::error(&failure)),
-        None => {}
+        // A failure is found again by the next look, when what has come is with the client: as a response that is not whole.
+        Some(Err(_)) | None => {}
     }
-    Ok(())
 }
 
 /// Whether the request can go this way at all.
@@ -134,7 +158,7 @@ fn is_plain(session: &mut Session, ctx: &Context) -> bool {
 /// Waits for something, unless the client leaves meanwhile.
 async fn unless_gone<T>(session: &Session, work: impl Future<Output = T>) -> Result<T> {
     let Some(connection) = link::connection(session) else { return Ok(work.await) };
-    match select(std::pin::pin!(work), std::pin::pin!(connection.hung_up())).await {
+    match select(pin!(work), pin!(connection.hung_up())).await {
         Either::Left((done, _)) => Ok(done),
         Either::Right(((), _)) => {
             Err(Error::explain(ErrorType::ConnectionClosed, "the client left before it had its answer").into_down())
@@ -155,15 +179,14 @@ fn wire(request: &RequestHeader) -> Bytes {
 }
 
 /// The head of an answer as Pingora's hooks know it.
-fn head(answer: &Answer) -> Result<ResponseHeader> {
-    let wire = answer.head();
+fn head(wire: &Bytes) -> Result<ResponseHeader> {
     let malformed = |what: &'static str| Error::explain(ErrorType::InvalidHTTPHeader, what).into_up();
     let mut fields = [const { std::mem::MaybeUninit::uninit() }; FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     httparse::ParserConfig::default()
         .parse_response_with_uninit_headers(&mut parsed, wire, &mut fields)
         .map_err(|_| malformed("the origin's head is none"))?;
-    let mut head = ResponseHeader::build(answer.status(), Some(parsed.headers.len() + 4))?;
+    let mut head = ResponseHeader::build(parsed.code.unwrap_or_default(), Some(parsed.headers.len() + 4))?;
     head.set_version(if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 });
     if let Some(reason) = parsed.reason {
         head.set_reason_phrase(Some(reason))?;

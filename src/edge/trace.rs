@@ -9,7 +9,7 @@ use pingora_cache::CachePhase;
 use pingora_proxy::Session;
 
 use super::context::Context;
-use super::{caching, fallback, link};
+use super::{affinity, caching, fallback, link};
 use crate::http_cache::{CacheStatus, FwdReason, Handling, Outcome, Timestamp};
 use crate::store::Followed;
 
@@ -54,6 +54,7 @@ pub fn complete(session: &mut Session, response: &mut ResponseHeader, ctx: &mut 
             .miss_body_reader()
             .and_then(|reader| Some(reader.as_any().downcast_ref::<Followed>()?.fill().clone()));
     }
+    affinity::stay(response, ctx)?;
     if ctx.reply.version == Some(Version::HTTP_10) && response.headers.contains_key(TRANSFER_ENCODING) {
         // RFC 9112 §6.1: a client of HTTP/1.0 knows no chunks. The end of the connection is the end of the body.
         response.remove_header(&TRANSFER_ENCODING);

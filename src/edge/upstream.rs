@@ -47,6 +47,7 @@ pub fn exchange(session: &Session, ctx: &mut Context) -> Result<Arc<Exchange>> {
     };
     let affinity =
         affinity::ask_of(&asked, &origin.balance, pool.sticky(), u64::try_from(ctx.now.as_secs()).unwrap_or_default());
+    ctx.upstream.stays_with = affinity.stays_with;
     let wanted = Wanted {
         hash: affinity.hash,
         stays_with: affinity.stays_with,

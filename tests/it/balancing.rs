@@ -107,7 +107,7 @@ async fn no_request_fails_while_a_server_goes() {
 async fn without_a_healthy_server_the_client_is_told_when_to_come_back() {
     let (a, well) = server("a").await;
     well.store(false, Ordering::Relaxed);
-    let check = "    health_check: { path: /healthz, interval: 50ms, timeout: 50ms, unhealthy_after: 1 }\n";
+    let check = "    panic_below: 0%\n    health_check: { path: /healthz, interval: 50ms, timeout: 50ms, unhealthy_after: 1 }\n";
     let edge = pool(&format!("\"{}\"", a.address()), check).await;
     wait_up(&edge, &a, false).await;
     let response = edge.get("/").await;

@@ -16,6 +16,8 @@ pub struct Answer {
     exchange: Arc<Exchange>,
     /// `None`: all of it has come.
     live: Option<Live>,
+    /// The rest of it does not come.
+    failure: Option<Failure>,
     head: ResponseHead,
 }
 
@@ -27,40 +29,24 @@ impl Exchange {
     pub async fn ask_for(self: &Arc<Self>, method: Method, wire: Bytes) -> Result<Answer, Failure> {
         let head = RequestHead { method, wire, body: BodyLength::None };
         let Begun { live, head } = self.begin(&head, None).await?;
-        Ok(Answer { exchange: self.clone(), live: Some(live), head })
+        Ok(Answer { exchange: self.clone(), live: Some(live), failure: None, head })
     }
 }
 
 impl Answer {
-    /// The head that has come last, in the form of HTTP/1.1: interim (1xx) or final.
+    /// Its head, in the form of HTTP/1.1.
     pub fn head(&self) -> &Bytes {
         &self.head.wire
     }
 
-    /// Its status.
+    /// Its status, from 200.
     pub fn status(&self) -> u16 {
         self.head.status
     }
 
-    /// Whether a body follows the final head.
+    /// Whether a body follows.
     pub fn has_body(&self) -> bool {
         self.head.body != BodyLength::None
-    }
-
-    /// Waits for the head that follows an interim one.
-    ///
-    /// # Errors
-    /// The connection has failed, or takes too long.
-    pub async fn next_head(&mut self) -> Result<(), Failure> {
-        let Some(live) = &mut self.live else { return Ok(()) };
-        match live.next_head().await {
-            Ok(head) => {
-                self.exchange.final_head(live, &head);
-                self.head = head;
-                Ok(())
-            }
-            Err(error) => Err(self.failed(&error)),
-        }
     }
 
     /// More of the body; `None`: it is complete, and the connection has been given back.
@@ -68,6 +54,9 @@ impl Answer {
     /// # Errors
     /// The connection has failed, or takes too long: what has come is not the whole.
     pub async fn data(&mut self) -> Result<Option<Bytes>, Failure> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
         let Some(live) = &mut self.live else { return Ok(None) };
         match live.next_data().await {
             Ok(Some(data)) => Ok(Some(data)),
@@ -85,6 +74,8 @@ impl Answer {
         if let Some(live) = self.live.take() {
             self.exchange.broke_off(&live, error);
         }
-        self.exchange.fails(Failure::of(error))
+        let failure = self.exchange.fails(Failure::of(error));
+        self.failure = Some(failure.clone());
+        failure
     }
 }

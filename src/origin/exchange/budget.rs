@@ -5,7 +5,7 @@
 //! second that an origin with little traffic may always have.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::config::model::Retry;
 
@@ -90,11 +90,6 @@ impl Budget {
     }
 }
 
-impl Budget {
-    /// For how long a retry counts.
-    pub(in crate::origin) const REMEMBERED: Duration = Duration::from_secs(WINDOW);
-}
-
 struct Word {
     second: u64,
     requests: u64,
@@ -119,6 +114,8 @@ impl Word {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;

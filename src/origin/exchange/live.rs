@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::tries::Deadline;
 use super::upload::Upload;
 use crate::origin::failure::FailureKind;
 use crate::origin::pool::Chosen;
@@ -34,6 +35,8 @@ pub(super) struct Live {
 pub(super) struct Limits {
     pub(super) read: Duration,
     pub(super) write: Duration,
+    /// When the final head must be there, whatever comes before it.
+    pub(super) head: Option<Deadline>,
 }
 
 enum Sending {
@@ -77,22 +80,24 @@ impl Live {
         match self.wire.poll_read_head(cx) {
             Poll::Ready(Ok(head)) => {
                 self.pause.over();
+                self.give_up_unsent();
                 Poll::Ready(Ok(head))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => self.poll_pause(cx, waiting).map(Err),
+            Poll::Pending => self.poll_pause(cx, waiting, self.limits.head).map(Err),
         }
     }
 
     /// As [`Live::next_data`].
     pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, WireError>> {
         let waiting = self.poll_upload(cx);
+        self.give_up_unsent();
         match self.wire.poll_read_body(cx) {
             Poll::Ready(data) => {
                 self.pause.over();
                 Poll::Ready(data)
             }
-            Poll::Pending => self.poll_pause(cx, waiting).map(|mut error| {
+            Poll::Pending => self.poll_pause(cx, waiting, None).map(|mut error| {
                 error.begun = true;
                 Err(error)
             }),
@@ -145,6 +150,7 @@ impl Live {
     /// Sends on what there is of the request's body.
     pub(super) fn push(&mut self, cx: &mut Context<'_>) {
         self.poll_upload(cx);
+        self.give_up_unsent();
     }
 
     pub(super) fn wire(&mut self) -> &mut Wire {
@@ -170,9 +176,9 @@ impl Live {
                 Poll::Ready(Ok(())) if !last => {}
                 Poll::Ready(Ok(())) => self.sent(),
                 Poll::Ready(Err(error)) => {
-                    // A server may answer without reading all of it: what it says counts.
+                    // A server may answer without reading all of it: what it says counts. If it says nothing, another
+                    // one is asked, by the same body.
                     self.unsent = Some(error);
-                    upload.close();
                     self.sent();
                     return Waiting::Answer;
                 }
@@ -187,7 +193,14 @@ impl Live {
         }
     }
 
-    fn poll_pause(&mut self, cx: &mut Context<'_>, waiting: Waiting) -> Poll<WireError> {
+    /// Once the server has answered, nobody takes what it has not read of the body.
+    fn give_up_unsent(&mut self) {
+        if let (Some(_), Sending::Done(Some(upload))) = (&self.unsent, &mut self.upload) {
+            upload.close();
+        }
+    }
+
+    fn poll_pause(&mut self, cx: &mut Context<'_>, waiting: Waiting, by: Option<Deadline>) -> Poll<WireError> {
         let limit = match waiting {
             // How long that may take is between the client and the edge.
             Waiting::Client => {
@@ -197,7 +210,10 @@ impl Live {
             Waiting::Taking => self.limits.write,
             Waiting::Answer => self.limits.read,
         };
-        ready!(self.pause.poll(cx, limit));
+        ready!(self.pause.poll(cx, limit, by));
+        if let Some(by) = by.filter(|by| by.at <= Instant::now()) {
+            return Poll::Ready(by.error());
+        }
         let what = if waiting == Waiting::Taking { "took nothing of the request" } else { "said nothing" };
         Poll::Ready(WireError::new(FailureKind::Timeout, format!("the server {what} for {limit:?}")))
     }
@@ -223,8 +239,8 @@ impl Pause {
         self.running = false;
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
-        let deadline = || Instant::now() + limit;
+    fn poll(&mut self, cx: &mut Context<'_>, limit: Duration, by: Option<Deadline>) -> Poll<()> {
+        let deadline = || by.map_or(Instant::now() + limit, |by| by.at.min(Instant::now() + limit));
         let sleep = match &mut self.sleep {
             Some(sleep) => {
                 if !self.running {

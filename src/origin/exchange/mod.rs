@@ -6,6 +6,7 @@
 
 mod answer;
 mod budget;
+mod interim;
 mod live;
 mod request;
 mod socket;
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 pub use self::answer::Answer;
+use self::interim::Interims;
 pub(super) use self::budget::Budget;
 pub use self::socket::peer;
 pub use self::trail::{Ending, Failure, Trail};
@@ -66,12 +68,13 @@ pub struct Exchange {
     witness: Arc<dyn Witness>,
     wanted: Wanted,
     trail: Mutex<Trail>,
+    interims: Interims,
 }
 
 impl Exchange {
     /// Nothing is asked yet.
     pub fn new(pool: Arc<Pool>, witness: Arc<dyn Witness>, wanted: Wanted) -> Arc<Exchange> {
-        Arc::new(Exchange { pool, witness, wanted, trail: Mutex::default() })
+        Arc::new(Exchange { pool, witness, wanted, trail: Mutex::default(), interims: Interims::default() })
     }
 
     /// What has become of it so far.

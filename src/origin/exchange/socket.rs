@@ -79,8 +79,6 @@ enum State {
     /// The head is still being written.
     Writing,
     Beginning(Beginning),
-    /// An interim response is on its way to Pingora, or has been.
-    Interim(Live),
     Body(Live),
     /// Both directions carry another protocol.
     Tunnel(Live),
@@ -133,21 +131,18 @@ impl Inner {
                     }
                 }
             }
-            State::Interim(live) | State::Body(live) => live.push(cx),
+            State::Body(live) => live.push(cx),
             State::Writing | State::Tunnel(_) | State::Done | State::Failed => {}
         }
     }
 
     /// A head has come.
     fn came(&mut self, live: Live, head: ResponseHead) {
-        self.head = head.wire;
+        let interims = self.interims();
+        self.head = if interims.is_empty() { head.wire } else { [&*interims, &*head.wire].concat().into() };
         if head.status == 101 {
             self.put_off = PUT_OFF;
             self.state = State::Tunnel(live);
-            return;
-        }
-        if head.status < 200 {
-            self.state = State::Interim(live);
             return;
         }
         (self.chunked, self.left) = (head.body == BodyLength::Chunked, None);
@@ -159,6 +154,15 @@ impl Inner {
             }
             BodyLength::Chunked | BodyLength::UntilClose => self.state = State::Body(live),
         }
+    }
+
+    /// The interim responses that have come.
+    fn interims(&self) -> Bytes {
+        let mut all = Bytes::new();
+        while let Some(head) = self.exchange.interim_now() {
+            all = if all.is_empty() { head } else { [all, head].concat().into() };
+        }
+        all
     }
 
     fn complete(&mut self, live: Live) {
@@ -173,7 +177,7 @@ impl Inner {
 
     /// An answer that has begun to come does not come to its end.
     fn breaks_off(&mut self, error: &WireError) {
-        if let State::Interim(live) | State::Body(live) | State::Tunnel(live) = &self.state {
+        if let State::Body(live) | State::Tunnel(live) = &self.state {
             self.exchange.broke_off(live, error);
         }
         self.exchange.fails(Failure::of(error));
@@ -185,17 +189,9 @@ impl Inner {
         match &mut self.state {
             State::Beginning(_) => {
                 self.drive(cx);
-                if let State::Beginning(_) = self.state { Poll::Pending } else { Poll::Ready(()) }
-            }
-            State::Interim(live) => {
-                match ready!(live.poll_head(cx)) {
-                    Ok(head) => {
-                        self.exchange.final_head(live, &head);
-                        if let State::Interim(live) = std::mem::replace(&mut self.state, State::Failed) {
-                            self.came(live, head);
-                        }
-                    }
-                    Err(error) => self.breaks_off(&error),
+                if let State::Beginning(_) = self.state {
+                    self.head = self.interims();
+                    return if self.head.is_empty() { Poll::Pending } else { Poll::Ready(()) };
                 }
                 Poll::Ready(())
             }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use smallvec::SmallVec;
-use tokio::time::{sleep, timeout};
+use tokio::time::{self, sleep, timeout, timeout_at};
 
 use super::Exchange;
 use super::live::{Limits, Live};
@@ -22,6 +22,9 @@ use crate::origin::wire::{How, RequestHead, ResponseHead, WireError};
 /// Kept connections of a request that may turn out closed without counting as tries. More than a few, and it is the
 /// server that closes them on each request: those who wait for this one must not wait for all of them.
 const MAX_STALE: usize = 4;
+
+/// What follows is another protocol: there is no other response.
+const SWITCHING_PROTOCOLS: u16 = 101;
 
 /// The servers that have failed a request.
 type Tried = SmallVec<[Endpoint; 4]>;
@@ -42,35 +45,28 @@ struct Lost {
 }
 
 impl Exchange {
-    /// Asks a server, and others if it must be; the first head that comes, interim or final.
+    /// Asks a server, and others if it must be; the head of the final response.
     pub(super) async fn begin(&self, head: &RequestHead, upload: Option<Upload>) -> Result<Begun, Failure> {
         self.pool.budget().request(Instant::now());
-        let begun = match self.pool.origin().timeout {
-            None => self.tries(head, upload).await,
-            Some(limit) => match timeout(limit, self.tries(head, upload)).await {
-                Ok(outcome) => outcome,
-                Err(_) => {
-                    self.witness.failed(FailureKind::Timeout);
-                    let after = match self.trail().failure.take() {
-                        Some(failure) => format!(", after {}", failure.why),
-                        None => String::new(),
-                    };
-                    Err(Failure { ending: Ending::TooLong, why: format!("no answer within {limit:?}{after}") })
-                }
-            },
-        };
+        let all = self.pool.origin().timeout.map(|limit| Deadline { at: time::Instant::now() + limit, limit });
+        let begun = self.tries(head, upload, all).await;
         begun.map_err(|failure| self.fails(failure))
     }
 
-    async fn tries(&self, head: &RequestHead, mut upload: Option<Upload>) -> Result<Begun, Failure> {
+    async fn tries(
+        &self,
+        head: &RequestHead,
+        mut upload: Option<Upload>,
+        all: Option<Deadline>,
+    ) -> Result<Begun, Failure> {
         let origin = self.pool.origin();
         let mut tried = Tried::new();
-        let mut chosen = self.choose(&tried).await?;
+        let mut chosen = self.choose(&tried, all).await?;
         loop {
             let hedged = origin.hedge.as_ref().filter(|_| self.wanted.repeatable && upload.is_none());
             let outcome = match hedged {
-                Some(hedge) => self.hedged(chosen, head, hedge.after, &mut tried).await,
-                None => self.attempt(chosen, head, upload).await,
+                Some(hedge) => self.hedged(chosen, head, hedge.after, &mut tried, all).await,
+                None => self.attempt(chosen, head, upload, all).await,
             };
             let lost = match outcome {
                 Ok(begun) => match self.tries_elsewhere(begun, &mut tried).await {
@@ -82,6 +78,9 @@ impl Exchange {
                 },
                 Err(lost) => lost,
             };
+            if let Some(all) = all.filter(|all| lost.error.kind == FailureKind::Timeout && all.is_over()) {
+                return Err(self.too_long(all));
+            }
             let failure = Failure::of(&lost.error);
             let (may, stale) = self.may_try_again(&lost);
             if !may {
@@ -92,14 +91,18 @@ impl Exchange {
             }
             upload = lost.upload;
             self.trail().failure = Some(failure.clone());
-            chosen = match self.choose(&tried).await {
+            chosen = match self.choose(&tried, all).await {
                 Ok(next) => next,
                 Err(none) if none.ending == Ending::NoServer => {
                     let why = format!("{}, and {}", failure.why, none.why);
                     return Err(Failure { why, ..failure });
                 }
-                Err(full) => return Err(full),
+                Err(other) => return Err(other),
             };
+            // Asked last: where there is no other server, the budget has no part in it.
+            if !stale && !self.affords() {
+                return Err(failure);
+            }
             if let Some(upload) = &mut upload
                 && !upload.rewind()
             {
@@ -109,13 +112,37 @@ impl Exchange {
         }
     }
 
-    async fn choose(&self, tried: &[Endpoint]) -> Result<Chosen, Failure> {
-        self.pool.choose(&self.ask(tried)).await.map_err(|none| {
+    async fn choose(&self, tried: &[Endpoint], all: Option<Deadline>) -> Result<Chosen, Failure> {
+        let ask = self.ask(tried);
+        let choice = self.pool.choose(&ask);
+        let chosen = match all {
+            None => choice.await,
+            Some(all) => match timeout_at(all.at, choice).await {
+                Ok(chosen) => chosen,
+                Err(_) => {
+                    self.witness.failed(FailureKind::Timeout);
+                    return Err(self.too_long(all));
+                }
+            },
+        };
+        chosen.map_err(|none| {
             let full = none.is_overload();
-            self.witness.refused(full);
+            // One that has been asked is there, and what became of that is counted.
+            if full || tried.is_empty() {
+                self.witness.refused(full);
+            }
             let ending = if full { Ending::Full } else { Ending::NoServer };
             Failure { ending, why: format!("{none} (origin {:?})", self.pool.origin().name) }
         })
+    }
+
+    /// The time of all tries is over.
+    fn too_long(&self, all: Deadline) -> Failure {
+        let after = match self.trail().failure.take() {
+            Some(failure) => format!(", after {}", failure.why),
+            None => String::new(),
+        };
+        Failure { ending: Ending::TooLong, why: format!("no answer within {:?}{after}", all.limit) }
     }
 
     fn ask<'a>(&self, tried: &'a [Endpoint]) -> Ask<'a> {
@@ -145,7 +172,7 @@ impl Exchange {
         };
         let left = trail.tries - trail.stale <= self.pool.origin().retries;
         drop(trail);
-        (wanted && left && self.affords(), false)
+        (wanted && left, false)
     }
 
     fn affords(&self) -> bool {
@@ -195,9 +222,10 @@ impl Exchange {
         head: &RequestHead,
         after: Duration,
         tried: &mut Tried,
+        all: Option<Deadline>,
     ) -> Result<Begun, Lost> {
         let endpoint = first.endpoint().clone();
-        let one = pin!(self.attempt(first, head, None));
+        let one = pin!(self.attempt(first, head, None, all));
         let one = match select(one, pin!(sleep(after))).await {
             Either::Left((outcome, _)) => return outcome,
             Either::Right((_, one)) => one,
@@ -210,7 +238,7 @@ impl Exchange {
         };
         self.witness.hedged();
         let second_endpoint = second.endpoint().clone();
-        let two = pin!(self.attempt(second, head, None));
+        let two = pin!(self.attempt(second, head, None, all));
         match select(one, two).await {
             Either::Left((Ok(begun), _)) | Either::Right((Ok(begun), _)) => Ok(begun),
             Either::Left((Err(_), two)) => {
@@ -225,9 +253,16 @@ impl Exchange {
     }
 
     /// Asks one server.
-    async fn attempt(&self, chosen: Chosen, head: &RequestHead, upload: Option<Upload>) -> Result<Begun, Lost> {
-        let origin = self.pool.origin();
+    async fn attempt(
+        &self,
+        chosen: Chosen,
+        head: &RequestHead,
+        upload: Option<Upload>,
+        all: Option<Deadline>,
+    ) -> Result<Begun, Lost> {
         let began = Instant::now();
+        let own = self.pool.origin().try_timeout.map(|limit| Deadline { at: time::Instant::now() + limit, limit });
+        let deadline = own.into_iter().chain(all).min_by_key(|deadline| deadline.at);
         let server = Server::of(&chosen);
         {
             let mut trail = self.trail();
@@ -237,12 +272,10 @@ impl Exchange {
         }
         let mut kept = false;
         let mut state = State { chosen: Some(chosen), upload, live: None };
-        let work = self.ask_server(&mut state, head, &mut kept);
-        let outcome = match origin.try_timeout {
+        let work = self.ask_server(&mut state, head, &mut kept, deadline);
+        let outcome = match deadline {
             None => work.await,
-            Some(limit) => timeout(limit, work).await.unwrap_or_else(|_| {
-                Err(WireError::new(FailureKind::Timeout, format!("no answer within the {limit:?} that a try has")))
-            }),
+            Some(deadline) => timeout_at(deadline.at, work).await.unwrap_or_else(|_| Err(deadline.error())),
         };
         let took = began.elapsed();
         match (outcome, state) {
@@ -282,6 +315,7 @@ impl Exchange {
         state: &mut State,
         head: &RequestHead,
         kept: &mut bool,
+        deadline: Option<Deadline>,
     ) -> Result<ResponseHead, WireError> {
         let origin = self.pool.origin();
         let begun_twice = || WireError::new(FailureKind::Other, "a request was begun twice");
@@ -301,7 +335,7 @@ impl Exchange {
             _ => head,
         };
         let chosen = state.chosen.take().ok_or_else(begun_twice)?;
-        let limits = Limits { read: origin.read_timeout, write: origin.write_timeout };
+        let limits = Limits { read: origin.read_timeout, write: origin.write_timeout, head: deadline };
         let live = state.live.insert(Live::new(wire, chosen, state.upload.take(), limits));
         self.leaves();
         match timeout(origin.write_timeout, live.wire().send_head(head)).await {
@@ -311,16 +345,19 @@ impl Exchange {
                 return Err(WireError::new(FailureKind::Timeout, why));
             }
         }
-        live.next_head().await
+        loop {
+            let head = live.next_head().await?;
+            if head.status >= 200 || head.status == SWITCHING_PROTOCOLS {
+                return Ok(head);
+            }
+            self.pass_on(head.wire);
+        }
     }
 }
 
 impl Exchange {
-    /// Notes the head of a final response. Of an interim one, there is nothing to note.
-    pub(super) fn final_head(&self, live: &Live, head: &ResponseHead) {
-        if head.status < 200 && head.status != 101 {
-            return;
-        }
+    /// Notes the head of a final response.
+    fn final_head(&self, live: &Live, head: &ResponseHead) {
         let mut trail = self.trail();
         let took = trail.began.map(|began| began.elapsed()).unwrap_or_default();
         trail.time = Some(took);
@@ -331,7 +368,7 @@ impl Exchange {
         live.chosen.report(&Outcome { result: TryResult::Answered(head.status), latency: took });
     }
 
-    /// Notes that an answer was not the whole, or did not come after an interim one.
+    /// Notes that an answer was not the whole.
     pub(super) fn broke_off(&self, live: &Live, error: &WireError) {
         self.witness.failed(error.kind);
         failed(&live.chosen, error.kind, Duration::ZERO);
@@ -340,6 +377,25 @@ impl Exchange {
 
 fn failed(chosen: &Chosen, kind: FailureKind, took: Duration) {
     chosen.report(&Outcome { result: TryResult::Failed(kind), latency: took });
+}
+
+/// When there must be an answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadline {
+    pub(super) at: time::Instant,
+    /// How long that was from the beginning.
+    limit: Duration,
+}
+
+impl Deadline {
+    fn is_over(self) -> bool {
+        self.at <= time::Instant::now()
+    }
+
+    /// It has passed.
+    pub(super) fn error(self) -> WireError {
+        WireError::new(FailureKind::Timeout, format!("no answer within the {:?} that it may take", self.limit))
+    }
 }
 
 /// How far a try is. Whatever ends it, the body must be there for the next one.

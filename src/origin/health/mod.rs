@@ -18,6 +18,7 @@ pub(super) use judge::Judge;
 pub(super) use probe::Checks;
 pub(super) use state::{Health, LastError};
 
+use super::member::Member;
 use super::pool::Chosen;
 use crate::config::model::Origin;
 
@@ -40,9 +41,16 @@ impl Watch {
 impl Chosen {
     /// Tells what became of a try of a request, once a try. Failures of the client's making are not for this.
     pub fn report(&self, outcome: &Outcome) {
-        self.member.state.figures.record(outcome);
-        if let Some(judge) = &self.member.watch.judge {
-            judge.report(&self.member, outcome);
+        self.member.report(outcome);
+    }
+}
+
+impl Member {
+    /// As [`Chosen::report`].
+    pub(super) fn report(self: &Arc<Self>, outcome: &Outcome) {
+        self.state.figures.record(outcome);
+        if let Some(judge) = &self.watch.judge {
+            judge.report(self, outcome);
         }
     }
 }

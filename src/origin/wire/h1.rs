@@ -203,6 +203,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> H1Conn<T> {
                 Some(body) => Stage::Body(body),
                 None => Stage::Done { trailers: None },
             };
+        } else {
+            // Of the one that counts, nothing has come but what is there behind this one.
+            self.begun = !self.input.is_empty();
         }
         Poll::Ready(Ok(read.head))
     }

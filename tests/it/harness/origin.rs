@@ -295,7 +295,7 @@ async fn answer(write: &mut OwnedWriteHalf, reply: Reply, request: &Request) -> 
             Step::Wait(gate) => gate.pass().await,
             Step::Cut => return Ok(Next::Close),
             Step::Reset => return Ok(Next::Reset),
-            Step::Stall => std::future::pending().await,
+            Step::Stall => return stall(write).await,
         }
     }
     if chunked {
@@ -305,6 +305,15 @@ async fn answer(write: &mut OwnedWriteHalf, reply: Reply, request: &Request) -> 
         write.write_all(&out).await?;
     }
     Ok(after)
+}
+
+/// Says nothing more, until the peer has enough of it.
+async fn stall(write: &OwnedWriteHalf) -> io::Result<Next> {
+    match write.as_ref().peek(&mut [0]).await? {
+        0 => Ok(Next::Close),
+        // Its next request is not read.
+        _ => std::future::pending().await,
+    }
 }
 
 fn head(code: u16, fields: &Fields, reply: &Reply) -> Vec<u8> {

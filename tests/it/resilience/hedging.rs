@@ -1,5 +1,6 @@
 //! A request that is sent to a second server, since the first takes its time.
 
+use super::mute::Mute;
 use super::{BOTH, refused, statuses};
 use crate::harness::{Ask, Edge, Gate, Metrics, Origin, Reply};
 
@@ -18,15 +19,16 @@ fn hedges(metrics: &Metrics) -> f64 {
 #[tokio::test]
 async fn a_slow_servers_request_is_answered_by_another() {
     for way in BOTH {
-        let (slow, _gate, fast) = slow_and_fast().await;
-        let edge = way.pool(&[&slow, &fast], "balance: failover, hedge: { after: 100ms }").await;
+        let (slow, fast) = (Mute::start().await, Origin::start(|_| Reply::ok("fast").cache_control("no-store")).await);
+        let servers = [slow.address().to_string(), fast.address().to_string()];
+        let edge = way.pool_of(&servers, "balance: failover, hedge: { after: 100ms }").await;
         for path in ["/1", "/2", "/3"] {
             assert_eq!(edge.get(path).await.text(), "fast", "{way:?}");
         }
         assert_eq!(edge.ask(&Ask::head("/4")).await.status, 200, "{way:?}");
-        assert_eq!((slow.count(), fast.count()), (4, 4), "{way:?}");
         // Nobody waits for the other answer.
-        slow.wait_for_open(0).await;
+        slow.left_alone().await;
+        assert_eq!((slow.accepted(), fast.count()), (4, 4), "{way:?}");
         assert_eq!(hedges(&edge.metrics().await), 4.0, "{way:?}");
     }
 }
@@ -34,18 +36,17 @@ async fn a_slow_servers_request_is_answered_by_another() {
 #[tokio::test]
 async fn the_first_answer_counts_whosever_it_is() {
     for way in BOTH {
-        let (slow, gate, fast) = slow_and_fast().await;
-        let second = Gate::new();
-        let held = Reply::ok("second").hold(&second);
-        fast.answer(move |_| held.clone());
-        let edge = way.pool(&[&slow, &fast], "balance: failover, hedge: { after: 100ms }").await;
+        let (slow, gate, _) = slow_and_fast().await;
+        let second = Mute::start().await;
+        let servers = [slow.address().to_string(), second.address().to_string()];
+        let edge = way.pool_of(&servers, "balance: failover, hedge: { after: 100ms }").await;
         let (response, ()) = tokio::join!(edge.get("/"), async {
             second.reached(1).await;
             gate.open();
         });
         assert_eq!(response.text(), "slow", "{way:?}");
-        // Its own answer is not anybody's, and its connection is not used again.
-        fast.wait_for_open(0).await;
+        // Its own answer is nobody's, and its connection is not used again.
+        second.left_alone().await;
     }
 }
 

@@ -7,6 +7,7 @@ mod budget;
 mod covered;
 mod deaths;
 mod hedging;
+mod mute;
 mod repeats;
 mod timeouts;
 

@@ -22,6 +22,8 @@ pub(in crate::origin) struct H2Stream {
     stage: Stage,
     /// Something of the response has come.
     begun: bool,
+    /// The server has said something, be it in advance.
+    touched: bool,
     /// Last: the place is free once the stream has gone.
     slot: Slot,
 }
@@ -52,7 +54,7 @@ enum Stage {
 
 impl H2Stream {
     pub(super) fn new(slot: Slot) -> H2Stream {
-        H2Stream { out: None, stage: Stage::Idle, begun: false, slot }
+        H2Stream { out: None, stage: Stage::Idle, begun: false, touched: false, slot }
     }
 
     /// Sends a request's head.
@@ -121,7 +123,7 @@ impl H2Stream {
             None => None,
         };
         if let Some(interim) = interim {
-            self.begun = true;
+            self.touched = true;
             let read = head::response(interim.status(), interim.headers(), BodyLength::None, true);
             return Poll::Ready(read.map_err(|error| self.refuse(error)));
         }
@@ -201,7 +203,7 @@ impl H2Stream {
     }
 
     fn marked(&self, error: WireError) -> WireError {
-        WireError { begun: self.begun, untouched: error.untouched && !self.begun, ..error }
+        WireError { begun: self.begun, untouched: error.untouched && !self.begun && !self.touched, ..error }
     }
 }
 
