@@ -31,11 +31,6 @@ pub(super) fn labels(query: &str) -> Result<Labels, String> {
     }
 }
 
-/// The labels of a metric as it is exposed, parts of histograms included.
-pub(super) fn metric(name: &str) -> Result<Labels, String> {
-    series(name).map(|(labels, _)| labels)
-}
-
 #[derive(Clone, Debug, PartialEq)]
 enum Type {
     Scalar,
@@ -53,6 +48,7 @@ enum Token {
     Symbol(&'static str),
 }
 
+/// The labels of a metric as it is exposed, parts of histograms included; whether it only grows.
 fn series(name: &str) -> Result<(Labels, bool), String> {
     let of_target = || OF_TARGET.into_iter();
     if name == "up" {
