@@ -106,22 +106,21 @@ async fn nobody_waits_for_longer_than_allowed() {
 
 #[tokio::test]
 async fn a_client_that_no_longer_waits_takes_no_place() {
-    for way in BOTH {
-        let (origin, gate) = server("x").await;
-        let edge = way.pool(&[&origin], "limits: { requests: 1, pending: 1, pending_timeout: 60s }").await;
-        let mut first = asks(&edge, "/held").await;
-        gate.reached(1).await;
-        let gone = asks(&edge, "/gone").await;
-        wait_pending(&edge, 1.0).await;
-        gone.reset();
-        wait_pending(&edge, 0.0).await;
-        let mut next = asks(&edge, "/next").await;
-        wait_pending(&edge, 1.0).await;
-        gate.open();
-        assert_eq!(first.response("GET").await.text(), "x", "{way:?}");
-        assert_eq!(next.response("GET").await.text(), "x", "{way:?}");
-        assert!(origin.seen().iter().all(|r| r.path() != "/gone"), "{way:?}");
-    }
+    // What might be stored is fetched all the same, for whoever asks next.
+    let (origin, gate) = server("x").await;
+    let edge = Way::Past.pool(&[&origin], "limits: { requests: 1, pending: 1, pending_timeout: 60s }").await;
+    let mut first = asks(&edge, "/held").await;
+    gate.reached(1).await;
+    let gone = asks(&edge, "/gone").await;
+    wait_pending(&edge, 1.0).await;
+    gone.reset();
+    wait_pending(&edge, 0.0).await;
+    let mut next = asks(&edge, "/next").await;
+    wait_pending(&edge, 1.0).await;
+    gate.open();
+    assert_eq!(first.response("GET").await.text(), "x");
+    assert_eq!(next.response("GET").await.text(), "x");
+    assert!(origin.seen().iter().all(|r| r.path() != "/gone"));
 }
 
 #[tokio::test]

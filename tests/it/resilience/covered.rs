@@ -59,6 +59,42 @@ async fn while_all_servers_are_gone() {
 }
 
 #[tokio::test]
+async fn what_is_said_of_the_connection_holds() {
+    let mut servers = [server().await, server().await];
+    let edge = Way::Through.pool(&[&servers[0], &servers[1]], "").await;
+    for path in ["/old/1", "/old/2"] {
+        assert_eq!(edge.get(path).await.text(), "old");
+    }
+    let failures: [fn() -> Reply; 4] = [
+        || Reply::new(503).body("busy"),
+        Reply::rst,
+        || Reply::raw("HTTP/1.1 2").cut(),
+        || Reply::ok("x").claim_length(9).cut(),
+    ];
+    for failure in failures {
+        servers.iter().for_each(|server| server.answer(move |_| failure()));
+        asks_on(&edge).await;
+    }
+    for server in &mut servers {
+        server.stop().await;
+    }
+    asks_on(&edge).await;
+}
+
+/// Asks for what is stale over one connection, for as long as the answers let it be one.
+async fn asks_on(edge: &Edge) {
+    let mut client = edge.connect().await;
+    for n in 0..6 {
+        let response = client.ask(&Ask::get(&format!("/old/{}", 1 + n % 2))).await;
+        assert!(is_stale(&response), "{response:?}");
+        if response.headers.lists("Connection", "close") {
+            assert_eq!(client.closed().await.1, b"");
+            client = edge.connect().await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn while_all_servers_fail() {
     for (failure, retry) in [
         ((|| Reply::new(503).body("busy")) as fn() -> Reply, "on: [reset, 503], budget: 1000%"),
