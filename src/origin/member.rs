@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Serialize, Serializer};
 
 use super::balance::Load;
-use super::discovery::Found;
+use super::discovery::{Answer, Found, servers_of};
 use super::endpoint::Endpoint;
 use super::health::{Health, LastError};
 use crate::config::model::{Server, ServerAddress};
 
-/// One server as it is configured: where servers come from. A name is several [`Member`]s, or none until it is resolved.
+/// One server as it is configured or listed: where servers come from. A name is several [`Member`]s, or none until it
+/// is resolved.
 #[derive(Debug)]
 pub(super) struct Slot {
-    /// Position in the origin's list of servers.
+    /// No two slots of a pool's lifetime have the same. Of a configured server: its position in the origin's list.
     pub(super) index: usize,
     pub(super) server: Server,
     pub(super) shared: Arc<SlotState>,
@@ -23,7 +24,7 @@ pub(super) struct Slot {
 /// What outlives a reload that keeps the server.
 #[derive(Debug)]
 pub(super) struct SlotState {
-    /// As configured, by [`ServerAddress`]'s Display.
+    /// As configured or listed, by [`ServerAddress`]'s Display.
     pub(super) text: String,
     pub(super) drained: AtomicBool,
     /// Why the name could not be resolved the last time.
@@ -41,19 +42,14 @@ impl Slot {
         Slot { index, server: server.clone(), shared }
     }
 
-    /// This server at one endpoint, as far as the configuration tells.
-    pub(super) fn found_at(&self, endpoint: Endpoint) -> Found {
-        let text = self.shared.text.clone();
-        Found { endpoint, text, weight: self.server.weight, tier: self.server.tier }
+    /// What it leads to, by the newest good answer to its name.
+    pub(super) fn found(&self, answer: Option<&Answer>) -> Vec<Found> {
+        servers_of(&self.server, answer)
     }
 
-    /// What the configuration alone leads to, without asking anybody.
-    pub(super) fn known(&self) -> Option<Found> {
-        match &self.server.address {
-            ServerAddress::Socket(address) => Some(self.found_at((*address).into())),
-            ServerAddress::Unix(path) => Some(self.found_at(Endpoint::Unix(path.as_path().into()))),
-            ServerAddress::Name { .. } | ServerAddress::Srv(_) => None,
-        }
+    /// Whether it has a name to be resolved.
+    pub(super) fn is_named(&self) -> bool {
+        matches!(self.server.address, ServerAddress::Name { .. } | ServerAddress::Srv(_))
     }
 
     /// A server that has been found by it. `checked`: whether its pool has health checks.
@@ -94,6 +90,11 @@ pub(super) struct Member {
 impl Member {
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.found.endpoint
+    }
+
+    /// Whether it comes from that slot, and not from one that was there before with other settings.
+    pub(super) fn is_of(&self, slot: &Slot) -> bool {
+        self.index == slot.index && Arc::ptr_eq(&self.slot, &slot.shared)
     }
 
     pub(super) fn is_healthy(&self) -> bool {
@@ -164,6 +165,7 @@ impl Member {
     pub(super) fn checked_at(addr: std::net::SocketAddr) -> Arc<Member> {
         let server = Server { address: ServerAddress::Socket(addr), weight: 1, tier: 0 };
         let slot = Slot::new(0, &server, |_| None);
-        slot.member(slot.found_at(addr.into()), true, Arc::default())
+        let found = Found { endpoint: addr.into(), text: addr.to_string(), weight: 1, tier: 0 };
+        slot.member(found, true, Arc::default())
     }
 }

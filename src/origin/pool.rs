@@ -1,8 +1,12 @@
 //! A pool: the servers of one origin, and who of them takes the next request.
 
+mod changes;
 mod choose;
+mod drains;
+mod sources;
 mod tasks;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,14 +17,17 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub use self::choose::{Ask, Chosen};
+use self::drains::Drains;
+use self::sources::{SharedSlot, Sources};
 use self::tasks::Tasks;
 use super::balance::Rotation;
-use super::discovery::Found;
-use super::member::{Member, ServerStatus, Slot, SlotState, State};
+use super::discovery::{Answer, Found};
+use super::health::LastError;
+use super::member::{Member, ServerStatus};
 use super::peer::PeerSettings;
-use crate::config::model::Origin;
+use crate::config::model::{HostHeader, Origin, Server};
 
-/// How long a start waits for names that have never been resolved.
+/// How long a start waits for names that have never been resolved, and for a file that has never been read.
 pub(super) const READY_LIMIT: Duration = Duration::from_secs(2);
 
 /// The servers of one origin. Dropping it ends its background tasks.
@@ -34,13 +41,18 @@ pub struct Pool {
 struct Inner {
     origin: Arc<Origin>,
     name: Arc<str>,
-    slots: Vec<Slot>,
+    /// Where the members come from. Locked before whatever else is, but the tasks, and never on a request's way.
+    sources: Mutex<Sources>,
+    /// Shared with the pools before and after it.
+    drains: Arc<Drains>,
+    /// What is wrong with the watched file.
+    file_error: LastError,
     peers: PeerSettings,
     turn: Mutex<Turn>,
     /// Counts whatever changes who is eligible: the next choice then begins a new cycle.
     changes: AtomicU64,
-    /// Names whose first resolution is still to come.
-    unresolved: watch::Sender<usize>,
+    /// [`Sources::awaited`].
+    awaited: watch::Sender<usize>,
     /// `None`: not started, or stopped.
     tasks: Mutex<Option<Tasks>>,
 }
@@ -48,7 +60,7 @@ struct Inner {
 /// Locked for one walk over the members.
 #[derive(Debug)]
 struct Turn {
-    /// In the order of the slots.
+    /// In the order of the slots; no two with the same endpoint.
     members: Arc<[Arc<Member>]>,
     rotation: Rotation,
     /// [`Inner::changes`] as this cycle began.
@@ -61,45 +73,35 @@ impl Pool {
         Pool::build(origin, None)
     }
 
-    /// As [`Pool::new`], but what `previous` knows about servers that stay (health, drains, requests in flight,
-    /// addresses of names) is carried over. Servers are the same where address and port are configured alike.
+    /// As [`Pool::new`], but what `previous` knows is carried over: the state of servers that stay (health, requests in
+    /// flight), whoever names them now; what names stand for; what the watched file lists; and all drains.
     pub fn from_previous(origin: Arc<Origin>, previous: &Pool) -> Pool {
         Pool::build(origin, Some(previous))
     }
 
     fn build(origin: Arc<Origin>, previous: Option<&Pool>) -> Pool {
-        let known = previous.map(|pool| pool.inner.turn().members.clone()).unwrap_or_default();
-        let known_slot = |text: &str| -> Option<Arc<SlotState>> {
-            let slots = &previous?.inner.slots;
-            slots.iter().find(|slot| slot.shared.text == text).map(|slot| slot.shared.clone())
+        let previous = previous.map(|pool| &pool.inner);
+        let sources = match previous {
+            Some(before) => Sources::after(&origin, &before.origin, &before.sources()),
+            None => Sources::new(&origin),
         };
-        let slots: Vec<Slot> =
-            origin.servers.iter().enumerate().map(|(index, server)| Slot::new(index, server, known_slot)).collect();
-        let checked = origin.health_check.is_some();
-        let mut members = Vec::with_capacity(slots.len());
-        for slot in &slots {
-            let known = known.iter().filter(|member| member.slot.text == slot.shared.text);
-            match slot.known() {
-                Some(found) => {
-                    let same = known.into_iter().find(|member| *member.endpoint() == found.endpoint);
-                    members.push(slot.member(found, checked, same.map(|member| member.state.clone()).unwrap_or_default()));
-                }
-                None => members.extend(known.map(|member| {
-                    slot.member(slot.found_at(member.endpoint().clone()), checked, member.state.clone())
-                })),
-            }
-        }
-        let unresolved = slots.iter().filter(|slot| !members.iter().any(|member| member.index == slot.index)).count();
         let inner = Inner {
             name: origin.name.as_str().into(),
+            drains: previous.map(|before| before.drains.clone()).unwrap_or_default(),
+            file_error: LastError::default(),
             peers: PeerSettings::new(&origin),
-            turn: Mutex::new(Turn { members: members.into(), rotation: Rotation::default(), seen: 0 }),
+            turn: Mutex::new(Turn { members: Vec::new().into(), rotation: Rotation::default(), seen: 0 }),
             changes: AtomicU64::new(0),
-            unresolved: watch::Sender::new(unresolved),
+            awaited: watch::Sender::new(sources.awaited()),
             tasks: Mutex::new(None),
+            sources: Mutex::new(Sources::default()),
             origin,
-            slots,
         };
+        let known = previous.map(|before| before.members()).unwrap_or_default();
+        let members = inner.made(&sources, &known, false);
+        inner.drains.mark(sources.slots(), &members);
+        inner.set_members(members);
+        *inner.sources() = sources;
         Pool { inner: Arc::new(inner) }
     }
 
@@ -114,11 +116,11 @@ impl Pool {
         drop(tasks);
     }
 
-    /// Waits until every name has been resolved once or has failed to, at most about 2 s. Only of use after
-    /// [`Pool::start`].
+    /// Waits until every name has been resolved once or has failed to, and the watched file has been read or could not
+    /// be, at most about 2 s. Only of use after [`Pool::start`].
     pub async fn ready(&self) {
         // Too late or not, the edge starts: a request may well find the name resolved then.
-        let _ = timeout(READY_LIMIT, self.inner.unresolved.subscribe().wait_for(|names| *names == 0)).await;
+        let _ = timeout(READY_LIMIT, self.inner.awaited.subscribe().wait_for(|awaited| *awaited == 0)).await;
     }
 
     /// What Pingora connects to.
@@ -136,50 +138,53 @@ impl Pool {
         &self.inner.origin
     }
 
-    /// Every server, in the order of the configuration; a name once for each of its addresses.
+    /// What is wrong with the watched file; the servers that were known before it was wrong are in use.
+    pub fn last_error(&self) -> Option<String> {
+        self.inner.file_error.get()
+    }
+
+    /// Every server, in the order of the configuration and then of the watched file; a name once for each of its
+    /// addresses.
     pub fn servers(&self) -> Vec<ServerStatus> {
         let inner = &self.inner;
-        let members = inner.turn().members.clone();
+        let sources = inner.sources();
+        let members = inner.members();
+        let mut by_slot: HashMap<usize, Vec<&Arc<Member>>> = HashMap::new();
+        for member in members.iter() {
+            by_slot.entry(member.index).or_default().push(member);
+        }
         let mut servers = Vec::with_capacity(members.len());
-        for slot in &inner.slots {
-            let before = servers.len();
-            let of_slot = members.iter().filter(|member| member.index == slot.index);
-            servers.extend(of_slot.map(|member| member.status(&inner.name)));
-            if servers.len() == before {
-                servers.push(slot.status(&inner.name));
+        for entry in sources.entries() {
+            match by_slot.get(&entry.slot.index) {
+                Some(members) => servers.extend(members.iter().map(|member| member.status(&inner.name))),
+                // Not where others lead to the same endpoints.
+                None if entry.found().is_empty() => servers.push(entry.slot.status(&inner.name)),
+                None => {}
             }
         }
         servers
     }
 
-    /// Takes a server out of the rotation, or back in; requests in flight go on. `server` is `host:port` as it is
-    /// configured, for all addresses of a name, or one address. Whether there is such a server.
+    /// Takes a server out of the rotation, or back in; requests in flight go on. `server` is a server as it is
+    /// configured or listed (for all that a name leads to), as an SRV record says it, or one address. It holds for
+    /// servers that leave and return, too. Whether there is such a server.
     pub fn set_drained(&self, server: &str, drained: bool) -> bool {
         let inner = &self.inner;
-        let members = inner.turn().members.clone();
-        let mut found = false;
-        for slot in inner.slots.iter().filter(|slot| slot.shared.text == server) {
-            found = true;
-            slot.shared.drained.store(drained, Ordering::Relaxed);
+        let sources = inner.sources();
+        let members = inner.members();
+        if !inner.drains.set(server, drained, sources.slots(), &members) {
+            return false;
         }
-        let by_name = found;
-        for member in members.iter() {
-            // Back in by its name means back in with all of its addresses.
-            let named = by_name && !drained && member.slot.text == server;
-            if named || (!by_name && member.endpoint().to_string() == server) {
-                found = true;
-                member.state.health.drained.store(drained, Ordering::Relaxed);
-            }
-        }
-        if found {
-            inner.changed();
-            log::info!(
-                "origin {}: server {server} is {}",
-                inner.name,
-                if drained { "drained" } else { "in use again" }
-            );
-        }
-        found
+        inner.changed();
+        drop(sources);
+        let mut of_it = members.iter().filter(|member| drains::is_called(member, server));
+        let what = match drained {
+            true => "drained",
+            false if of_it.any(|member| member.is_drained()) => "no longer drained itself, but what it belongs to is",
+            false => "in use again",
+        };
+        log::info!("origin {}: server {server} is {what}", inner.name);
+        true
     }
 }
 
@@ -202,6 +207,20 @@ impl Inner {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn members(&self) -> Arc<[Arc<Member>]> {
+        self.turn().members.clone()
+    }
+
+    fn set_members(&self, members: Vec<Arc<Member>>) {
+        let mut turn = self.turn();
+        turn.members = members.into();
+        turn.rotation.restart();
+    }
+
+    fn sources(&self) -> MutexGuard<'_, Sources> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tasks(&self) -> MutexGuard<'_, Option<Tasks>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -210,28 +229,72 @@ impl Inner {
         self.changes.fetch_add(1, Ordering::Release);
     }
 
-    /// Puts what a slot has led to in the place of what it led to before. What is known of servers that stay is kept.
-    fn found(self: &Arc<Self>, slot: &Slot, found: Vec<Found>) {
-        let checked = self.origin.health_check.is_some();
-        let mut turn = self.turn();
-        let of_slot = turn.members.iter().filter(|member| member.index == slot.index);
-        if of_slot.map(|member| &member.found).eq(&found) {
-            return;
+    /// A slot has been resolved, or (`None`) it could not be.
+    fn resolved(self: &Arc<Self>, slot: usize, answer: Option<&Answer>) {
+        let mut sources = self.sources();
+        let Some(text) = sources.resolved(slot, answer) else { return };
+        self.publish(&sources, &text);
+        drop(sources);
+        self.align();
+    }
+
+    /// The watched file has been read, or (what is wrong with it) could not be: then the servers stay as they are.
+    fn listed(self: &Arc<Self>, outcome: Result<Vec<Server>, Vec<String>>) {
+        let path = self.origin.servers_file.as_deref().unwrap_or(std::path::Path::new("")).display();
+        let mut sources = self.sources();
+        let listed = match outcome {
+            Ok(servers) => {
+                self.file_error.set(None);
+                Some(servers)
+            }
+            Err(mistakes) => {
+                for mistake in &mistakes {
+                    log::error!("origin {}: servers_file {path}: {mistake}", self.name);
+                }
+                self.file_error.set(Some(format!("servers_file {path}: {}", mistakes.join("; "))));
+                None
+            }
+        };
+        sources.listed(listed);
+        self.publish(&sources, &format!("servers_file {path}"));
+        drop(sources);
+        self.align();
+    }
+
+    /// Puts in force what the sources lead to now. What is known of servers that stay is kept.
+    fn publish(&self, sources: &Sources, cause: &str) {
+        // Nobody else changes the members while the sources are locked.
+        let before = self.members();
+        let members = self.made(sources, &before, true);
+        let same = before.len() == members.len() && before.iter().zip(&members).all(|(a, b)| Arc::ptr_eq(a, b));
+        if !same {
+            self.drains.mark(sources.slots(), &members);
+            if let Some(what) = changes::between(&before, &members) {
+                log::info!("origin {}: {cause}: {what}", self.name);
+            }
+            self.set_members(members);
         }
-        let texts: Vec<String> = found.iter().map(|found| found.endpoint.to_string()).collect();
-        let fresh = found.into_iter().map(|found| {
-            let known = turn.members.iter().find(|m| m.index == slot.index && *m.endpoint() == found.endpoint);
-            let state: Arc<State> = known.map(|member| member.state.clone()).unwrap_or_default();
-            slot.member(found, checked, state)
-        });
-        let before = turn.members.iter().filter(|member| member.index < slot.index).cloned();
-        let after = turn.members.iter().filter(|member| member.index > slot.index).cloned();
-        let members: Arc<[Arc<Member>]> = before.chain(fresh).chain(after).collect();
-        turn.members = members;
-        turn.rotation.restart();
-        drop(turn);
-        log::debug!("origin {}: {} is now {texts:?}", self.name, slot.shared.text);
-        self.align_checks();
+        self.awaited.send_if_modified(|awaited| std::mem::replace(awaited, sources.awaited()) != sources.awaited());
+    }
+
+    /// The members that the sources lead to. `ours`: whether `known` are this pool's own.
+    fn made(&self, sources: &Sources, known: &[Arc<Member>], ours: bool) -> Vec<Arc<Member>> {
+        let checked = self.origin.health_check.is_some();
+        let known: HashMap<_, &Arc<Member>> = known.iter().map(|member| (member.endpoint(), member)).collect();
+        let make = |(slot, found): (&SharedSlot, Found)| match known.get(&found.endpoint) {
+            Some(same) if ours && same.is_of(slot) && same.found == found => Arc::clone(same),
+            Some(same) if self.is_same_server(&same.found.text, &found.text) => {
+                slot.member(found, checked, same.state.clone())
+            }
+            _ => slot.member(found, checked, Arc::default()),
+        };
+        sources.found().into_iter().map(make).collect()
+    }
+
+    /// Whether two names of one endpoint mean the same server. Over TLS the name may be what is asked for and verified.
+    fn is_same_server(&self, one: &str, other: &str) -> bool {
+        let verified = self.origin.tls.as_ref().is_some_and(|tls| tls.sni.is_none());
+        one == other || !verified || matches!(self.origin.host, HostHeader::Fixed(_))
     }
 }
 

@@ -134,11 +134,11 @@ fn the_status_says_all_about_each_server() {
     let _chosen = pools.get(0).unwrap().select(&Ask::default()).unwrap();
     pools.set_drained("a", "10.0.0.1:80", true).unwrap();
     let expected = json!({ "origins": [
-        { "name": "a", "servers": [{
+        { "name": "a", "last_error": null, "servers": [{
             "server": "10.0.0.1:80", "address": "10.0.0.1:80", "weight": 3, "tier": 0, "healthy": true, "drained": true,
             "active": 1, "transitions": 0, "last_error": null,
         }] },
-        { "name": "b", "servers": [{
+        { "name": "b", "last_error": null, "servers": [{
             "server": "origin.test:81", "address": null, "weight": 1, "tier": 0, "healthy": false, "drained": false,
             "active": 0, "transitions": 0, "last_error": null,
         }] },
