@@ -17,6 +17,9 @@ pub(super) struct Sources {
     entries: Vec<Entry>,
     /// How many are of the configuration.
     configured: usize,
+    /// Of the file's content before, until the names of the new one have been resolved once: meanwhile somebody must
+    /// take the requests.
+    leaving: Vec<Entry>,
     /// The newest good content of the file, servers that are configured too included.
     listed: Option<Vec<Server>>,
     /// Whether the first reading of the file is still to come.
@@ -67,7 +70,13 @@ impl Sources {
         self.awaits_file = false;
         let Some(servers) = servers else { return };
         let listed = self.entries.split_off(self.configured);
-        self.put_listed(servers, &mut Known::of(listed.into_iter(), true));
+        let mut known = Known::of(listed.into_iter().chain(self.leaving.drain(..)), true);
+        self.put_listed(servers, &mut known);
+        if self.names_are_awaited() {
+            self.leaving = known.entries.into_values().filter(|entry| !entry.found().is_empty()).collect();
+            self.leaving.sort_unstable_by_key(|entry| entry.slot.index);
+            self.leaving.iter_mut().for_each(|entry| entry.awaited = false);
+        }
     }
 
     /// A slot has been resolved, or (`None`) it could not be. Its text where that is news.
@@ -78,15 +87,19 @@ impl Sources {
         if new {
             entry.answer = answer.cloned();
         }
-        (first || new).then(|| entry.slot.shared.text.clone())
+        let text = (first || new).then(|| entry.slot.shared.text.clone());
+        if first && !self.names_are_awaited() {
+            self.leaving.clear();
+        }
+        text
     }
 
-    pub(super) fn entries(&self) -> &[Entry] {
-        &self.entries
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> + Clone {
+        self.entries.iter().chain(&self.leaving)
     }
 
     pub(super) fn slots(&self) -> impl Iterator<Item = &Slot> + Clone {
-        self.entries.iter().map(|entry| &*entry.slot)
+        self.entries().map(|entry| &*entry.slot)
     }
 
     /// The slots with a name that is to be followed, and what it stands for as far as is known.
@@ -98,7 +111,7 @@ impl Sources {
     /// What all lead to, in order. An endpoint counts once: for the first that leads there.
     pub(super) fn found(&self) -> Vec<(&SharedSlot, Found)> {
         let mut seen = HashSet::new();
-        let all = self.entries.iter().flat_map(|entry| entry.found().into_iter().map(move |found| (&entry.slot, found)));
+        let all = self.entries().flat_map(|entry| entry.found().into_iter().map(move |found| (&entry.slot, found)));
         all.filter(|(_, found)| seen.insert(found.endpoint.clone())).collect()
     }
 
@@ -107,9 +120,14 @@ impl Sources {
         self.entries.iter().filter(|entry| entry.awaited).count() + usize::from(self.awaits_file)
     }
 
+    /// Whether a name of the file has never been resolved, nor failed to be.
+    fn names_are_awaited(&self) -> bool {
+        self.entries.iter().skip(self.configured).any(|entry| entry.awaited)
+    }
+
     /// Appends the file's servers: those that are not configured.
     fn put_listed(&mut self, servers: Vec<Server>, known: &mut Known) {
-        let mut seen: HashSet<String> = self.slots().map(|slot| slot.shared.text.clone()).collect();
+        let mut seen: HashSet<String> = self.entries.iter().map(|entry| entry.slot.shared.text.clone()).collect();
         for server in servers.iter().filter(|server| seen.insert(server.address.to_string())) {
             let entry = self.entry(server, known);
             self.entries.push(entry);
@@ -214,6 +232,26 @@ mod tests {
         sources.listed(None);
         assert_eq!(found(&sources), expected(&all));
         sources.listed(Some(Vec::new()));
+        assert_eq!(found(&sources), expected(&all[..1]));
+    }
+
+    #[test]
+    fn who_leaves_stays_until_the_names_that_come_are_resolved() {
+        let mut sources = Sources::new(&with_file(origin("o", &[]), "list"));
+        sources.listed(Some(vec![socket("10.0.0.1:80", 1), socket("10.0.0.2:80", 1)]));
+        sources.listed(Some(vec![name("a.test"), name("b.test"), socket("10.0.0.2:80", 1)]));
+        assert_eq!(found(&sources), expected(&[(1, "10.0.0.2:80", 1), (0, "10.0.0.1:80", 1)]));
+        sources.resolved(2, Some(&answer(3)));
+        assert_eq!(found(&sources).len(), 3);
+        // A failure is an answer too.
+        sources.resolved(3, None);
+        assert_eq!(found(&sources), expected(&[(2, "10.0.0.3:80", 1), (1, "10.0.0.2:80", 1)]));
+        // Back before it was gone: the same slot.
+        sources.listed(Some(vec![name("c.test")]));
+        sources.listed(Some(vec![name("c.test"), socket("10.0.0.2:80", 1)]));
+        let all = [(1, "10.0.0.2:80", 1), (2, "10.0.0.3:80", 1)];
+        assert_eq!(found(&sources), expected(&all));
+        sources.listed(Some(vec![socket("10.0.0.2:80", 1)]));
         assert_eq!(found(&sources), expected(&all[..1]));
     }
 

@@ -84,6 +84,14 @@ impl Inner {
     }
 }
 
+#[cfg(test)]
+impl Tasks {
+    /// Names that are followed, and members that are checked.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.names.len(), self.checks.len())
+    }
+}
+
 async fn follow_name(inner: Arc<Inner>, slot: SharedSlot, known: Option<Answer>) {
     let resolved = |answer: Option<&Answer>| inner.resolved(slot.index, answer);
     follow(&inner.name, &slot.shared, &slot.server.address, known, resolved).await;

@@ -1,3 +1,5 @@
+mod discovery;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -6,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::config::model::{HealthCheck, HealthCheckKind, HttpProbe, ServerAddress};
+use crate::config::model::{HealthCheck, HealthCheckKind, HttpProbe};
 use crate::origin::endpoint::Endpoint;
 use crate::origin::pools::tests::{SocketServers, named_origin, origin, until};
 
@@ -36,10 +38,8 @@ fn set_healthy(pool: &Pool, index: usize, healthy: bool) {
 }
 
 fn resolve_to(pool: &Pool, index: usize, addresses: &[&str]) {
-    let slot = &pool.inner.slots[index];
-    let ServerAddress::Name { port, .. } = slot.server.address else { panic!("not a name") };
-    let found = |ip: &&str| slot.found_at(SocketAddr::new(ip.parse().unwrap(), port).into());
-    pool.inner.found(slot, addresses.iter().map(found).collect());
+    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    pool.inner.resolved(index, Some(&Answer::Addresses(addresses)));
 }
 
 fn checked(mut origin: Origin, kind: HealthCheckKind) -> Origin {
