@@ -158,7 +158,7 @@ macro_rules! options {
     )+) => {$(
         $(#[doc = $doc])+
         #[derive(Clone, Debug)]
-        pub(super) struct $name {
+        pub(in crate::config) struct $name {
             $( $(#[doc = $field_doc])+ pub $field: Option<$crate::config::decode::Placed<$type>>, )+
         }
 
@@ -323,27 +323,37 @@ impl From<String> for Bad {
 
 impl<T: FromText + 'static> Decode for T {
     fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
-        let kind = const { &T::KIND };
-        let result = match &node.value {
-            Value::Text(text) => T::from_text(text),
-            Value::Number(text) if kind.numbers => T::from_text(text),
-            Value::Number(_) | Value::Bool(_) => {
-                Err(Bad::Because(format!("expected {}, found {} without quotes", kind.expected, node.found())))
-            }
-            _ => Err(Bad::Form),
-        };
-        let message = match result {
-            Ok(value) => return Some(value),
-            Err(Bad::Form) => format!("expected {}, found {}", kind.expected, node.found()),
-            Err(Bad::Because(message)) => message,
-        };
-        report.error(&trail.place(node.mark), message);
-        None
+        from_text(node, const { &T::KIND }, T::from_text, trail, report)
     }
 
     fn shape() -> Shape {
         Shape::Text(const { &T::KIND })
     }
+}
+
+/// Reads a text by its rule.
+pub(super) fn from_text<T>(
+    node: &Node,
+    kind: &Kind,
+    rule: impl Fn(&str) -> Result<T, Bad>,
+    trail: &Trail<'_>,
+    report: &mut Report,
+) -> Option<T> {
+    let result = match &node.value {
+        Value::Text(text) => rule(text),
+        Value::Number(text) if kind.numbers => rule(text),
+        Value::Number(_) | Value::Bool(_) => {
+            Err(Bad::Because(format!("expected {}, found {} without quotes", kind.expected, node.found())))
+        }
+        _ => Err(Bad::Form),
+    };
+    let message = match result {
+        Ok(value) => return Some(value),
+        Err(Bad::Form) => format!("expected {}, found {}", kind.expected, node.found()),
+        Err(Bad::Because(message)) => message,
+    };
+    report.error(&trail.place(node.mark), message);
+    None
 }
 
 impl Decode for bool {
@@ -416,20 +426,20 @@ impl<T: Decode, const MIN: usize> Decode for List<T, MIN> {
     }
 }
 
-/// One, or a list of at least one.
+/// One, or a list of at least `MIN`.
 #[derive(Clone, Debug)]
-pub(super) struct OneOrMany<T>(pub Vec<Placed<T>>);
+pub(super) struct OneOrMany<T, const MIN: usize = 1>(pub Vec<Placed<T>>);
 
-impl<T: Decode> Decode for OneOrMany<T> {
+impl<T: Decode, const MIN: usize> Decode for OneOrMany<T, MIN> {
     fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
         match node.value {
-            Value::List(_) => List::<T>::decode(node, trail, report).map(|list| OneOrMany(list.0)),
+            Value::List(_) => List::<T, MIN>::decode(node, trail, report).map(|list| OneOrMany(list.0)),
             _ => Placed::decode(node, trail, report).map(|one| OneOrMany(vec![one])),
         }
     }
 
     fn shape() -> Shape {
-        Shape::Any(vec![T::shape(), List::<T>::shape()])
+        Shape::Any(vec![T::shape(), List::<T, MIN>::shape()])
     }
 }
 

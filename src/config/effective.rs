@@ -1,12 +1,14 @@
 //! The whole policy as YAML, every default filled in.
 
+mod origins;
+
 use std::path::Path;
 use std::time::Duration;
 
 use super::decode::{Decode, Presence, Shape};
 use super::model::{
-    AdminAddress, AdminToken, Balance, Config, DiskTier, HealthCheckKind, HostHeader, HttpProbe, KeyPolicy, LogFormat, LogPath,
-    Matcher, MemoryTier, Origin, PurgeMethod, QueryKey, RequestPolicy, Route, Site, ValueMatch,
+    AdminAddress, AdminToken, Config, DiskTier, KeyPolicy, LogFormat, LogPath, Matcher, MemoryTier, PurgeMethod,
+    QueryKey, RequestPolicy, Route, Site, ValueMatch,
 };
 use super::raw;
 use super::units::{show_duration, show_size};
@@ -106,7 +108,7 @@ fn root(config: &Config) -> Yaml {
     cache.plain("background_fetches", config.background_fetches);
     map.add("cache", cache.done());
     map.add("limits", limits(config));
-    let origins = config.origins.iter().map(|o| (o.name.clone(), origin(o))).collect();
+    let origins = config.origins.iter().map(|o| (o.name.clone(), origins::origin(o))).collect();
     map.add("origins", Yaml::Map(origins));
     map.add("sites", list(&config.sites, |s| site(s, config)));
     map.done()
@@ -152,52 +154,6 @@ fn limits(config: &Config) -> Yaml {
     map.add("body_timeout", duration(limits.body_timeout));
     map.add("write_timeout", duration(limits.write_timeout));
     map.plain("connections", limits.connections);
-    map.done()
-}
-
-fn origin(origin: &Origin) -> Yaml {
-    let mut map = Fields::default();
-    map.add(
-        "servers",
-        list(&origin.servers, |server| {
-            let mut map = Fields::default();
-            map.add("address", text(&server.address));
-            map.plain("weight", server.weight);
-            map.done()
-        }),
-    );
-    map.add(
-        "balance",
-        text(match origin.balance {
-            Balance::RoundRobin => "round-robin",
-            _ => "other",
-        }),
-    );
-    if let Some(check) = &origin.health_check {
-        let mut fields = Fields::default();
-        if let HealthCheckKind::Http(HttpProbe { path, host, .. }) = &check.kind {
-            fields.add("path", text(path));
-            fields.option("host", host.as_ref().map(text));
-        }
-        fields.add("interval", duration(check.interval));
-        fields.add("timeout", duration(check.timeout));
-        fields.plain("healthy_after", check.healthy_after);
-        fields.plain("unhealthy_after", check.unhealthy_after);
-        map.add("health_check", fields.done());
-    }
-    map.add(
-        "host",
-        text(match &origin.host {
-            HostHeader::Client => "client",
-            HostHeader::Server => "server",
-            HostHeader::Fixed(name) => name,
-        }),
-    );
-    map.add("connect_timeout", duration(origin.connect_timeout));
-    map.add("read_timeout", duration(origin.read_timeout));
-    map.add("write_timeout", duration(origin.write_timeout));
-    map.add("idle_timeout", duration(origin.idle_timeout));
-    map.plain("retries", origin.retries);
     map.done()
 }
 
@@ -420,7 +376,7 @@ impl Yaml {
 /// Plain where every YAML reader takes it for the same text, else in double quotes.
 fn quoted(text: &str) -> String {
     let first = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/');
-    let fits = text.chars().all(|c| c.is_ascii_alphanumeric() || "_./:-".contains(c));
+    let fits = text.chars().all(|c| c.is_ascii_alphanumeric() || "_./:%-".contains(c));
     // `on`, `off`, `yes` and `no` are texts in YAML 1.2 and booleans in 1.1: both readings are accepted.
     let special = ["true", "false", "null", "~"].contains(&text.to_ascii_lowercase().as_str());
     let number = text.parse::<f64>().is_ok() || ["0x", "0o", "0b"].iter().any(|p| text.starts_with(p));

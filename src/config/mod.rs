@@ -65,6 +65,24 @@ pub fn parse(text: &str, source: Option<&Path>, base: &Path) -> Result<Config, E
     from_bytes(text.as_bytes(), source, base, &|name| std::env::var_os(name))
 }
 
+/// Messages about one list of servers. One with more mistakes is better read from the top again.
+const LIST_MESSAGES: usize = 100;
+
+/// Reads a list of servers, in YAML or JSON, of what an origin's `servers` takes; it may be empty. Relative paths in it
+/// start at `folder`.
+///
+/// # Errors
+/// Every mistake in the text, in its order, as `LINE:COLUMN: PATH: MESSAGE`.
+pub fn servers_list(text: &str, folder: &Path) -> Result<Vec<model::Server>, Vec<String>> {
+    check::listed(text, folder).map_err(|findings| {
+        let mut messages: Vec<String> = findings.iter().take(LIST_MESSAGES).map(Finding::without_file).collect();
+        if let Some(more) = findings.len().checked_sub(LIST_MESSAGES).filter(|more| *more > 0) {
+            messages.push(format!("and {more} more errors"));
+        }
+        messages
+    })
+}
+
 /// Looks up an environment variable.
 type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 

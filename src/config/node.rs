@@ -63,13 +63,16 @@ impl Node {
         Ok(node)
     }
 
-    /// The node that a plain scalar would be: how defaults are written.
+    /// The node that a plain scalar would be, or a list of them on one line: how defaults are written.
     pub fn plain(text: &str, mark: Mark) -> Node {
         let value = match text {
             "true" => Value::Bool(true),
             "false" => Value::Bool(false),
             "{}" => Value::Map(Vec::new()),
             "[]" => Value::List(Vec::new()),
+            _ if text.starts_with('[') && text.ends_with(']') => {
+                Value::List(text[1..text.len() - 1].split(", ").map(|item| Node::plain(item, mark)).collect())
+            }
             _ if text.bytes().all(|b| b.is_ascii_digit()) => Value::Number(text.to_owned()),
             _ => Value::Text(text.to_owned()),
         };

@@ -1,9 +1,13 @@
 //! What the YAML says: every key there is, once. Parsing, the reference page and the JSON Schema follow from here.
 
+mod origin;
+
 use std::time::Duration;
 
+pub(super) use origin::*;
+
 use super::decode::{Int, List, Map, OneOrMany, options};
-use super::model::{AdminAddress, Balance, HostHeader, HostPattern, LogFormat, Role, ServerAddress};
+use super::model::{AdminAddress, HostPattern, LogFormat, Role};
 use super::pattern::PathPattern;
 use super::words::*;
 
@@ -150,53 +154,6 @@ options! {
         write_timeout: Timeout = Default("60s");
         /// Client connections at once, over all listeners.
         connections: Int<1, CONNECTIONS> = Default("20000");
-    }
-
-    /// An origin: a pool of servers that answer alike.
-    pub struct Origin {
-        /// The servers: each as `address:port`, `[IPv6]:port` or `name:port`, or a mapping with a weight.
-        servers: List<ServerEntry> = Required;
-        /// How a server is chosen.
-        balance: Balance = Default("round-robin");
-        /// How servers are probed. An empty mapping probes with the defaults.
-        health_check: HealthCheck = Absent("no probes: every server counts as healthy");
-        /// The Host that servers see: `client` (what the client asks for, in lower case), `server` (the server's own name
-        /// and port) or a name.
-        host: HostHeader = Default("client");
-        /// For a connection to be made.
-        connect_timeout: Timeout = Default("2s");
-        /// Between two reads of a response.
-        read_timeout: Timeout = Default("30s");
-        /// For a write of the request that makes no progress.
-        write_timeout: Timeout = Default("30s");
-        /// How long an unused connection is kept.
-        idle_timeout: Timeout = Default("60s");
-        /// Further tries on other servers while nothing has been sent to the client.
-        retries: Int<0, 16> = Default("2");
-    }
-
-    /// A server.
-    pub struct Server {
-        /// `address:port`, `[IPv6]:port` or `name:port`. A name is resolved again and again.
-        address: ServerAddress = Required;
-        /// Its share of requests beside the others'; 0 takes none.
-        weight: Int<0, 256> = Default("1");
-    }
-
-    /// Health probes.
-    pub struct HealthCheck {
-        /// The path of a GET that must be answered 200–299.
-        path: ProbePath = Absent("a connection is enough");
-        /// The Host of that GET.
-        host: ProbeHost = Absent("the server's own name and port");
-        /// Between two probes.
-        interval: Timeout = Default("2s");
-        /// For one probe; no longer than the interval.
-        timeout: Timeout = Default("1s");
-        /// Successes in a row that make a server healthy.
-        healthy_after: Int<1, 100> = Default("2");
-        /// Failures in a row that make a server unhealthy.
-        unhealthy_after: Int<1, 100> = Default("2");
     }
 
     /// A site.

@@ -86,6 +86,12 @@ impl Finding {
         Line(self, file).to_string()
     }
 
+    /// The same for a text whose file is told elsewhere.
+    pub(super) fn without_file(&self) -> String {
+        let line = self.line("");
+        line.strip_prefix(':').unwrap_or(&line).trim_start().to_owned()
+    }
+
     fn print(&self, file: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{file}:")?;
         let Mark { line, column } = self.place.mark;

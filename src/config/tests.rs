@@ -1,5 +1,7 @@
 //! Golden configurations and generated files. `UPDATE_GOLDEN=1` rewrites what is expected.
 
+mod origins;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -220,7 +222,7 @@ fn declarations_are_sound() {
     }
     let mut seen = Vec::new();
     visit(&super::raw::Root::shape(), &mut seen);
-    assert_eq!(seen.len(), 20, "{seen:?}");
+    assert_eq!(seen.len(), 28, "{seen:?}");
 }
 
 const SMALL: &str = "\

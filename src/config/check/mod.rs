@@ -11,6 +11,8 @@ mod secret;
 mod sites;
 mod tiers;
 
+pub(super) use origins::listed;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -30,7 +32,7 @@ pub(super) fn check(root: &raw::Root, base: &Path, env: Env<'_>, report: &mut Re
     let tiers = tiers::tiers(root, base, report);
     let background_fetches = root.cache.as_ref().and_then(|tiers| tiers.background_fetches.as_ref());
     let limits = root.limits.as_ref().and_then(|raw| limits(raw));
-    let origins = origins::origins(root, report);
+    let origins = origins::origins(root, base, env, report);
     let sites = sites::sites(root, tiers.there, base, env, report);
     if let (Some(listeners), Some(origins)) = (&listeners, &origins) {
         warn_of_loops(root, listeners, origins, report);

@@ -11,7 +11,7 @@ use super::Secret;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     pub name: String,
-    /// At least one, and at least one with a weight above 0; empty only where there is a `servers_file`.
+    /// No two with the same address. At least one with a weight above 0, unless there is a `servers_file`.
     pub servers: Vec<Server>,
     /// Further servers: a YAML or JSON list that is watched for changes.
     pub servers_file: Option<PathBuf>,
@@ -98,7 +98,9 @@ pub enum Balance {
     RoundRobin,
     Random,
     /// The one with the fewest requests in flight: of all, or of as many (at least 2) as are drawn at random.
-    LeastRequests { choices: Option<usize> },
+    LeastRequests {
+        choices: Option<usize>,
+    },
     /// The one that is expected to answer first: by a moving average of its latency that follows peaks at once, and
     /// the requests in flight (peak EWMA).
     LeastLatency,
@@ -106,9 +108,17 @@ pub enum Balance {
     IpHash,
     /// By a hash of something, on a ring; `bound` in percent (above 100): no server takes more than that of the average
     /// of requests in flight. `None`: it may.
-    ConsistentHash { key: HashKey, bound: Option<u32> },
+    ConsistentHash {
+        key: HashKey,
+        bound: Option<u32>,
+    },
     /// The first that can, in the order of the list.
     Failover,
+}
+
+impl Balance {
+    /// The bound of a consistent hash where a file says nothing, in percent.
+    pub const BOUND: u32 = 125;
 }
 
 /// What chooses a server by its hash.
@@ -157,7 +167,9 @@ pub enum HealthCheckKind {
     Tcp,
     Http(HttpProbe),
     /// grpc.health.v1: the service (empty: the server as a whole) is SERVING.
-    Grpc { service: String },
+    Grpc {
+        service: String,
+    },
 }
 
 /// A request and what its answer must be.

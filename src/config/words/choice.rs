@@ -2,9 +2,9 @@
 
 use super::matching::{ParameterName, ParameterPattern, TagField};
 use crate::config::decode::{Decode, List, OneOrMany, Shape, Trail, word};
-use crate::config::model::{Balance, LogFormat, Role, ServerAddress};
+use crate::config::model::{LogFormat, Role};
 use crate::config::node::{Node, Value};
-use crate::config::raw::{Cache, QueryLists, Server};
+use crate::config::raw::{Cache, QueryLists};
 use crate::config::report::Report;
 
 impl Decode for LogFormat {
@@ -25,37 +25,6 @@ impl Decode for Role {
 
     fn shape() -> Shape {
         Shape::Words(Role::ALL.map(Role::as_str).to_vec())
-    }
-}
-
-impl Decode for Balance {
-    fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
-        let later = ["least-requests", "ip-hash", "consistent-hash", "random"];
-        word(node, trail, report, &[("round-robin", ())], &later).map(|()| Balance::RoundRobin)
-    }
-
-    fn shape() -> Shape {
-        Shape::Words(vec!["round-robin"])
-    }
-}
-
-/// A server with or without a weight.
-#[derive(Clone, Debug)]
-pub(in crate::config) enum ServerEntry {
-    Address(ServerAddress),
-    Keys(Server),
-}
-
-impl Decode for ServerEntry {
-    fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
-        match node.value {
-            Value::Map(_) => Server::decode(node, trail, report).map(ServerEntry::Keys),
-            _ => ServerAddress::decode(node, trail, report).map(ServerEntry::Address),
-        }
-    }
-
-    fn shape() -> Shape {
-        Shape::Any(vec![ServerAddress::shape(), Server::shape()])
     }
 }
 
@@ -111,22 +80,67 @@ impl<T: Decode> Decode for OffOr<T> {
     }
 }
 
-/// Whether and how to cache.
+/// A value, or `off`.
 #[derive(Clone, Debug)]
-pub(in crate::config) enum CacheChoice {
-    Off,
-    On,
-    Keys(Box<Cache>),
-}
+pub(in crate::config) struct OrOff<T>(pub Option<T>);
 
-impl Decode for CacheChoice {
+impl<T: Decode> Decode for OrOff<T> {
     fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
         match &node.value {
-            Value::Map(_) => Cache::decode(node, trail, report).map(|keys| CacheChoice::Keys(Box::new(keys))),
-            Value::Bool(false) => Some(CacheChoice::Off),
-            Value::Bool(true) => Some(CacheChoice::On),
-            Value::Text(text) if text == "off" => Some(CacheChoice::Off),
-            Value::Text(text) if text == "on" => Some(CacheChoice::On),
+            Value::Bool(false) => Some(OrOff(None)),
+            Value::Text(text) if text == "off" => Some(OrOff(None)),
+            _ => {
+                let known = report.errors.len();
+                let value = T::decode(node, trail, report);
+                for error in report.errors.iter_mut().skip(known) {
+                    error.message.push_str("; or write `off`");
+                }
+                value.map(|value| OrOff(Some(value)))
+            }
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::Any(vec![Shape::Words(vec!["off"]), T::shape()])
+    }
+}
+
+/// `on` or `off`.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::config) struct OnOff(pub bool);
+
+impl Decode for OnOff {
+    fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
+        match node.value {
+            Value::Bool(on) => Some(OnOff(on)),
+            _ => word(node, trail, report, &[("on", OnOff(true)), ("off", OnOff(false))], &[]),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::Words(vec!["on", "off"])
+    }
+}
+
+/// Whether, and how.
+#[derive(Clone, Debug)]
+pub(in crate::config) enum Choice<T> {
+    Off,
+    On,
+    Keys(Box<T>),
+}
+
+/// Whether and how to cache.
+pub(in crate::config) type CacheChoice = Choice<Cache>;
+
+impl<T: Decode> Decode for Choice<T> {
+    fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
+        match &node.value {
+            Value::Map(_) => T::decode(node, trail, report).map(|keys| Choice::Keys(Box::new(keys))),
+            Value::Bool(false) => Some(Choice::Off),
+            Value::Bool(true) => Some(Choice::On),
+            Value::Text(text) if text == "off" => Some(Choice::Off),
+            Value::Text(text) if text == "on" => Some(Choice::On),
             _ => {
                 let message = format!("expected `on`, `off` or a mapping, found {}", node.found());
                 report.error(&trail.place(node.mark), message);
@@ -136,7 +150,7 @@ impl Decode for CacheChoice {
     }
 
     fn shape() -> Shape {
-        Shape::Any(vec![Shape::Words(vec!["on", "off"]), Cache::shape()])
+        Shape::Any(vec![Shape::Words(vec!["on", "off"]), T::shape()])
     }
 }
 

@@ -3,11 +3,15 @@
 mod choice;
 mod matching;
 mod net;
+mod origin;
+mod probe;
 mod quantity;
 mod text;
 
 pub(super) use choice::*;
 pub(super) use matching::*;
 pub(super) use net::*;
+pub(super) use origin::*;
+pub(super) use probe::*;
 pub(super) use quantity::*;
 pub(super) use text::*;

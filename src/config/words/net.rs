@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::text::FilePath;
 use crate::config::decode::{Bad, FromText, Kind};
-use crate::config::model::{AdminAddress, HostHeader, HostPattern, ServerAddress};
+use crate::config::model::{AdminAddress, HostHeader, HostPattern};
 use crate::config::node::quote;
 
 /// An address or a network.
@@ -92,7 +92,7 @@ impl FromText for HostPattern {
 }
 
 /// A host's name in lower case, without a trailing dot; or an IP address in its usual form.
-fn host_name(text: &str) -> Result<String, Bad> {
+pub(super) fn host_name(text: &str) -> Result<String, Bad> {
     let because = |what: &str| Err(Bad::Because(format!("{}: {what}", quote(text))));
     if let Some(inner) = text.strip_prefix('[') {
         return match inner.split_once(']') {
@@ -140,56 +140,8 @@ fn host_name(text: &str) -> Result<String, Bad> {
     Ok(name)
 }
 
-impl FromText for ServerAddress {
-    const KIND: Kind = Kind {
-        name: "address and port",
-        expected: "a server such as 10.0.0.1:80, [::1]:80 or app.internal:80",
-        pattern: r"^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):[0-9]+$",
-        numbers: true,
-    };
-
-    fn from_text(text: &str) -> Result<Self, Bad> {
-        let because = |what: String| Err(Bad::Because(format!("{}: {what}", quote(text))));
-        if let Some((scheme, rest)) = text.split_once("://") {
-            let port = if scheme.eq_ignore_ascii_case("https") { 443 } else { 80 };
-            let name = rest.split('/').next().unwrap_or_default();
-            let port = if name.contains(':') { String::new() } else { format!(":{port}") };
-            return because(format!("a server has no scheme; did you mean `{name}{port}`?"));
-        }
-        if text.contains('/') {
-            return because("a server has no path".to_owned());
-        }
-        if text.parse::<Ipv6Addr>().is_ok() {
-            return because(format!("an IPv6 address is written in brackets, with a port: `[{text}]:80`"));
-        }
-        if let Ok(address) = text.parse::<SocketAddr>() {
-            return match address.port() {
-                0 => because("the port is 0".to_owned()),
-                _ => Ok(ServerAddress::Socket(address)),
-            };
-        }
-        let Some((name, port)) = text.rsplit_once(':') else {
-            return match host_name(text) {
-                Ok(name) if !looks_numeric(&name) || name.parse::<IpAddr>().is_ok() => {
-                    because(format!("a server needs a port, as in `{name}:80`"))
-                }
-                _ => Err(Bad::Form),
-            };
-        };
-        let host = host_name(name)?;
-        if host.starts_with('[') || looks_numeric(&host) {
-            return Err(Bad::Form);
-        }
-        match port.parse::<u16>() {
-            Ok(0) => because("the port is 0".to_owned()),
-            Ok(port) => Ok(ServerAddress::Name { host, port }),
-            Err(_) => because("a port is a number from 1 to 65535".to_owned()),
-        }
-    }
-}
-
 /// A name whose last label is a number is a mistaken IP address: no such name can be registered.
-fn looks_numeric(host: &str) -> bool {
+pub(super) fn looks_numeric(host: &str) -> bool {
     host.rsplit('.').next().is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()))
 }
 
@@ -210,20 +162,8 @@ impl FromText for HostHeader {
     }
 }
 
-/// The Host of a health probe.
-#[derive(Clone, Debug)]
-pub(in crate::config) struct ProbeHost(pub String);
-
-impl FromText for ProbeHost {
-    const KIND: Kind = Kind { name: "host name", expected: "a host name such as www.example.com", ..HostHeader::KIND };
-
-    fn from_text(text: &str) -> Result<Self, Bad> {
-        authority(text).map(ProbeHost)
-    }
-}
-
 /// A host's name, with or without a port.
-fn authority(text: &str) -> Result<String, Bad> {
+pub(super) fn authority(text: &str) -> Result<String, Bad> {
     if let Some((name, port)) = text.rsplit_once(':')
         && !name.contains("//")
         && !text.ends_with(']')
@@ -233,19 +173,4 @@ fn authority(text: &str) -> Result<String, Bad> {
         return Ok(format!("{}:{port}", host_name(name)?));
     }
     host_name(text)
-}
-
-/// The path that a health probe asks for.
-#[derive(Clone, Debug)]
-pub(in crate::config) struct ProbePath(pub String);
-
-impl FromText for ProbePath {
-    const KIND: Kind = Kind { name: "path", expected: "a path such as /healthz", pattern: "^/[!-~]*$", numbers: false };
-
-    fn from_text(text: &str) -> Result<Self, Bad> {
-        match text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic()) && !text.contains('#') {
-            true => Ok(ProbePath(text.to_owned())),
-            false => Err(Bad::Form),
-        }
-    }
 }

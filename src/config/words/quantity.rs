@@ -47,24 +47,85 @@ impl FromText for Timeout {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::config) struct Window(pub Duration);
 
-impl Window {
-    const SHORTEST: Duration = Duration::from_secs(1);
-    const LONGEST: Duration = Duration::from_secs(7 * 86_400);
-}
-
 impl FromText for Window {
     const KIND: Kind = Kind { name: "duration, `1s` to `7d`", ..Duration::KIND };
 
     fn from_text(text: &str) -> Result<Self, Bad> {
+        between(text, Duration::from_secs(1), Duration::from_secs(7 * 86_400)).map(Window)
+    }
+}
+
+/// How long a server's answers are looked back on.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::config) struct OutlierWindow(pub Duration);
+
+impl FromText for OutlierWindow {
+    const KIND: Kind = Kind { name: "duration, `1s` to `10m`", ..Duration::KIND };
+
+    fn from_text(text: &str) -> Result<Self, Bad> {
+        between(text, Duration::from_secs(1), Duration::from_secs(600)).map(OutlierWindow)
+    }
+}
+
+/// How long a cookie holds: such times are counted in seconds (RFC 6265 §5.2.2).
+#[derive(Clone, Copy, Debug)]
+pub(in crate::config) struct StickyTtl(pub Duration);
+
+impl FromText for StickyTtl {
+    const KIND: Kind = Kind { name: "duration of whole seconds", ..Duration::KIND };
+
+    fn from_text(text: &str) -> Result<Self, Bad> {
         match Duration::from_text(text)? {
-            duration if (Window::SHORTEST..=Window::LONGEST).contains(&duration) => Ok(Window(duration)),
-            _ => Err(Bad::Because(format!(
-                "must be from {} to {}, found {}",
-                units::show_duration(Window::SHORTEST),
-                units::show_duration(Window::LONGEST),
-                quote(text)
-            ))),
+            Duration::ZERO => Err(Bad::Because(format!("must be longer than 0, found {}", quote(text)))),
+            ttl if ttl.subsec_nanos() > 0 => {
+                Err(Bad::Because(format!("a cookie's time is counted in whole seconds, found {}", quote(text))))
+            }
+            ttl => Ok(StickyTtl(ttl)),
         }
+    }
+}
+
+/// A duration within bounds, both included.
+fn between(text: &str, shortest: Duration, longest: Duration) -> Result<Duration, Bad> {
+    match Duration::from_text(text)? {
+        duration if (shortest..=longest).contains(&duration) => Ok(duration),
+        _ => Err(Bad::Because(format!(
+            "must be from {} to {}, found {}",
+            units::show_duration(shortest),
+            units::show_duration(longest),
+            quote(text)
+        ))),
+    }
+}
+
+/// A share in percent, from `MIN` to `MAX`.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::config) struct Percent<const MIN: u32, const MAX: u32>(pub u32);
+
+impl<const MIN: u32, const MAX: u32> FromText for Percent<MIN, MAX> {
+    const KIND: Kind =
+        Kind { name: "percentage", expected: "a percentage such as 20%", pattern: "^[0-9]+%$", numbers: true };
+
+    fn from_text(text: &str) -> Result<Self, Bad> {
+        let number = text.strip_suffix('%').unwrap_or(text);
+        if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(Bad::Form);
+        }
+        if number == text {
+            let message = format!("the percentage {} needs its sign, as in {}%", quote(text), cut(text));
+            return Err(Bad::Because(message));
+        }
+        match number.parse() {
+            Ok(percent) if (MIN..=MAX).contains(&percent) => Ok(Percent(percent)),
+            _ => Err(Bad::Because(format!("must be from {MIN}% to {MAX}%, found {}", quote(text)))),
+        }
+    }
+}
+
+impl<const MIN: u32, const MAX: u32> Percent<MIN, MAX> {
+    /// For shares of at most 255%.
+    pub fn byte(self) -> u8 {
+        u8::try_from(self.0).unwrap_or(u8::MAX)
     }
 }
 
