@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use rustix::fs::OFlags;
 
-use super::list::servers_list;
 use crate::config::model::Server;
+use crate::config::servers_list;
 
 /// How often the path is looked at.
 pub(in crate::origin) const POLL: Duration = Duration::from_secs(1);

@@ -3,7 +3,6 @@
 pub(super) mod dns;
 pub(super) mod file;
 pub(super) mod follow;
-mod list;
 mod resolver;
 #[cfg(test)]
 mod script;
