@@ -69,9 +69,7 @@ impl Pools {
     /// The state of all servers, as `/v1/origins` shows it:
     /// `{"origins": [{"name": …, "last_error": …, "servers": [{"server": …, "address": …, …}]}]}`.
     pub fn status(&self) -> Value {
-        let status = |pool: &Arc<Pool>| {
-            json!({ "name": pool.origin().name, "last_error": pool.last_error(), "servers": pool.servers() })
-        };
+        let status = |pool: &Arc<Pool>| json!({ "name": pool.origin().name, "last_error": pool.last_error(), "servers": pool.servers() });
         json!({ "origins": self.pools.iter().map(status).collect::<Vec<_>>() })
     }
 

@@ -51,8 +51,11 @@ pub(super) struct Resolved {
 
 /// The servers that an entry stands for, by the newest good answer to its name.
 pub(super) fn servers_of(server: &Server, answer: Option<&Answer>) -> Vec<Found> {
-    let found = |endpoint: Endpoint| {
-        Found { endpoint, text: server.address.to_string(), weight: server.weight, tier: server.tier }
+    let found = |endpoint: Endpoint| Found {
+        endpoint,
+        text: server.address.to_string(),
+        weight: server.weight,
+        tier: server.tier,
     };
     match (&server.address, answer) {
         (ServerAddress::Socket(address), _) => vec![found((*address).into())],

@@ -50,7 +50,11 @@ impl Target {
 ///
 /// # Errors
 /// A sentence for the operator: there are no such records, nobody answers, or no target has an address.
-pub(in crate::origin) async fn lookup(name: &str, previous: &[Target], resolver: &Resolver) -> Result<Resolved, String> {
+pub(in crate::origin) async fn lookup(
+    name: &str,
+    previous: &[Target],
+    resolver: &Resolver,
+) -> Result<Resolved, String> {
     let (records, mut ttl) = match timeout(LOOKUP_LIMIT, resolver.services(name)).await {
         Ok(Ok(found)) => found,
         Ok(Err(Failed::NoRecords(reason) | Failed::Other(reason))) => return Err(reason),

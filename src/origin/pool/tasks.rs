@@ -57,9 +57,9 @@ impl Inner {
         let named: HashSet<usize> = sources.named().map(|(slot, _)| slot.index).collect();
         names.retain(|index, _| named.contains(index));
         for (slot, answer) in sources.named() {
-            names.entry(slot.index).or_insert_with(|| {
-                Task::spawn(runtime, follow_name(self.clone(), slot.clone(), answer.cloned()))
-            });
+            names
+                .entry(slot.index)
+                .or_insert_with(|| Task::spawn(runtime, follow_name(self.clone(), slot.clone(), answer.cloned())));
         }
         drop(sources);
 
@@ -68,9 +68,8 @@ impl Inner {
         let current: HashMap<_, &Arc<Member>> =
             members.iter().map(|member| ((member.index, member.endpoint().clone()), member)).collect();
         // What a check asks for and what it writes to must be the member's still.
-        let holds = |then: &Member, now: &Member| {
-            Arc::ptr_eq(&then.state, &now.state) && then.found.text == now.found.text
-        };
+        let holds =
+            |then: &Member, now: &Member| Arc::ptr_eq(&then.state, &now.state) && then.found.text == now.found.text;
         checks.retain(|key, check| current.get(key).is_some_and(|member| holds(&check.member, member)));
         for (key, member) in current {
             checks.entry(key).or_insert_with(|| {

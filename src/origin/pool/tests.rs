@@ -149,7 +149,10 @@ fn a_name_is_a_server_for_each_of_its_addresses() {
     let pool = Pool::new(Arc::new(settings));
     assert_eq!(choices(&pool, 2), [1, 1]);
     let unresolved = &pool.servers()[0];
-    assert_eq!((unresolved.server.as_str(), unresolved.address.clone(), unresolved.healthy), ("origin.test:80", None, false));
+    assert_eq!(
+        (unresolved.server.as_str(), unresolved.address.clone(), unresolved.healthy),
+        ("origin.test:80", None, false)
+    );
 
     resolve_to(&pool, 0, &["10.0.0.1", "10.0.0.2"]);
     let expected = [("10.0.0.1:80", 2), ("10.0.0.2:80", 2), ("192.0.2.1:81", 1)];

@@ -1,10 +1,8 @@
 use std::time::Duration;
 
 use super::*;
+use crate::config::model::{HealthCheck, HealthCheckKind, HttpProbe, Limits, MemoryTier, Server, ServerAddress};
 use crate::origin::pool::Ask;
-use crate::config::model::{
-    HealthCheck, HealthCheckKind, HttpProbe, Limits, MemoryTier, Server, ServerAddress,
-};
 
 /// Addresses and weights.
 pub(in crate::origin) type SocketServers<'a> = &'a [(&'a str, usize)];

@@ -1,5 +1,7 @@
 //! Servers by DNS. The name server is one of the test's, which builds with debug assertions let the edge use.
 
+use rustix::process::Signal;
+
 use super::name_server::{NameServer, Zone, a, srv};
 use super::*;
 
@@ -42,7 +44,8 @@ async fn srv_records_are_followed() {
 
     names.say(zone([(SERVICE, vec![srv(0, 0, port(&z), "z.test.")]), ("z.test", vec![a(1)])]));
     until_only(&mut client, &["z"]).await;
-    edge.wait_log(&format!("came: z.test:{0} at 127.0.0.1:{0}", port(&z))).await;
+    // The same endpoint by another name.
+    edge.wait_log(&format!("changed: z.test:{0} at 127.0.0.1:{0} (weight 1, tier 0)", port(&z))).await;
 
     // Gone from the DNS: the last good answer stays.
     names.say(Zone::new());
@@ -68,4 +71,23 @@ async fn addresses_of_names_are_followed() {
     names.say(zone([("a.test", vec![a(1)])]));
     eventually("the new address", async || edge.get("/").await.status == 200).await;
     edge.wait_log(&format!("came: a.test:{port} at 127.0.0.1:{port}; went: a.test:{port} at 127.0.0.99:{port}")).await;
+}
+
+#[tokio::test]
+async fn a_reload_waits_for_the_names_that_come() {
+    let (x, y) = (server("x").await, server("y").await);
+    let names = NameServer::start(zone([("y.test", vec![a(1)])])).await;
+    let edge = edge(&names, &format!("    servers: [\"{}\"]\n", x.address())).await;
+    let mut client = edge.connect().await;
+    until_only(&mut client, &["x"]).await;
+    names.set_silent(true);
+    edge.write_config(&yaml(&format!("    servers: [\"y.test:{}\"]\n", y.address().port())));
+    edge.signal(Signal::HUP);
+    // Asked, but not answered: the servers of before take the requests.
+    names.asked("y.test").await;
+    for _ in 0..20 {
+        assert_eq!(client.ask(&Ask::get("/")).await.text(), "x");
+    }
+    names.set_silent(false);
+    until_only(&mut client, &["y"]).await;
 }

@@ -139,15 +139,3 @@ async fn a_drain_outlives_absence_and_a_reload() {
     assert_eq!(edge.admin_post(&control("undrain"), "").await.status, 200);
     until_only(&mut client, &["a", "b"]).await;
 }
-
-#[tokio::test]
-async fn a_reload_to_another_list_fails_no_request() {
-    let (a, b) = (server("a").await, server("b").await);
-    let (old, new) = (List::new(&format!("- {}\n", a.address())), List::new(&format!("- localhost:{}\n", b.address().port())));
-    let edge = Edge::start(&old.yaml("")).await;
-    let mut client = edge.connect().await;
-    until_only(&mut client, &["a"]).await;
-    edge.write_config(&new.yaml(""));
-    edge.signal(Signal::HUP);
-    until_only(&mut client, &["b"]).await;
-}

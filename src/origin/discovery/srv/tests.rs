@@ -20,7 +20,10 @@ fn servers(resolved: &Resolved, entry: &Server) -> Vec<(String, String, usize, u
 }
 
 fn expected(servers: &[(&str, &str, usize, u8)]) -> Vec<(String, String, usize, u8)> {
-    servers.iter().map(|(endpoint, text, weight, tier)| (endpoint.to_string(), text.to_string(), *weight, *tier)).collect()
+    servers
+        .iter()
+        .map(|(endpoint, text, weight, tier)| (endpoint.to_string(), text.to_string(), *weight, *tier))
+        .collect()
 }
 
 fn known(resolved: &Resolved) -> &[Target] {
@@ -117,7 +120,8 @@ fn record(priority: u16, weight: u16, port: u16, host: &str) -> SRV {
 
 #[test]
 fn weights_are_scaled_within_a_priority() {
-    let records = [record(5, 65535, 1, "a."), record(5, 32768, 2, "a."), record(5, 0, 3, "a."), record(9, 256, 4, "a.")];
+    let records =
+        [record(5, 65535, 1, "a."), record(5, 32768, 2, "a."), record(5, 0, 3, "a."), record(9, 256, 4, "a.")];
     let (targets, troubles) = targets(&records);
     let weights: Vec<_> = targets.iter().map(|target| (target.port, target.weight, target.rank)).collect();
     assert_eq!(weights, [(1, 256, 0), (2, 128, 0), (3, 1, 0), (4, 256, 1)]);
