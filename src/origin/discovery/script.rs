@@ -15,10 +15,13 @@ use super::resolver::Resolver;
 /// Priority, weight, port and target.
 pub(super) type Srv<'a> = (u16, u16, u16, &'a str);
 
+/// With their TTLs; or another code than that of success.
+type Records = Result<Vec<(RData, u32)>, ResponseCode>;
+
 /// What it says; of names and types that it does not know, that there is no such name.
 #[derive(Clone, Debug)]
 pub(super) struct Script {
-    answers: HashMap<(String, RecordType), Result<Vec<(RData, u32)>, ResponseCode>>,
+    answers: HashMap<(String, RecordType), Records>,
     ttl: u32,
 }
 
