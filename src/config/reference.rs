@@ -13,7 +13,7 @@ column and path; `foreland check -c FILE --effective` prints the whole policy wi
 `foreland schema` prints a JSON Schema for editors.
 
 - **Units stand in every value.** Durations: `ms`, `s`, `m`, `h`, `d`, `w`, also combined (`1h30m`). Sizes: `B`, `KiB`,
-  `MiB`, `GiB`, `TiB`, and in powers of ten `kB`, `MB`, `GB`, `TB`.
+  `MiB`, `GiB`, `TiB`, and in powers of ten `kB`, `MB`, `GB`, `TB`. Shares: `%`.
 - **Unknown, duplicate and ineffective keys are errors**: nothing in the file is ever ignored.
 - **Secrets stand elsewhere** and are named by `env:NAME` (an environment variable) or `file:PATH` (a file; one line
   break at its end is dropped). They are read when the file is loaded, and never printed.

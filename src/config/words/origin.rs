@@ -83,13 +83,13 @@ fn service(text: &str) -> Result<String, Bad> {
 #[derive(Clone, Debug)]
 pub(in crate::config) enum ServerEntry {
     Address(ServerAddress),
-    Keys(Server),
+    Keys(Box<Server>),
 }
 
 impl Decode for ServerEntry {
     fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
         match node.value {
-            Value::Map(_) => Server::decode(node, trail, report).map(ServerEntry::Keys),
+            Value::Map(_) => Server::decode(node, trail, report).map(|keys| ServerEntry::Keys(Box::new(keys))),
             _ => ServerAddress::decode(node, trail, report).map(ServerEntry::Address),
         }
     }
@@ -149,13 +149,13 @@ impl Decode for BalanceBy {
 #[derive(Clone, Debug)]
 pub(in crate::config) enum BalanceChoice {
     By(BalanceBy),
-    Keys(Balance),
+    Keys(Box<Balance>),
 }
 
 impl Decode for BalanceChoice {
     fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
         match node.value {
-            Value::Map(_) => Balance::decode(node, trail, report).map(BalanceChoice::Keys),
+            Value::Map(_) => Balance::decode(node, trail, report).map(|keys| BalanceChoice::Keys(Box::new(keys))),
             _ => BalanceBy::decode(node, trail, report).map(BalanceChoice::By),
         }
     }

@@ -32,7 +32,7 @@ pub(super) fn servers(raw: &Placed<raw::Origin>, base: &Path, report: &mut Repor
 
 /// The servers of a file that holds a list of them, which may be empty. Relative paths start at `folder`.
 pub(in crate::config) fn listed(text: &str, folder: &Path) -> Result<Vec<Server>, Vec<Finding>> {
-    let node = Node::parse(&without_tabs(text)).map_err(|finding| vec![finding])?;
+    let node = Node::parse(text).map_err(|finding| vec![finding])?;
     let mut report = Report::default();
     let servers = if node.value == Value::Null {
         // As likely cut short as meant.
@@ -49,14 +49,6 @@ pub(in crate::config) fn listed(text: &str, folder: &Path) -> Result<Vec<Server>
             report.errors.dedup();
             Err(report.errors)
         }
-    }
-}
-
-/// JSON may be indented with tabs, of which YAML knows nothing. Within a text of JSON none stands as it is.
-fn without_tabs(text: &str) -> std::borrow::Cow<'_, str> {
-    match text.contains('\t') && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
-        true => text.replace('\t', " ").into(),
-        false => text.into(),
     }
 }
 
