@@ -83,7 +83,8 @@ fn bad_files_are_refused_as_expected() {
 
 #[test]
 fn good_files_are_accepted_and_mean_the_same_when_printed() {
-    let mut files: Vec<PathBuf> = ["tests/config/good", "conf", "conf/examples"].into_iter().flat_map(files).collect();
+    let mut files: Vec<PathBuf> =
+        ["tests/config/good", "conf", "conf/examples", "conf/examples/shield"].into_iter().flat_map(files).collect();
     assert!(files.len() >= 12, "only {} files", files.len());
     files.retain(|file| {
         let config = check(file).unwrap_or_else(|e| panic!("{e}"));
@@ -131,7 +132,7 @@ fn generated_pages_are_current() {
 #[test]
 fn the_schema_accepts_good_files() {
     let schema: Json = serde_json::from_str(&schema()).unwrap();
-    for file in ["tests/config/good", "conf", "conf/examples"].into_iter().flat_map(files) {
+    for file in ["tests/config/good", "conf", "conf/examples", "conf/examples/shield"].into_iter().flat_map(files) {
         let node = Node::parse(&std::fs::read_to_string(&file).unwrap()).unwrap();
         if let Err(why) = valid(&schema, &schema, &json_of(&node)) {
             panic!("{}: {why}", file.display());
@@ -471,6 +472,53 @@ fn the_examples_of_the_purging_page_are_right() {
     let page = std::fs::read_to_string(root().join("docs/purging.md")).unwrap();
     let examples = right_examples(&page);
     assert!(examples >= 3, "{examples}");
+}
+
+/// Examples there are settings of one origin, whole origins, or the content of a `servers_file`.
+#[test]
+fn the_examples_of_the_origins_page_are_right() {
+    let page = std::fs::read_to_string(root().join("docs/origins.md")).unwrap();
+    let base = root().join("tests/config");
+    let secret = |_: &str| Some("correct horse of the origins page".into());
+    let mut shown = String::new();
+    for example in page.split("```yaml\n").skip(1) {
+        let example = example.split("```").next().unwrap();
+        shown.push_str(example);
+        if example.starts_with("- ") {
+            let servers = super::servers_list(example, &base);
+            assert!(servers.as_ref().is_ok_and(|servers| !servers.is_empty()), "{example}: {servers:?}");
+            continue;
+        }
+        let (origins, name) = match example.strip_prefix("origins:\n  ") {
+            Some(rest) => (example.to_owned(), rest.split(':').next().unwrap()),
+            None => {
+                let servers =
+                    if example.contains("servers:") { "" } else { "    servers: [10.0.0.1:80, 10.0.0.2:80]\n" };
+                let settings: String = example.lines().map(|line| format!("    {line}\n")).collect();
+                (format!("origins:\n  a:\n{servers}{settings}"), "a")
+            }
+        };
+        let text = format!(
+            "listeners: [{{address: \"127.0.0.1:1\"}}]\n{origins}sites: [{{hosts: [\"*\"], origin: {name}}}]\n"
+        );
+        let read = from_bytes(text.as_bytes(), None, &base, &secret);
+        assert!(read.as_ref().is_ok_and(|config| config.warnings.is_empty()), "{text}: {read:?}");
+    }
+    // Each key that the page is to tell of is there to be copied.
+    for key in [
+        "balance",
+        "sticky",
+        "health_check",
+        "outliers",
+        "retry",
+        "limits",
+        "hedge",
+        "servers_file",
+        "tls",
+        "proxy_protocol",
+    ] {
+        assert!(shown.lines().any(|line| line.trim_start().starts_with(&format!("{key}:"))), "no example of {key}");
+    }
 }
 
 /// Reads each example of a page as what its first key says that it is: settings of a site, a route, or the file's. How

@@ -30,7 +30,7 @@ pub fn on_response(shared: &Shared, session: &Session, response: &ResponseHeader
         None => None,
     };
     let now = Timestamp::from(SystemTime::now());
-    let asked = ctx.upstream.sent.unwrap_or(now);
+    let asked = ctx.upstream.sent().unwrap_or(now);
     let tiers = ctx.request.as_ref().and_then(|r| r.cache_policy()).map(|policy| policy.tiers).unwrap_or_default();
     let identity = Identity { id: id.unwrap_or(0), began: ctx.cache.began, asked, tiers };
     let verdict = match ctx.cache.not_modified.take() {
@@ -297,7 +297,7 @@ fn judge(session: &Session, ctx: &Context, status: StatusCode, headers: &HeaderM
     let received = Timestamp::from(SystemTime::now());
     // The origin was asked by GET even for a HEAD, so that the answer can be stored.
     let facts =
-        RequestFacts::new(&Method::GET, &header.headers, &request.directives, ctx.upstream.sent.unwrap_or(received));
+        RequestFacts::new(&Method::GET, &header.headers, &request.directives, ctx.upstream.sent().unwrap_or(received));
     http_cache::storability(&facts, status, headers, policy, received)
 }
 

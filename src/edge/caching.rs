@@ -27,18 +27,17 @@ const LOCK_RETRIES: usize = 64;
 /// the other of an origin that fails each of them slowly.
 const LOCK_RETRIES_OF_NOTHING: usize = 2;
 
-/// Puts the cache in the request's way, unless there is nothing in it to win.
-pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
-    let Some(request) = &ctx.request else { return };
+/// Whether the cache has no part in the request: it must not have one, or there is nothing in it to win.
+pub fn is_left_out(shared: &Shared, session: &Session, ctx: &mut Context) -> bool {
+    let Some(request) = &ctx.request else { return true };
     // Where there is a policy, it is content that leaves a request without a key.
     let (method, content) = (&session.req_header().method, request.key.is_none());
     let bypass = http_cache::bypass(request.cache_policy(), method, content, session.is_upgrade_req());
     let (Some((key, _)), None) = (&request.key, bypass) else {
         ctx.cache.forwarded = Some(bypass.map_or(FwdReason::Bypass, http_cache::Bypass::fwd));
-        return;
+        return true;
     };
     ctx.cache.forwarded = Some(FwdReason::UriMiss);
-    ctx.cache.began = shared.store.ledger().head();
     // Where the last answer could not be shared, waiting for the next one would be in vain. It is stored all the same
     // if it can be.
     let expected = shared.store.uncacheable().expect(&key.hash, shared.uptime());
@@ -48,11 +47,23 @@ pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
         Expect::Uncacheable => session.req_header().headers.contains_key(RANGE),
         Expect::Never => true,
     };
-    // A refresh in the background has not looked itself.
-    let stored = ctx.cache.found.clone().or_else(|| shared.store.peek(&ObjectKey::primary(key.hash)));
-    if in_vain && stored.is_none() {
+    in_vain && stored(shared, ctx, key.hash).is_none()
+}
+
+/// What is stored for the request, used or not. A refresh in the background has not looked itself.
+fn stored(shared: &Shared, ctx: &Context, hash: HashBinary) -> Option<Arc<Object>> {
+    ctx.cache.found.clone().or_else(|| shared.store.peek(&ObjectKey::primary(hash)))
+}
+
+/// Puts the cache in the request's way, unless it is left out.
+pub fn enable(shared: &Shared, session: &mut Session, ctx: &mut Context) {
+    if is_left_out(shared, session, ctx) {
         return;
     }
+    let Some((request, (key, _))) = ctx.request.as_ref().and_then(|r| Some((r, r.key.as_ref()?))) else { return };
+    ctx.cache.began = shared.store.ledger().head();
+    let expected = shared.store.uncacheable().expect(&key.hash, shared.uptime());
+    let stored = stored(shared, ctx, key.hash);
     // Nor is anybody to wait for an answer that is for its own client alone, or that is no more than a head.
     let header = session.req_header();
     let authorized = header.headers.contains_key(AUTHORIZATION);

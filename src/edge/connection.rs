@@ -146,6 +146,24 @@ impl Connection {
         .await
     }
 
+    /// Waits until the client has ended the connection. What it may send before that, such as its next request, stays to
+    /// be read, and hides the end.
+    pub async fn hung_up(&self) {
+        loop {
+            if self.readable().await.is_err() {
+                return;
+            }
+            match self.io.try_io(Interest::READABLE, || {
+                Ok(rustix::net::recv(&self.io, &mut [0; 1], rustix::net::RecvFlags::PEEK)?)
+            }) {
+                Ok((_, 0)) => return,
+                Ok(_) => return std::future::pending().await,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    }
+
     /// What the watch knows of this connection.
     pub fn watched(&self) -> &Watched {
         &self.watched

@@ -1,6 +1,6 @@
 //! What the edge knows of one request, from its first hook to its last.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
@@ -15,7 +15,7 @@ use super::state::Snapshot;
 use crate::config::model::{RequestPolicy, Site};
 use crate::http_cache::{FwdReason, Outcome, Policy, RequestDirectives, Timestamp};
 use crate::observe::InFlight;
-use crate::origin::{Chosen, Endpoint};
+use crate::origin::{Exchange, Trail};
 use crate::site::{Key, KeyText};
 use crate::store::{Fill, Object, Writer};
 
@@ -101,20 +101,8 @@ pub struct CacheTrace {
 /// What happened between here and the origin.
 #[derive(Default)]
 pub struct Upstream {
-    pub tries: usize,
-    /// Those of them that took a kept connection and found it closed.
-    pub stale: usize,
-    pub chosen: Option<Chosen>,
-    /// Servers that have failed this request.
-    pub tried: Vec<Endpoint>,
-    /// How the latest failed try failed.
-    pub failure: Option<(pingora::ErrorType, String)>,
-    /// When the latest try began.
-    pub began: Option<Instant>,
-    /// The latest request left at this time, by the wall clock.
-    pub sent: Option<Timestamp>,
-    /// From the latest try's begin to the response's header section.
-    pub time: Option<Duration>,
+    /// The request's way to its origin, once it has one.
+    pub exchange: Option<Arc<Exchange>>,
     /// Bytes of the response's body so far.
     pub body_bytes: u64,
     /// A final response has begun: no other try is possible.
@@ -123,6 +111,18 @@ pub struct Upstream {
     pub end: End,
     /// The origin was asked by HEAD, about something that is stored.
     pub by_head: bool,
+}
+
+impl Upstream {
+    /// What is known of the tries, if there were any.
+    pub fn trail(&self) -> Option<MutexGuard<'_, Trail>> {
+        self.exchange.as_ref().map(|exchange| exchange.trail()).filter(|trail| trail.tries > 0)
+    }
+
+    /// When the latest request left, by the wall clock.
+    pub fn sent(&self) -> Option<Timestamp> {
+        self.trail()?.sent.map(Timestamp::from)
+    }
 }
 
 /// What the client got.

@@ -81,7 +81,8 @@ pub fn finish(shared: &Shared, session: &mut Session, e: Option<&Error>, ctx: &m
     let field = |name| header.headers.get(name).map(|v: &http::HeaderValue| v.as_bytes());
     let authority = header.uri.authority().map(|a| a.as_str().as_bytes());
     let request = ctx.request.as_ref();
-    let asked = (ctx.upstream.tries > 0).then_some(request).flatten();
+    let trail = ctx.upstream.trail();
+    let asked = request.filter(|_| trail.is_some());
     log.log(&Record {
         time: SystemTime::from(ctx.now),
         client: ctx.client.map(|c| c.address),
@@ -100,9 +101,9 @@ pub fn finish(shared: &Shared, session: &mut Session, e: Option<&Error>, ctx: &m
         site: request.map(|r| &*r.site().name),
         route: request.and_then(Request::route_name),
         origin: asked.map(|r| r.snapshot.config.origins[r.policy().origin].name.as_str()),
-        server: ctx.upstream.chosen.as_ref().map(|c| c.server()),
-        origin_duration: ctx.upstream.time,
-        retries: u32::try_from(ctx.upstream.tries.saturating_sub(1)).unwrap_or(u32::MAX),
+        server: trail.as_ref().and_then(|trail| Some(trail.server.as_ref()?.text())),
+        origin_duration: trail.as_ref().and_then(|trail| trail.time),
+        retries: trail.as_ref().map_or(0, |trail| u32::try_from(trail.tries.saturating_sub(1)).unwrap_or(u32::MAX)),
         request_id: Some(ctx.id.as_str()).filter(|id| !id.is_empty()),
         referer: field(REFERER),
         user_agent: field(USER_AGENT),

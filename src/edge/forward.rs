@@ -11,7 +11,7 @@ use pingora::http::RequestHeader;
 
 use super::client::Client;
 use crate::config::model::HostHeader;
-use crate::http_cache::Rewrites;
+use crate::http_cache::{self, Rewrites};
 use crate::site::Names;
 
 /// A field that is written here: its name for looking it up, and in the letter case that it is sent in.
@@ -47,6 +47,13 @@ pub struct Way<'a> {
 pub fn drop_fields(req: &mut RequestHeader, names: impl FnOnce(&HeaderMap) -> Names) {
     for name in &names(&req.headers) {
         req.remove_header(name);
+    }
+}
+
+/// Removes what is between the client and the edge alone (RFC 9110 §7.6.1).
+pub fn drop_hop_by_hop(req: &mut RequestHeader) {
+    for name in http_cache::hop_by_hop(&req.headers) {
+        req.remove_header(&name);
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod admission;
 mod admit;
+mod affinity;
 mod background;
 mod body;
 mod caching;
@@ -30,6 +31,7 @@ mod listener;
 mod lookup;
 mod notify;
 mod parts;
+mod pass;
 mod post;
 mod preface;
 mod proxy;
@@ -46,6 +48,7 @@ mod trace;
 mod upgrade;
 mod upstream;
 mod watch;
+mod witness;
 
 pub(crate) use client::Client;
 pub use server::{Launch, run};

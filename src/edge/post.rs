@@ -65,7 +65,7 @@ pub fn begin(shared: &Shared, session: &Session, response: &ResponseHeader, ctx:
     }
     let received = Timestamp::from(std::time::SystemTime::now());
     let directives = RequestDirectives::parse(&header.headers, policy);
-    let sent = ctx.upstream.sent.unwrap_or(received);
+    let sent = ctx.upstream.sent().unwrap_or(received);
     let facts = RequestFacts::new(&header.method, &header.headers, &directives, sent);
     let facts = RequestFacts { describes_target: true, ..facts };
     let Ok(stored) = http_cache::storability(&facts, response.status, &response.headers, policy, received) else {

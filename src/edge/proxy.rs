@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http::StatusCode;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
-use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 use pingora_cache::key::HashBinary;
@@ -19,8 +18,8 @@ use super::context::Context;
 use super::framing::End;
 use super::state::Shared;
 use super::{
-    admission, admit, body, caching, fallback, finish, framing, hit, interim, invalidate, link, post, purge_method,
-    ranges, respond, trace, upstream,
+    admission, admit, body, caching, fallback, finish, framing, hit, interim, invalidate, link, pass, post,
+    purge_method, ranges, respond, trace, upstream,
 };
 
 /// The edge.
@@ -59,7 +58,10 @@ impl ProxyHttp for Edge {
         if purge_method::answer(&self.shared, session, ctx).await? {
             return Ok(true);
         }
-        hit::answer(&self.shared, session, ctx).await
+        if hit::answer(&self.shared, session, ctx).await? {
+            return Ok(true);
+        }
+        pass::answer(&self.shared, session, ctx).await
     }
 
     async fn request_body_filter(
@@ -119,20 +121,7 @@ impl ProxyHttp for Edge {
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
-        upstream::choose(session, ctx)
-    }
-
-    async fn connected_to_upstream(
-        &self,
-        _: &mut Session,
-        reused: bool,
-        _: &HttpPeer,
-        _: std::os::unix::io::RawFd,
-        _: Option<&Digest>,
-        ctx: &mut Context,
-    ) -> Result<()> {
-        upstream::connected(ctx, reused);
-        Ok(())
+        upstream::peer(session, ctx)
     }
 
     async fn upstream_request_filter(
@@ -211,18 +200,18 @@ impl ProxyHttp for Edge {
     // ---- failures
 
     fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Context, e: Box<Error>) -> Box<Error> {
-        upstream::connect_failed(ctx, e)
+        upstream::failed(ctx, e)
     }
 
     fn error_while_proxy(
         &self,
         _: &HttpPeer,
-        session: &mut Session,
+        _: &mut Session,
         e: Box<Error>,
         ctx: &mut Context,
-        reused: bool,
+        _: bool,
     ) -> Box<Error> {
-        upstream::exchange_failed(session, ctx, e, reused)
+        upstream::failed(ctx, e)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Context) -> FailToProxy {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use super::state::Shared;
 use crate::invalidate::{By, Ledger};
 use crate::observe::{Distribution, Samples, table};
+use crate::origin::ServerStatus;
 use crate::store::{Cause, Defect, Disk, Disks, Kind, Phase, READ_BUCKETS, Refused, Rejection, Usage};
 
 /// Makes each scrape look.
@@ -33,16 +34,47 @@ fn sample(shared: &Weak<Shared>, out: &mut Samples) {
     out.set(&table::BACKGROUND_FETCHES, &[], shared.background.running() as f64);
     out.set(&table::BACKGROUND_SKIPPED, &[], shared.background.skipped() as f64);
     out.set(&table::CONNECTIONS_ENDED, &[], shared.watch.ended() as f64);
-    for server in shared.snapshot().pools.servers() {
-        let labels = &[&*server.origin, server.server.as_str()];
-        let up = server.address.is_some() && server.healthy && !server.drained;
-        out.set(&table::ORIGIN_SERVER_UP, labels, f64::from(up));
-        out.set(&table::ORIGIN_SERVER_DRAINED, labels, f64::from(server.drained));
-        out.set(&table::ORIGIN_SERVER_IN_FLIGHT, labels, server.active as f64);
+    let snapshot = shared.snapshot();
+    out.set(&table::CONNECTIONS_LIMIT, &[], snapshot.config.limits.connections as f64);
+    for pool in snapshot.pools.iter() {
+        let origin = &[pool.origin().name.as_str()];
+        out.set(&table::ORIGIN_PANICKING, origin, f64::from(pool.is_panicking()));
+        out.set(&table::ORIGIN_RETRY_BUDGET, origin, pool.retries_left() as f64);
+        out.set(&table::ORIGIN_PENDING, origin, pool.pending() as f64);
+        pool.servers().iter().for_each(|server| sample_server(server, out));
     }
     if let Some(log) = &*shared.access_log.load() {
         log.sample(out);
     }
+}
+
+/// The figures of one server. They are those of the servers that there are now: one that leaves takes its series along.
+fn sample_server(server: &ServerStatus, out: &mut Samples) {
+    let origin = &*server.origin;
+    // Not as configured: a name is as many servers as it has addresses.
+    let address = server.address.as_ref().map(ToString::to_string);
+    let name = address.as_deref().unwrap_or(&server.server);
+    let labels = &[origin, name];
+    let ejected = server.ejected_until.is_some();
+    let up = address.is_some() && server.healthy && !ejected && !server.drained;
+    out.set(&table::ORIGIN_SERVER_UP, labels, f64::from(up));
+    out.set(&table::ORIGIN_SERVER_DRAINED, labels, f64::from(server.drained));
+    out.set(&table::ORIGIN_SERVER_EJECTED, labels, f64::from(ejected));
+    out.set(&table::ORIGIN_SERVER_WEIGHT, labels, server.weight as f64);
+    out.set(&table::ORIGIN_SERVER_IN_FLIGHT, labels, server.active as f64);
+    if address.is_none() {
+        return;
+    }
+    out.set(&table::ORIGIN_SERVER_EJECTIONS, labels, server.ejections as f64);
+    out.set(&table::ORIGIN_SERVER_CONNECTIONS, &[origin, name, "open"], server.connections.open as f64);
+    out.set(&table::ORIGIN_SERVER_CONNECTIONS, &[origin, name, "idle"], server.connections.idle as f64);
+    for (status, answers) in server.tally.answers() {
+        out.set(&table::ORIGIN_SERVER_REQUESTS, &[origin, name, status], answers as f64);
+    }
+    for (kind, failures) in server.tally.failures() {
+        out.set(&table::ORIGIN_SERVER_FAILURES, &[origin, name, kind.as_str()], failures as f64);
+    }
+    out.durations(&table::ORIGIN_SERVER_FIRST_BYTE, labels, server.tally.first_byte.clone());
 }
 
 fn sample_ledger(ledger: &Ledger, out: &mut Samples) {

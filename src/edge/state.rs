@@ -14,9 +14,10 @@ use tokio::runtime::Handle;
 use super::background::Background;
 use super::collapse::Collapse;
 use super::watch::Watch;
+use super::witness::Counted;
 use crate::config::model::Config;
 use crate::observe::{AccessLog, Metrics, NO_SITE, OriginMetrics, SiteMetrics};
-use crate::origin::{Pool, Pools};
+use crate::origin::{Pool, Pools, Witness};
 use crate::site::Directory;
 use crate::store::{Disks, Store};
 
@@ -59,6 +60,8 @@ pub struct Snapshot {
 pub struct Towards {
     pub pool: Arc<Pool>,
     pub metrics: Arc<OriginMetrics>,
+    /// Counts in `metrics` what becomes of tries.
+    pub witness: Arc<dyn Witness>,
 }
 
 /// Where the process is in its life.
@@ -170,7 +173,10 @@ impl Snapshot {
         let pools = Pools::new(&config, previous);
         let towards = pools
             .iter()
-            .map(|pool| Towards { pool: pool.clone(), metrics: metrics.origin(&pool.origin().name) })
+            .map(|pool| {
+                let metrics = metrics.origin(&pool.origin().name);
+                Towards { pool: pool.clone(), witness: Arc::new(Counted(metrics.clone())), metrics }
+            })
             .collect();
         Snapshot {
             directory: Directory::new(&config.sites),

@@ -121,7 +121,7 @@ pub fn status(ctx: &Context) -> CacheStatus<'_> {
     let handling = match cache.outcome {
         Outcome::Hit | Outcome::Updating => Handling::Hit,
         Outcome::Stale if !cache.stale_if_error => Handling::Hit,
-        Outcome::Local if cache.forwarded.is_none() || ctx.upstream.tries == 0 => Handling::Neither,
+        Outcome::Local if cache.forwarded.is_none() || ctx.upstream.trail().is_none() => Handling::Neither,
         _ => Handling::Fwd {
             reason: cache.forwarded.unwrap_or(FwdReason::Bypass),
             status: cache.forward_status.and_then(|status| StatusCode::from_u16(status).ok()),

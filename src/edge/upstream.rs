@@ -1,6 +1,6 @@
-//! Towards the origin: choosing a server, trying again, telling what failed.
+//! Towards the origin: who is asked for what, and what became of it.
 
-use std::time::{Instant, SystemTime};
+use std::sync::Arc;
 
 use http::{Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -8,62 +8,73 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 
+use super::affinity;
 use super::context::Context;
 use super::forward::{self, Way};
 use super::framing;
 use super::respond::Answer;
 use super::state::{Shared, Towards};
-use crate::observe::Failure;
-use crate::origin::{self, Ask, FailureKind};
+use crate::origin::{self, Ending, Exchange, Failure, FailureKind, Proxied, Wanted};
 
 /// No server was there to be asked.
 pub const NO_SERVER: ErrorType = ErrorType::Custom("NoServer");
 
-/// Kept connections of a request that may turn out closed without counting as tries. More than a few, and it is the
-/// server that closes them on each request: those who wait for this one must not wait for all of them.
-const MAX_STALE: usize = 4;
+/// All servers have as much as they may.
+pub const OVERLOADED: ErrorType = ErrorType::Custom("Overloaded");
 
-/// Chooses a server that this request has not tried yet.
-pub fn choose(session: &Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
-    let Some(request) = &ctx.request else {
-        return Error::e_explain(ErrorType::InternalError, "a request without a site");
+/// What stands for the server's own name in a head that is for none yet.
+const ANY_SERVER: &str = "server.invalid";
+
+/// The request's way to its origin.
+///
+/// # Errors
+/// The request has not been admitted.
+pub fn exchange(session: &Session, ctx: &mut Context) -> Result<Arc<Exchange>> {
+    let (Some(request), Some(client)) = (&ctx.request, ctx.client) else {
+        return Error::e_explain(ErrorType::InternalError, "a request without a site or a client");
     };
-    let Towards { pool, metrics } = request.snapshot.towards(request.policy().origin);
-    let Some(chosen) = pool.select(&Ask { tried: &ctx.upstream.tried, ..Ask::default() }) else {
-        metrics.failed(Failure::Unavailable);
-        let name = &pool.origin().name;
-        // As if the origin had failed: what is stale may be served.
-        let (kind, why) = match ctx.upstream.failure.take() {
-            // All that could be tried has been: what failed last is the answer.
-            Some((kind, why)) => (kind, format!("no other server of origin {name:?} is available after {why}")),
-            None => (NO_SERVER, format!("no server of origin {name:?} is available")),
-        };
-        return Err(Error::create(kind, ErrorSource::Upstream, Some(why.into()), None));
+    let index = request.policy().origin;
+    let Towards { pool, witness, .. } = request.snapshot.towards(index);
+    let origin = pool.origin();
+    let header = session.req_header();
+    let target = || header.uri.path_and_query().map_or("/", |target| target.as_str());
+    let asked = affinity::Request {
+        headers: &header.headers,
+        key: request.key.as_ref().map(|(key, _)| key),
+        host: &request.authority,
+        target: request.target.as_deref().unwrap_or_else(target),
+        client: client.address,
     };
-    if ctx.upstream.tries > 0 {
-        metrics.retried();
-    }
-    ctx.upstream.tries += 1;
-    ctx.upstream.began = Some(Instant::now());
-    let peer = if session.is_upgrade_req() { pool.tunnel(&chosen) } else { pool.peer(&chosen) };
-    ctx.upstream.chosen = Some(chosen);
-    Ok(peer)
+    let affinity =
+        affinity::ask_of(&asked, &origin.balance, pool.sticky(), u64::try_from(ctx.now.as_secs()).unwrap_or_default());
+    let wanted = Wanted {
+        hash: affinity.hash,
+        stays_with: affinity.stays_with,
+        proxied: origin.proxy_protocol.and_then(|_| proxied(session)),
+        repeatable: header.method.is_idempotent(),
+        upgrade: session.is_upgrade_req(),
+    };
+    let exchange = Exchange::new(pool.clone(), witness.clone(), wanted);
+    ctx.upstream.exchange = Some(exchange.clone());
+    Ok(exchange)
 }
 
-/// The connection stands.
-pub fn connected(ctx: &mut Context, reused: bool) {
-    let (Some(request), Some(began)) = (&ctx.request, ctx.upstream.began) else { return };
-    let metrics = &request.snapshot.towards(request.policy().origin).metrics;
-    match reused {
-        true => metrics.reused(),
-        false => metrics.opened(began.elapsed()),
-    }
+/// What Pingora takes for the connection to the origin.
+pub fn peer(session: &Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    Ok(origin::peer(exchange(session, ctx)?))
+}
+
+/// The addresses of the client's connection, for servers that are told by the PROXY protocol.
+fn proxied(session: &Session) -> Option<Proxied> {
+    let client = super::link::peer(session)?;
+    let local = session.server_addr().and_then(|address| address.as_inet().copied());
+    Some(Proxied { client, local: local.unwrap_or_else(|| std::net::SocketAddr::new(client.ip(), 0)) })
 }
 
 /// Writes the request for the origin.
 pub fn request(shared: &Shared, session: &Session, header: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
-    let (Some(request), Some(client), Some(chosen)) = (&ctx.request, ctx.client, &ctx.upstream.chosen) else {
-        return Error::e_explain(ErrorType::InternalError, "a request without a site, a client or a server");
+    let (Some(request), Some(client)) = (&ctx.request, ctx.client) else {
+        return Error::e_explain(ErrorType::InternalError, "a request without a site or a client");
     };
     let asked = session.req_header();
     if let Some(target) = &request.target {
@@ -87,11 +98,9 @@ pub fn request(shared: &Shared, session: &Session, header: &mut RequestHeader, c
         request_id: ctx.id.as_str(),
         cdn_id: &shared.cdn_id,
         host_header: &origin.host,
-        server: chosen.server(),
+        server: ANY_SERVER,
     };
-    forward::prepare(header, &way)?;
-    ctx.upstream.sent = Some(SystemTime::now().into());
-    Ok(())
+    forward::prepare(header, &way)
 }
 
 /// Looks at the origin's response before anybody else does.
@@ -120,61 +129,43 @@ pub fn response(session: &Session, header: &mut ResponseHeader, ctx: &mut Contex
 pub fn answered(status: StatusCode, ctx: &mut Context) {
     ctx.upstream.answered = true;
     ctx.cache.forward_status = Some(status.as_u16());
-    let time = ctx.upstream.began.map(|began| began.elapsed()).unwrap_or_default();
-    ctx.upstream.time = Some(time);
-    if let Some(request) = &ctx.request {
-        request.snapshot.towards(request.policy().origin).metrics.answered(status.as_u16(), time);
-    }
 }
 
-/// A connection could not be made: another server is tried, since nothing of the request has been sent.
-pub fn connect_failed(ctx: &mut Context, mut e: Box<Error>) -> Box<Error> {
-    let again = failed(ctx, &e);
-    if let Some(chosen) = &ctx.upstream.chosen {
-        ctx.upstream.tried.push(chosen.endpoint().clone());
-    }
-    e.set_retry(again);
-    e
-}
-
-/// A connection failed that was made. The request is tried again where it may be sent twice and nothing has come back.
-pub fn exchange_failed(session: &Session, ctx: &mut Context, mut e: Box<Error>, reused: bool) -> Box<Error> {
+/// What has failed towards the origin, in the terms in which it is answered and logged.
+pub fn failed(ctx: &Context, mut e: Box<Error>) -> Box<Error> {
+    // All that could be tried has been.
+    e.set_retry(false);
     if *e.esource() == ErrorSource::Downstream {
-        e.set_retry(false);
         return e;
     }
-    let silent = !ctx.upstream.answered && session.response_written().is_none();
-    let lost = matches!(origin::kind(&e), FailureKind::Reset);
-    // A kept connection may have been closed by the server meanwhile, which says nothing of the server. There may be
-    // more of them than there are retries.
-    if reused && silent && lost && ctx.upstream.stale < MAX_STALE {
-        ctx.upstream.stale += 1;
-    } else if let Some(chosen) = &ctx.upstream.chosen {
-        ctx.upstream.tried.push(chosen.endpoint().clone());
+    let Some(exchange) = &ctx.upstream.exchange else { return e };
+    if let Some(failure) = exchange.trail().ended.clone() {
+        return error(&failure);
     }
-    let again = failed(ctx, &e);
-    let repeatable = session.req_header().method.is_idempotent();
-    e.set_retry(again && repeatable && silent && lost && !session.as_ref().retry_buffer_truncated());
+    if let Some(request) = &ctx.request {
+        // What came is no answer.
+        request.snapshot.towards(request.policy().origin).witness.failed(origin::kind(&e));
+    }
     e
 }
 
-/// Notes a failed try; whether the origin's settings allow another.
-fn failed(ctx: &mut Context, e: &Error) -> bool {
-    let Some(request) = &ctx.request else { return false };
-    let origin = request.policy().origin;
-    let metrics = &request.snapshot.towards(origin).metrics;
-    metrics.failed(match origin::kind(e) {
-        FailureKind::Connect => Failure::Connect,
-        FailureKind::ConnectTimeout => Failure::ConnectTimeout,
-        FailureKind::Tls => Failure::Tls,
-        FailureKind::Status => Failure::Status,
-        FailureKind::Timeout => Failure::Timeout,
-        FailureKind::Reset => Failure::Reset,
-        FailureKind::Invalid => Failure::Protocol,
-        FailureKind::Other => Failure::Other,
-    });
-    ctx.upstream.failure = Some((e.etype().clone(), e.to_string()));
-    ctx.upstream.tries - ctx.upstream.stale <= request.snapshot.config.origins[origin].retries
+/// A failure as Pingora has it.
+pub fn error(failure: &Failure) -> Box<Error> {
+    let kind = match failure.ending {
+        Ending::NoServer => NO_SERVER,
+        Ending::Full => OVERLOADED,
+        Ending::TooLong => ErrorType::ReadTimedout,
+        Ending::Failed(kind) => match kind {
+            FailureKind::Connect => ErrorType::ConnectError,
+            FailureKind::ConnectTimeout => ErrorType::ConnectTimedout,
+            FailureKind::Tls => ErrorType::TLSHandshakeFailure,
+            FailureKind::Timeout => ErrorType::ReadTimedout,
+            FailureKind::Reset => ErrorType::ConnectionClosed,
+            FailureKind::Invalid => ErrorType::InvalidHTTPHeader,
+            FailureKind::Status | FailureKind::Other => ErrorType::InternalError,
+        },
+    };
+    Error::create(kind, ErrorSource::Upstream, Some(failure.why.clone().into()), None)
 }
 
 /// What the client is told of a request that has failed; `None` where it is gone.
@@ -191,10 +182,13 @@ pub fn answer(session: &Session, e: &Error) -> Option<Answer> {
         (ErrorSource::Upstream, kind) if *kind == NO_SERVER => {
             text(StatusCode::SERVICE_UNAVAILABLE, "No server of the origin is available.")
         }
+        (ErrorSource::Upstream, kind) if *kind == OVERLOADED => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "The origin has as many requests as it can take.")
+        }
         (ErrorSource::Upstream, ConnectTimedout | ReadTimedout | WriteTimedout) => {
             text(StatusCode::GATEWAY_TIMEOUT, "The origin did not answer in time.")
         }
-        (ErrorSource::Upstream, ConnectRefused | ConnectNoRoute | ConnectError) => {
+        (ErrorSource::Upstream, ConnectRefused | ConnectNoRoute | ConnectError | TLSHandshakeFailure) => {
             text(StatusCode::BAD_GATEWAY, "The origin could not be reached.")
         }
         (ErrorSource::Upstream, InvalidHTTPHeader) => {

@@ -5,5 +5,7 @@ pub mod metrics;
 
 pub use access_log::{AccessLog, Record, rfc3339};
 pub use metrics::{
-    Distribution, Failure, Finished, InFlight, Metrics, NO_SITE, OriginMetrics, Samples, SiteMetrics, table,
+    Counter, Distribution, Durations, Failure, Finished, InFlight, Metrics, NO_SITE, OriginMetrics, Samples, Sharded,
+    SiteMetrics, table,
 };
+pub(crate) use metrics::{STATUS_CLASSES, status_class};

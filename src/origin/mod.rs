@@ -7,17 +7,25 @@
 mod balance;
 mod discovery;
 mod endpoint;
+mod exchange;
 mod failure;
+mod figures;
 mod health;
 mod member;
-mod peer;
 mod pool;
 mod pools;
-mod tunnel;
+mod sticky;
 mod wire;
 
+pub use balance::StableHash;
 pub use endpoint::Endpoint;
+pub use exchange::{Answer, Ending, Exchange, Failure, Trail, Wanted, Witness, peer};
 pub use failure::{FailureKind, kind};
+pub use figures::Tally;
+pub use health::{Outcome, ServerState, TryResult};
 pub use member::ServerStatus;
-pub use pool::{Ask, Chosen, Pool};
+pub use pool::{Ask, Chosen, NoServer, Pool};
 pub use pools::Pools;
+pub use sticky::{Sticky, cookies};
+pub use wire::ConnectionCounts;
+pub use wire::Proxied;

@@ -1,31 +1,38 @@
 //! A pool: the servers of one origin, and who of them takes the next request.
 
+mod candidates;
 mod changes;
 mod choose;
 mod drains;
+mod refusal;
 mod sources;
 mod tasks;
+mod waiting;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pingora::upstreams::peer::HttpPeer;
+use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub use self::choose::{Ask, Chosen};
 use self::drains::Drains;
+pub use self::refusal::NoServer;
 use self::sources::{SharedSlot, Sources};
 use self::tasks::Tasks;
-use super::balance::Rotation;
+use self::waiting::Waiting;
+use super::balance::{Ring, Rotation, clock};
 use super::discovery::{Answer, Found};
-use super::health::LastError;
-use super::member::{Member, ServerStatus};
-use super::peer::PeerSettings;
-use crate::config::model::{HostHeader, Origin, Server};
+use super::exchange::Budget;
+use super::health::{LastError, Watch};
+use super::member::{Member, ServerStatus, State};
+use super::sticky::Sticky;
+use super::wire::{Dialer, How, Proxied, Wire, WireError};
+use crate::config::model::{Balance, HostHeader, Origin, Server};
 
 /// How long a start waits for names that have never been resolved, and for a file that has never been read.
 pub(super) const READY_LIMIT: Duration = Duration::from_secs(2);
@@ -47,21 +54,57 @@ struct Inner {
     drains: Arc<Drains>,
     /// What is wrong with the watched file.
     file_error: LastError,
-    peers: PeerSettings,
+    health: Watch,
+    /// Makes the connections.
+    dialer: Arc<Dialer>,
+    budget: Budget,
+    sticky: Option<Sticky>,
+    /// Read by every choice, without a lock. Made anew only while the sources are locked.
+    view: ArcSwap<View>,
     turn: Mutex<Turn>,
+    /// Which of several that are alike comes first.
+    ties: AtomicUsize,
     /// Counts whatever changes who is eligible: the next choice then begins a new cycle.
     changes: AtomicU64,
+    /// As the log has been told.
+    panicking: AtomicBool,
+    /// Requests that wait for a place. Requests of the pool that this one has followed make room for them too.
+    waiting: Arc<Waiting>,
+    /// When it was started, or the pool was that it has followed, by the choices' clock; 0: not yet.
+    began: AtomicU64,
     /// [`Sources::awaited`].
     awaited: watch::Sender<usize>,
     /// `None`: not started, or stopped.
     tasks: Mutex<Option<Tasks>>,
 }
 
-/// Locked for one walk over the members.
+/// The servers at some time.
 #[derive(Debug)]
-struct Turn {
+struct View {
     /// In the order of the slots; no two with the same endpoint.
     members: Arc<[Arc<Member>]>,
+    /// Where hashes choose.
+    ring: Option<Ring>,
+}
+
+impl View {
+    fn new(members: Arc<[Arc<Member>]>, balance: &Balance) -> View {
+        let servers = || members.iter().enumerate().map(|(at, member)| (at, member.endpoint(), member.found.weight));
+        let ring = match balance {
+            Balance::IpHash | Balance::ConsistentHash { .. } => Some(Ring::new(servers())),
+            Balance::RoundRobin
+            | Balance::Random
+            | Balance::LeastRequests { .. }
+            | Balance::LeastLatency
+            | Balance::Failover => None,
+        };
+        View { ring, members }
+    }
+}
+
+/// Locked for one step of the rotation.
+#[derive(Debug, Default)]
+struct Turn {
     rotation: Rotation,
     /// [`Inner::changes`] as this cycle began.
     seen: u64,
@@ -89,20 +132,37 @@ impl Pool {
             name: origin.name.as_str().into(),
             drains: previous.map(|before| before.drains.clone()).unwrap_or_default(),
             file_error: LastError::default(),
-            peers: PeerSettings::new(&origin),
-            turn: Mutex::new(Turn { members: Vec::new().into(), rotation: Rotation::default(), seen: 0 }),
+            health: Watch::new(&origin),
+            dialer: Arc::new(Dialer::new(&origin)),
+            budget: Budget::new(&origin.retry),
+            sticky: origin.sticky.as_ref().map(|settings| Sticky::new(settings, &origin.name)),
+            view: ArcSwap::from_pointee(View::new(Vec::new().into(), &origin.balance)),
+            turn: Mutex::default(),
+            ties: AtomicUsize::new(0),
             changes: AtomicU64::new(0),
+            panicking: AtomicBool::new(false),
+            waiting: previous.map(|before| before.waiting.clone()).unwrap_or_default(),
+            began: AtomicU64::new(previous.map_or(0, |before| before.began.load(Ordering::Relaxed))),
             awaited: watch::Sender::new(sources.awaited()),
             tasks: Mutex::new(None),
-            sources: Mutex::new(Sources::default()),
+            sources: Mutex::default(),
             origin,
         };
         let known = previous.map(|before| before.members()).unwrap_or_default();
-        let members = inner.made(&sources, &known, false);
+        let members = inner.made(&sources, &known, false, clock::now());
         inner.drains.mark(sources.slots(), &members);
         inner.set_members(members);
         *inner.sources() = sources;
-        Pool { inner: Arc::new(inner) }
+        let inner = Arc::new(inner);
+        if let Some(judge) = &inner.health.judge {
+            let pool = Arc::downgrade(&inner);
+            judge.on_change(move || {
+                if let Some(pool) = pool.upgrade() {
+                    pool.changed();
+                }
+            });
+        }
+        Pool { inner }
     }
 
     /// Starts resolving and checking on `runtime`, which must outlive the pool. Does nothing the second time.
@@ -123,19 +183,39 @@ impl Pool {
         let _ = timeout(READY_LIMIT, self.inner.awaited.subscribe().wait_for(|awaited| *awaited == 0)).await;
     }
 
-    /// What Pingora connects to.
-    pub fn peer(&self, chosen: &Chosen) -> Box<HttpPeer> {
-        self.inner.peers.peer(chosen.endpoint())
+    /// How many requests may be tried again.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.inner.budget
     }
 
-    /// The same for a request that asks for an upgrade (RFC 9110 §7.8).
-    pub fn tunnel(&self, chosen: &Chosen) -> Box<HttpPeer> {
-        self.inner.peers.tunnel(chosen.endpoint())
+    /// Retries that the budget allows now.
+    pub fn retries_left(&self) -> u64 {
+        self.inner.budget.left(std::time::Instant::now())
+    }
+
+    /// A connection to a server. `alone`: for a request that asks for an upgrade (RFC 9110 §7.8), which nobody else uses
+    /// after it.
+    pub(super) async fn checkout(
+        &self,
+        chosen: &Chosen,
+        proxied: Option<Proxied>,
+        alone: bool,
+    ) -> Result<(Wire, How), WireError> {
+        let (connections, dialer) = (&chosen.member.state.connections, &self.inner.dialer);
+        match alone {
+            false => connections.checkout(dialer, chosen.endpoint(), chosen.server(), proxied).await,
+            true => connections.open_http1(dialer, chosen.endpoint(), chosen.server(), proxied).await,
+        }
     }
 
     /// The settings that it was made from.
     pub fn origin(&self) -> &Arc<Origin> {
         &self.inner.origin
+    }
+
+    /// The cookie that names a client's server, where clients stay with theirs.
+    pub fn sticky(&self) -> Option<&Sticky> {
+        self.inner.sticky.as_ref()
     }
 
     /// What is wrong with the watched file; the servers that were known before it was wrong are in use.
@@ -208,13 +288,15 @@ impl Inner {
     }
 
     fn members(&self) -> Arc<[Arc<Member>]> {
-        self.turn().members.clone()
+        self.view.load().members.clone()
     }
 
     fn set_members(&self, members: Vec<Arc<Member>>) {
-        let mut turn = self.turn();
-        turn.members = members.into();
-        turn.rotation.restart();
+        let members: Arc<[Arc<Member>]> = members.into();
+        if let Some(judge) = &self.health.judge {
+            judge.watch(&members);
+        }
+        self.view.store(Arc::new(View::new(members, &self.origin.balance)));
     }
 
     fn sources(&self) -> MutexGuard<'_, Sources> {
@@ -225,15 +307,31 @@ impl Inner {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// To be called after each change of who can be chosen.
     fn changed(&self) {
+        let (members, now) = (self.members(), clock::now());
+        for member in members.iter() {
+            member.state.load.note(member.is_usable() && !member.is_drained(), now);
+        }
         self.changes.fetch_add(1, Ordering::Release);
+        self.waiting.freed();
+        self.tell_panic();
+    }
+
+    /// Resolving and checking begin: who comes later than a start waits for names is new.
+    fn began(&self, now: u64) {
+        let _ = self.began.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// A slot has been resolved, or (`None`) it could not be.
     fn resolved(self: &Arc<Self>, slot: usize, answer: Option<&Answer>) {
+        self.resolved_at(slot, answer, clock::now());
+    }
+
+    fn resolved_at(self: &Arc<Self>, slot: usize, answer: Option<&Answer>, now: u64) {
         let mut sources = self.sources();
         let Some(text) = sources.resolved(slot, answer) else { return };
-        self.publish(&sources, &text);
+        self.publish(&sources, &text, now);
         drop(sources);
         self.align();
     }
@@ -256,16 +354,16 @@ impl Inner {
             }
         };
         sources.listed(listed);
-        self.publish(&sources, &format!("servers_file {path}"));
+        self.publish(&sources, &format!("servers_file {path}"), clock::now());
         drop(sources);
         self.align();
     }
 
     /// Puts in force what the sources lead to now. What is known of servers that stay is kept.
-    fn publish(&self, sources: &Sources, cause: &str) {
+    fn publish(&self, sources: &Sources, cause: &str, now: u64) {
         // Nobody else changes the members while the sources are locked.
         let before = self.members();
-        let members = self.made(sources, &before, true);
+        let members = self.made(sources, &before, true, now);
         let same = before.len() == members.len() && before.iter().zip(&members).all(|(a, b)| Arc::ptr_eq(a, b));
         if !same {
             self.drains.mark(sources.slots(), &members);
@@ -273,20 +371,21 @@ impl Inner {
                 log::info!("origin {}: {cause}: {what}", self.name);
             }
             self.set_members(members);
+            self.changed();
         }
         self.awaited.send_if_modified(|awaited| std::mem::replace(awaited, sources.awaited()) != sources.awaited());
     }
 
     /// The members that the sources lead to. `ours`: whether `known` are this pool's own.
-    fn made(&self, sources: &Sources, known: &[Arc<Member>], ours: bool) -> Vec<Arc<Member>> {
-        let checked = self.origin.health_check.is_some();
+    fn made(&self, sources: &Sources, known: &[Arc<Member>], ours: bool, now: u64) -> Vec<Arc<Member>> {
+        let began = self.began.load(Ordering::Relaxed);
         let known: HashMap<_, &Arc<Member>> = known.iter().map(|member| (member.endpoint(), member)).collect();
         let make = |(slot, found): (&SharedSlot, Found)| match known.get(&found.endpoint) {
             Some(same) if ours && same.is_of(slot) && same.found == found => Arc::clone(same),
             Some(same) if self.is_same_server(&same.found.text, &found.text) => {
-                slot.member(found, checked, same.state.clone())
+                slot.member(found, &self.health, same.state.clone())
             }
-            _ => slot.member(found, checked, Arc::default()),
+            _ => slot.member(found, &self.health, newcomer(began, now)),
         };
         sources.found().into_iter().map(make).collect()
     }
@@ -296,6 +395,15 @@ impl Inner {
         let verified = self.origin.tls.as_ref().is_some_and(|tls| tls.sni.is_none());
         one == other || !verified || matches!(self.origin.host, HostHeader::Fixed(_))
     }
+}
+
+/// What is known of a server that nobody has known before. A pool that `began` a while ago starts it slowly.
+fn newcomer(began: u64, now: u64) -> Arc<State> {
+    let state = State::default();
+    if began != 0 && now.saturating_sub(began) > clock::millis(READY_LIMIT) {
+        state.load.came(now);
+    }
+    Arc::new(state)
 }
 
 #[cfg(test)]

@@ -162,6 +162,78 @@ async fn retries_and_failures_are_counted() {
 }
 
 #[tokio::test]
+async fn each_server_has_its_figures_and_takes_them_along() {
+    let good = Origin::start(|r| match r.path() {
+        "/fails" => Reply::new(500),
+        _ => Reply::ok("x").cache_control("no-store"),
+    })
+    .await;
+    let mut dead = Origin::start(|_| Reply::new(204)).await;
+    dead.stop().await;
+    let edge = Edge::start(&Edge::yaml_before(&[&dead, &good], "")).await;
+    for _ in 0..4 {
+        assert_eq!(edge.get("/").await.status, 200);
+    }
+    assert_eq!(edge.get("/fails").await.status, 500);
+    let of = |name: &str, server: &Origin, more: &str| {
+        format!("foreland_origin_server_{name}{{origin=\"o\",server=\"{}\"{more}}}", server.address())
+    };
+    // The connection of the last answer is free a moment after its client has it.
+    let idle = of("connections", &good, ",state=\"idle\"");
+    edge.wait_metrics("an idle connection", |m| m.metric(&idle) == Some(1.0)).await;
+    let metrics = edge.metrics().await;
+    let expected = [
+        (of("requests_total", &good, ",status=\"2xx\""), Some(4.0)),
+        (of("requests_total", &good, ",status=\"5xx\""), Some(1.0)),
+        (of("requests_total", &dead, ",status=\"2xx\""), None),
+        (of("first_byte_seconds_count", &good, ""), Some(5.0)),
+        (of("first_byte_seconds_count", &dead, ""), Some(0.0)),
+        (of("failures_total", &good, ",kind=\"connect\""), Some(0.0)),
+        (of("failures_total", &good, ",kind=\"timeout\""), Some(0.0)),
+        (of("ejected", &dead, ""), Some(0.0)),
+        (of("ejections_total", &dead, ""), Some(0.0)),
+        (of("weight", &dead, ""), Some(1.0)),
+        (of("connections", &good, ",state=\"open\""), Some(1.0)),
+        (of("connections", &dead, ",state=\"open\""), Some(0.0)),
+        ("foreland_origin_panicking{origin=\"o\"}".to_owned(), Some(0.0)),
+        ("foreland_origin_pending{origin=\"o\"}".to_owned(), Some(0.0)),
+    ];
+    for (series, value) in expected {
+        assert_eq!(metrics.metric(&series), value, "{series}");
+    }
+    let refused = metrics.metric(&of("failures_total", &dead, ",kind=\"connect\"")).expect("a figure");
+    assert!(refused >= 2.0, "every other request begins at the dead one: {refused}");
+    assert!(metrics.metric("foreland_origin_retry_budget{origin=\"o\"}").expect("a figure") > 0.0);
+
+    edge.write_config(&Edge::yaml_before(&[&good], ""));
+    edge.signal(rustix::process::Signal::HUP);
+    let ok = "foreland_config_reloads_total{result=\"ok\"}";
+    edge.wait_metrics("a reload", |m| m.metric(ok) == Some(1.0)).await;
+    let text = edge.admin_get("/metrics").await;
+    assert!(!text.text().contains(&dead.address().to_string()), "{}", text.text());
+    let answers = of("requests_total", &good, ",status=\"2xx\"");
+    assert_eq!(Metrics::parse(text.text()).metric(&answers), Some(4.0), "the one that stays goes on counting");
+}
+
+#[tokio::test]
+async fn a_server_that_fails_requests_is_seen_to_be_ejected() {
+    let good = Origin::start(|_| Reply::ok("x").cache_control("no-store")).await;
+    let bad = Origin::start(|_| Reply::new(503)).await;
+    let outliers = "    outliers: { consecutive_failures: 2, ejection_time: 5m }\nsites:\n";
+    let edge = Edge::start(&Edge::yaml_before(&[&good, &bad], "").replace("sites:\n", outliers)).await;
+    for _ in 0..4 {
+        edge.get("/").await;
+    }
+    let of = |m: &Metrics, name: &str, server: &Origin| {
+        m.metric(&format!("foreland_origin_server_{name}{{origin=\"o\",server=\"{}\"}}", server.address()))
+    };
+    let metrics = edge.metrics().await;
+    for (name, good_has, bad_has) in [("up", 1.0, 0.0), ("ejected", 0.0, 1.0), ("ejections_total", 0.0, 1.0)] {
+        assert_eq!((of(&metrics, name, &good), of(&metrics, name, &bad)), (Some(good_has), Some(bad_has)), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn connections_are_counted() {
     let origin = Origin::start(|_| Reply::ok("x")).await;
     let yaml = Edge::yaml_before(&[&origin], "") + "limits: { connections: 2, idle_timeout: 30s }\n";

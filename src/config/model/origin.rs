@@ -344,6 +344,23 @@ impl Origin {
 }
 
 #[cfg(test)]
+impl HealthCheck {
+    /// A connection each second, for tests.
+    pub fn tcp() -> HealthCheck {
+        HealthCheck {
+            kind: HealthCheckKind::Tcp,
+            tls: true,
+            interval: Duration::from_secs(1),
+            interval_down: Duration::from_secs(1),
+            timeout: Duration::from_secs(10),
+            jitter: 10,
+            healthy_after: 2,
+            unhealthy_after: 3,
+        }
+    }
+}
+
+#[cfg(test)]
 impl HttpProbe {
     /// A GET that must be answered 200-299, for tests.
     pub fn get(path: &str) -> HttpProbe {

@@ -25,7 +25,9 @@ pub fn reference() -> String {
          - `tier`: `memory` or `disk`; the latter stands for all disks together.\n\
          - `disk`: the path of a disk of the disk tier, as configured. Its metrics are there where it is.\n\
          - `direction`: `read` or `write`.\n\
-         - `server`: the address of a server, as resolved.\n",
+         - `server`: the address of a server, as resolved; a name where it has not been. The series of a server that\n\
+         \x20 leaves its origin leave with it.\n\
+         - `state`: `open` (in use or not) or `idle`.\n",
     );
     let words: Vec<String> = CACHE_WORDS.iter().map(|word| format!("`{word}`")).collect();
     // Writing to a String cannot fail.
@@ -37,7 +39,8 @@ pub fn reference() -> String {
         bounds.join(", ")
     );
     page.push_str(
-        "\nA series of `foreland_requests_total` or `foreland_origin_requests_total` appears with its first request.\n",
+        "\nA series of `foreland_requests_total`, `foreland_origin_requests_total` or `foreland_origin_server_requests_total`\n\
+         appears with its first request.\n",
     );
     page
 }

@@ -19,7 +19,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Registry, TEXT_FORMAT, TextEncoder, proto};
 
-pub use cells::{BUCKETS_MICROS, Counter, Distribution, Sharded};
+pub use cells::{BUCKETS_MICROS, Counter, Distribution, Durations, Sharded};
 pub(crate) use cells::{shard_count, thread_number};
 pub use docs::reference;
 pub use origin::{Failure, OriginMetrics};
@@ -41,7 +41,7 @@ pub const OTHER: &str = "other";
 pub const CONTENT_TYPE: &str = TEXT_FORMAT;
 
 /// The values of the label `status`, as [`status_class`] indexes them.
-const STATUS_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+pub(crate) const STATUS_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Every figure of the process. One for each process, shared in an `Arc`.
 pub struct Metrics {
@@ -227,7 +227,7 @@ fn named<T>(map: &mut BTreeMap<String, Arc<T>>, name: &str, new: impl Fn(&str) -
 
 /// An index into [`STATUS_CLASSES`].
 #[inline]
-fn status_class(status: u16) -> usize {
+pub(crate) fn status_class(status: u16) -> usize {
     match status / 100 {
         class @ 1..=5 => usize::from(class),
         _ => 0,
@@ -239,5 +239,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[cfg(test)]
+mod shipped;
 #[cfg(test)]
 mod tests;

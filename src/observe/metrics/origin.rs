@@ -24,11 +24,13 @@ pub enum Failure {
     Status,
     /// There was no server to try: all are unhealthy or drained.
     Unavailable,
+    /// All servers had as many requests as they may.
+    Overloaded,
     Other,
 }
 
 impl Failure {
-    pub const ALL: [Failure; 9] = [
+    pub const ALL: [Failure; 10] = [
         Failure::Connect,
         Failure::ConnectTimeout,
         Failure::Tls,
@@ -37,6 +39,7 @@ impl Failure {
         Failure::Protocol,
         Failure::Status,
         Failure::Unavailable,
+        Failure::Overloaded,
         Failure::Other,
     ];
 
@@ -51,6 +54,7 @@ impl Failure {
             Failure::Protocol => "protocol",
             Failure::Status => "status",
             Failure::Unavailable => "unavailable",
+            Failure::Overloaded => "overloaded",
             Failure::Other => "other",
         }
     }
@@ -72,6 +76,8 @@ struct Cells {
     opened: Counter,
     reused: Counter,
     retries: Counter,
+    hedges: Counter,
+    unaffordable: Counter,
     failures: [Counter; Failure::ALL.len()],
 }
 
@@ -119,6 +125,16 @@ impl OriginMetrics {
         self.cells.mine().retries.add(1);
     }
 
+    /// A request is sent to a second server, since the first takes its time.
+    pub fn hedged(&self) {
+        self.cells.mine().hedges.add(1);
+    }
+
+    /// A request would have been tried again, but the budget is spent.
+    pub fn unaffordable(&self) {
+        self.cells.mine().unaffordable.add(1);
+    }
+
     pub(super) fn collect(&self, out: &mut Samples) {
         let origin = self.name.as_str();
         for (class, status) in STATUS_CLASSES.iter().enumerate() {
@@ -135,6 +151,8 @@ impl OriginMetrics {
         let sum = |figure: fn(&Cells) -> &Counter| self.cells.sum(|cells| figure(cells).value()) as f64;
         out.set(&table::ORIGIN_BYTES, &[origin], sum(|cells| &cells.bytes));
         out.set(&table::ORIGIN_RETRIES, &[origin], sum(|cells| &cells.retries));
+        out.set(&table::ORIGIN_RETRIES_REFUSED, &[origin], sum(|cells| &cells.unaffordable));
+        out.set(&table::ORIGIN_HEDGES, &[origin], sum(|cells| &cells.hedges));
         out.set(&table::ORIGIN_CONNECTIONS, &[origin, "opened"], sum(|cells| &cells.opened));
         out.set(&table::ORIGIN_CONNECTIONS, &[origin, "reused"], sum(|cells| &cells.reused));
         out.durations(&table::ORIGIN_CONNECT, &[origin], Distribution::of(&self.cells, |cells| &cells.connect));

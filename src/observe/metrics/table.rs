@@ -155,17 +155,43 @@ table! {
         "Connections taken for requests to an origin: opened for the purpose, or reused.";
     ORIGIN_RETRIES: Counter "foreland_origin_retries_total" in "requests" by ["origin"]
         "Further tries of a request after one that failed.";
+    ORIGIN_RETRIES_REFUSED: Counter "foreland_origin_retries_refused_total" in "requests" by ["origin"]
+        "Further tries that were not made because the retry budget was spent (origins.NAME.retry.budget).";
+    ORIGIN_HEDGES: Counter "foreland_origin_hedges_total" in "requests" by ["origin"]
+        "Requests that were sent to a second server since the first took its time (origins.NAME.hedge).";
     ORIGIN_FAILURES: Counter "foreland_origin_failures_total" in "requests" by ["origin", "kind"]
-        "Tries that failed, by kind: connect, connect_timeout, tls, timeout, reset, protocol, status, unavailable, other.";
+        "Tries that failed, by kind: connect, connect_timeout, tls, timeout, reset, protocol, status, unavailable, overloaded, other.";
     ORIGIN_SERVER_UP: Gauge "foreland_origin_server_up" in "boolean" by ["origin", "server"]
         "1 where a server takes requests as far as its health is known, else 0.";
     ORIGIN_SERVER_DRAINED: Gauge "foreland_origin_server_drained" in "boolean" by ["origin", "server"]
         "1 where the operator drained a server, else 0.";
     ORIGIN_SERVER_IN_FLIGHT: Gauge "foreland_origin_server_requests_in_flight" in "requests" by ["origin", "server"]
         "Requests that a server is working on.";
+    ORIGIN_SERVER_REQUESTS: Counter "foreland_origin_server_requests_total" in "requests" by ["origin", "server", "status"]
+        "Tries that a server answered, by status class.";
+    ORIGIN_SERVER_FAILURES: Counter "foreland_origin_server_failures_total" in "requests" by ["origin", "server", "kind"]
+        "Tries on a server that brought no answer, or one that broke off, by kind: connect, connect_timeout, tls, timeout, reset, protocol, other.";
+    ORIGIN_SERVER_FIRST_BYTE: Histogram "foreland_origin_server_first_byte_seconds" in "seconds" by ["origin", "server"]
+        "Time from the choice of a server to the header section of its answer.";
+    ORIGIN_SERVER_EJECTED: Gauge "foreland_origin_server_ejected" in "boolean" by ["origin", "server"]
+        "1 where outlier detection keeps requests from a server for a while, else 0.";
+    ORIGIN_SERVER_EJECTIONS: Counter "foreland_origin_server_ejections_total" in "ejections" by ["origin", "server"]
+        "How often a server has been ejected.";
+    ORIGIN_SERVER_WEIGHT: Gauge "foreland_origin_server_weight" in "shares" by ["origin", "server"]
+        "A server's share of requests beside the others' of its tier, as configured or found; 0 takes none.";
+    ORIGIN_SERVER_CONNECTIONS: Gauge "foreland_origin_server_connections" in "connections" by ["origin", "server", "state"]
+        "Connections to a server: open, in use or not; and of those the idle ones, which no request uses.";
+    ORIGIN_RETRY_BUDGET: Gauge "foreland_origin_retry_budget" in "retries" by ["origin"]
+        "Retries that may be begun now (origins.NAME.retry.budget).";
+    ORIGIN_PANICKING: Gauge "foreland_origin_panicking" in "boolean" by ["origin"]
+        "1 where so few servers can be used that all are (origins.NAME.panic_below), else 0.";
+    ORIGIN_PENDING: Gauge "foreland_origin_pending" in "requests" by ["origin"]
+        "Requests that wait because each server has as many as it may (origins.NAME.limits.requests).";
 
     CONNECTIONS_OPEN: Gauge "foreland_client_connections_open" in "connections" by []
         "Client connections that are open now.";
+    CONNECTIONS_LIMIT: Gauge "foreland_client_connections_limit" in "connections" by []
+        "Client connections that may be open at once (limits.connections).";
     CONNECTIONS_ACCEPTED: Counter "foreland_client_connections_accepted_total" in "connections" by []
         "Client connections accepted.";
     CONNECTIONS_REFUSED: Counter "foreland_client_connections_refused_total" in "connections" by []

@@ -184,6 +184,7 @@ fn the_exposition_is_the_table() {
             out.set(def, &vec!["x"; def.labels.len()], 1.0);
         }
         out.durations(&table::DISK_READ, &["x"], Distribution::new(&[1_000], &[1, 2], 9_000));
+        out.durations(&table::ORIGIN_SERVER_FIRST_BYTE, &["x", "y"], Distribution::new(&[1_000], &[1, 2], 9_000));
     });
     has(&metrics, r#"foreland_disk_read_seconds_bucket{disk="x",le="0.001"} 1"#);
     has(&metrics, r#"foreland_disk_read_seconds_bucket{disk="x",le="+Inf"} 3"#);

@@ -4,14 +4,10 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::time::Duration;
 
-use pingora::http::RequestHeader;
-use pingora::{Error, ErrorType};
-use pingora_load_balancing::Backend;
-use pingora_load_balancing::health_check::{self, HttpHealthCheck, TcpHealthCheck};
 use tokio::time::{Instant, sleep_until};
 
-use crate::config::model::{HealthCheck, HealthCheckKind};
-use crate::origin::endpoint::Endpoint;
+use super::probe::{Checks, Probe};
+use crate::config::model::HealthCheck;
 use crate::origin::member::Member;
 
 /// However an interval is set, checks do not spin, and no sum of times overflows.
@@ -20,32 +16,38 @@ const MAX_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// Checks one server until the task is dropped: at once, and then every interval. A server counts as healthy until
 /// the first `unhealthy_after` checks in a row have failed. `changed` is called after each change.
-pub(in crate::origin) async fn watch(origin: &str, check: &HealthCheck, member: &Member, changed: impl Fn()) {
-    let probe = match Probe::new(check, member.endpoint(), &member.found.text) {
+pub(in crate::origin) async fn watch(name: &str, checks: &Checks, member: &Member, changed: impl Fn()) {
+    let check = &checks.check;
+    let probe = match Probe::new(checks, member.endpoint(), &member.found.text) {
         Ok(probe) => probe,
         Err(e) => {
-            log::error!("origin {origin}: no health checks of {}: {e}", member.found.text);
+            log::error!("origin {name}: no health checks of {}: {e}", member.found.text);
             return;
         }
     };
+    let health = &member.state.health;
     let mut streak = Streak::default();
+    // All begin at once: a first pause of any length keeps them apart from then on.
+    let mut share = random();
     loop {
         let started = Instant::now();
         let outcome = probe.ask().await;
         let flip = streak.observe(outcome.is_ok(), member.is_healthy(), check);
         if let Err(reason) = &outcome {
-            member.state.health.last_error.set(Some(reason.clone()));
+            health.last_error.set(Some(reason.clone()));
         }
         if let Some(healthy) = flip {
             if healthy {
-                member.state.health.last_error.set(None);
+                health.last_error.set(None);
             }
-            if member.state.health.set_healthy(healthy) {
+            if health.set_healthy(healthy) {
                 changed();
-                log_change(origin, member, check, &outcome);
+                log_change(name, member, check, &outcome);
             }
         }
-        sleep_until(started + jittered(check.interval)).await;
+        let interval = if member.is_healthy() { check.interval } else { check.interval_down };
+        sleep_until(started + pause(interval, check.jitter, random()).mul_f64(share)).await;
+        share = 1.0;
     }
 }
 
@@ -80,189 +82,32 @@ impl Streak {
     }
 }
 
-/// The interval, up to a tenth shorter or longer: many edges must not check in step.
-fn jittered(interval: Duration) -> Duration {
+/// The interval, by up to `jitter` percent shorter or longer, as `random` from 0 to 1 has it: many edges must not check
+/// in step.
+fn pause(interval: Duration, jitter: u8, random: f64) -> Duration {
+    let jitter = f64::from(jitter.min(100)) / 100.0;
+    interval.clamp(MIN_INTERVAL, MAX_INTERVAL).mul_f64(1.0 + jitter * (random * 2.0 - 1.0)).max(MIN_INTERVAL)
+}
+
+/// From 0 to 1.
+fn random() -> f64 {
     // A fresh RandomState is the standard library's source of randomness.
-    let random = RandomState::new().hash_one(0u8) % 2001;
-    interval.clamp(MIN_INTERVAL, MAX_INTERVAL).mul_f64(0.9 + random as f64 / 10_000.0)
-}
-
-/// What asks one server, made once for all checks of it.
-struct Probe {
-    check: Box<dyn health_check::HealthCheck + Send + Sync>,
-    target: Backend,
-    timeout: Duration,
-}
-
-impl Probe {
-    /// `server`: what an HTTP check sends as Host where nothing else is configured.
-    fn new(check: &HealthCheck, endpoint: &Endpoint, server: &str) -> pingora::Result<Probe> {
-        let (kind, timeout) = (&check.kind, check.timeout);
-        let check: Box<dyn health_check::HealthCheck + Send + Sync> = match kind {
-            HealthCheckKind::Tcp | HealthCheckKind::Grpc { .. } => {
-                let mut tcp = TcpHealthCheck::new();
-                // The whole of a check has one limit, below.
-                tcp.peer_template.options.connection_timeout = None;
-                tcp
-            }
-            HealthCheckKind::Http(probe) => {
-                let (path, host) = (&probe.path, probe.host.as_deref());
-                let host = host.unwrap_or(server);
-                let mut http = HttpHealthCheck::new(host, false);
-                http.req = RequestHeader::build("GET", path.as_bytes(), Some(4))?;
-                http.req.insert_header("Host", host)?;
-                http.req.insert_header("User-Agent", concat!("Foreland-health/", env!("CARGO_PKG_VERSION")))?;
-                http.req.insert_header("Accept", "*/*")?;
-                http.req.insert_header("Connection", "close")?;
-                http.peer_template.options.connection_timeout = None;
-                http.peer_template.options.read_timeout = None;
-                http.validator = Some(Box::new(|head| match head.status.is_success() {
-                    true => Ok(()),
-                    false => Error::e_explain(UNHEALTHY, format!("status {}", head.status.as_str())),
-                }));
-                Box::new(http)
-            }
-        };
-        Ok(Probe { check, target: Backend::new(&endpoint.to_string())?, timeout })
-    }
-
-    /// Asks once, for no longer than the check's timeout.
-    async fn ask(&self) -> Result<(), String> {
-        match tokio::time::timeout(self.timeout, self.check.check(&self.target)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(e)) => Err(reason(&e)),
-            Err(_) => Err(format!("no answer within {:?}", self.timeout)),
-        }
-    }
-}
-
-const UNHEALTHY: ErrorType = ErrorType::Custom("Unhealthy");
-
-/// The failure in few words, for the operator.
-fn reason(e: &Error) -> String {
-    match e.etype() {
-        kind if *kind == UNHEALTHY => e.context.as_ref().map(|c| c.as_str().to_owned()).unwrap_or_default(),
-        kind => e
-            .root_cause()
-            .downcast_ref::<std::io::Error>()
-            .map_or_else(|| kind.as_str().to_owned(), |io| format!("{}: {io}", kind.as_str())),
-    }
+    RandomState::new().hash_one(0u8) as f64 / u64::MAX as f64
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::config::model::HttpProbe;
-
-    async fn probe(check: &HealthCheck, addr: SocketAddr, server: &str) -> Result<(), String> {
-        Probe::new(check, &addr.into(), server).unwrap().ask().await
-    }
-
-    fn check(kind: HealthCheckKind) -> HealthCheck {
-        HealthCheck {
-            kind,
-            tls: true,
-            interval: Duration::from_secs(1),
-            interval_down: Duration::from_secs(1),
-            jitter: 10,
-            timeout: Duration::from_secs(10),
-            healthy_after: 2,
-            unhealthy_after: 3,
-        }
-    }
-
-    fn http() -> HealthCheck {
-        check(HealthCheckKind::Http(HttpProbe::get("/healthz")))
-    }
-
-    /// Probes a server that reads a request and sends `answer`; what it was sent, and the verdict.
-    async fn probe_answer(check: HealthCheck, answer: &'static [u8]) -> (String, Result<(), String>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let server = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = Vec::new();
-            while !request.ends_with(b"\r\n\r\n") {
-                if stream.read_buf(&mut request).await.unwrap() == 0 {
-                    break;
-                }
-            }
-            // Byte by byte: no answer may depend on how it is cut.
-            for byte in answer {
-                if stream.write_all(&[*byte]).await.is_err() {
-                    break;
-                }
-            }
-            String::from_utf8(request).unwrap()
-        });
-        let verdict = probe(&check, addr, "origin.test:80").await;
-        (server.await.unwrap(), verdict)
-    }
-
-    #[tokio::test]
-    async fn an_http_check_asks_as_it_should() {
-        let (request, verdict) = probe_answer(http(), b"HTTP/1.1 204 No Content\r\n\r\n").await;
-        assert_eq!(verdict, Ok(()));
-        let version = env!("CARGO_PKG_VERSION");
-        assert!(
-            request.starts_with("GET /healthz HTTP/1.1\r\n") && request.contains("\r\nHost: origin.test:80\r\n"),
-            "{request}"
-        );
-        assert!(request.contains(&format!("\r\nUser-Agent: Foreland-health/{version}\r\n")), "{request}");
-        assert!(request.contains("\r\nConnection: close\r\n"), "{request}");
-        let host = HealthCheckKind::Http(HttpProbe { host: Some("www.test".to_owned()), ..HttpProbe::get("/") });
-        let (request, _) = probe_answer(check(host), b"HTTP/1.1 200 OK\r\n\r\n").await;
-        assert!(request.contains("\r\nHost: www.test\r\n"), "{request}");
-    }
-
-    #[tokio::test]
-    async fn only_2xx_is_healthy() {
-        let cases: [(&[u8], Result<(), &str>); 7] = [
-            (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Ok(())),
-            (b"HTTP/1.0 299\r\n\r\n", Ok(())),
-            (b"HTTP/1.1 503 Away\r\nContent-Length: 0\r\n\r\n", Err("status 503")),
-            (b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n", Err("status 302")),
-            (b"SSH-2.0-OpenSSH_9.6\r\n", Err("")),
-            (b"HTTP/1.1 20", Err("")),
-            (b"", Err("")),
-        ];
-        for (answer, expected) in cases {
-            let (_, verdict) = probe_answer(http(), answer).await;
-            match expected {
-                Ok(()) => assert_eq!(verdict, Ok(()), "{}", answer.escape_ascii()),
-                Err(why) => assert!(verdict.unwrap_err().contains(why), "{}", answer.escape_ascii()),
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_silent_server_is_given_up_on() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let patience = HealthCheck { timeout: Duration::from_millis(20), ..http() };
-        let verdict = probe(&patience, listener.local_addr().unwrap(), "x").await;
-        assert_eq!(verdict, Err("no answer within 20ms".to_owned()));
-    }
-
-    #[tokio::test]
-    async fn a_tcp_check_wants_a_connection_and_no_more() {
-        let listener = TcpListener::bind("127.83.7.2:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        assert_eq!(probe(&check(HealthCheckKind::Tcp), addr, "x").await, Ok(()));
-        drop(listener);
-        let verdict = probe(&check(HealthCheckKind::Tcp), addr, "x").await;
-        assert!(verdict.unwrap_err().starts_with("ConnectRefused"));
-    }
+    use crate::config::model::Origin;
 
     #[test]
     fn only_a_whole_streak_changes_the_state() {
-        let check = http();
+        let check = HealthCheck::tcp();
         let mut streak = Streak::default();
         let mut observe = |success, healthy| streak.observe(success, healthy, &check);
         assert_eq!([observe(false, true), observe(false, true), observe(true, true)], [None; 3]);
@@ -273,13 +118,16 @@ mod tests {
     }
 
     #[test]
-    fn the_jitter_is_a_tenth_at_most() {
+    fn the_jitter_is_as_wide_as_it_is_set() {
+        let ten = Duration::from_secs(10);
+        assert_eq!([0.0, 0.5, 1.0].map(|random| pause(ten, 20, random).as_secs()), [8, 10, 12]);
+        assert_eq!([0.0, 1.0].map(|random| pause(ten, 0, random)), [ten, ten]);
+        assert_eq!([0.0, 1.0].map(|random| pause(ten, 255, random)), [MIN_INTERVAL, 2 * ten]);
+        assert!(pause(Duration::ZERO, 50, 0.0) > Duration::ZERO);
+        assert!(pause(Duration::MAX, 100, 1.0) <= 2 * MAX_INTERVAL);
         for _ in 0..100 {
-            let interval = jittered(Duration::from_secs(10));
-            assert!((Duration::from_secs(9)..=Duration::from_secs(11)).contains(&interval), "{interval:?}");
+            assert!((0.0..=1.0).contains(&random()));
         }
-        assert!(jittered(Duration::ZERO) > Duration::ZERO);
-        assert!(jittered(Duration::MAX) < Duration::from_secs(48 * 3600));
     }
 
     #[tokio::test]
@@ -288,11 +136,14 @@ mod tests {
         let listener = TcpListener::bind("127.83.7.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         drop(listener);
-        let check = HealthCheck { interval: Duration::from_millis(1), ..check(HealthCheckKind::Tcp) };
+        let often = Duration::from_millis(1);
+        let check = HealthCheck { interval: often, interval_down: often, ..HealthCheck::tcp() };
+        let media = Origin { health_check: Some(check), ..Origin::plain("media", Vec::new()) };
+        let checks = Checks::new(&media).unwrap();
         let member = Member::checked_at(addr);
         let changes = Arc::new(AtomicUsize::new(0));
         let flips = tokio::sync::Notify::new();
-        let watching = watch("media", &check, &member, || {
+        let watching = watch("media", &checks, &member, || {
             changes.fetch_add(1, Ordering::Relaxed);
             flips.notify_one();
         });

@@ -44,15 +44,20 @@ fn list(mut names: impl Iterator<Item = String>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::{Server, ServerAddress};
+    use crate::config::model::{Origin, Server, ServerAddress};
     use crate::origin::discovery::Found;
+    use crate::origin::health::Watch;
     use crate::origin::member::Slot;
 
     fn member(last: u8, text: &str, weight: usize) -> Arc<Member> {
         let address = ServerAddress::Name { host: "a.test".to_owned(), port: 80 };
         let slot = Slot::new(0, &Server { address, weight, tier: 0 }, |_| None);
         let endpoint = std::net::SocketAddr::from(([10, 0, 0, last], 80)).into();
-        slot.member(Found { endpoint, text: text.to_owned(), weight, tier: 1 }, false, Arc::default())
+        slot.member(
+            Found { endpoint, text: text.to_owned(), weight, tier: 1 },
+            &Watch::new(&Origin::plain("o", Vec::new())),
+            Arc::default(),
+        )
     }
 
     #[test]

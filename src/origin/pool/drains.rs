@@ -93,13 +93,17 @@ impl Texts {
     }
 
     fn mark<'a>(&self, slots: impl Iterator<Item = &'a Slot>, members: &[Arc<Member>]) {
+        let before: Vec<bool> = members.iter().map(|member| member.is_drained()).collect();
         for slot in slots {
             slot.shared.drained.store(self.drained.contains_key(&slot.shared.text), Ordering::Relaxed);
         }
-        for member in members {
+        for (member, before) in members.iter().zip(before) {
             let drained = self.drained.contains_key(&member.found.text)
                 || self.drained.contains_key(&member.endpoint().to_string());
             member.state.health.drained.store(drained, Ordering::Relaxed);
+            if member.is_drained() != before {
+                member.state.health.drain_changed();
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::Inner;
 use super::sources::SharedSlot;
+use crate::origin::balance::clock;
 use crate::origin::discovery::Answer;
 use crate::origin::discovery::file::{Look, POLL, SETTLE, ServersFile};
 use crate::origin::discovery::follow::follow;
@@ -24,6 +25,7 @@ pub(super) struct Tasks {
     _file: Option<Task>,
     /// By slot.
     names: HashMap<usize, Task>,
+    _judge: Option<Task>,
     /// By slot and endpoint.
     pub(super) checks: HashMap<(usize, Endpoint), Check>,
 }
@@ -43,8 +45,12 @@ impl Inner {
         }
         let file = self.origin.servers_file.clone();
         let file = file.map(|path| Task::spawn(runtime, follow_file(self.clone(), path)));
-        *tasks = Some(Tasks { runtime: runtime.clone(), _file: file, names: HashMap::new(), checks: HashMap::new() });
+        let judge = self.health.judge.clone();
+        let judge = judge.map(|judge| Task::spawn(runtime, async move { judge.run().await }));
+        let (names, checks) = (HashMap::new(), HashMap::new());
+        *tasks = Some(Tasks { runtime: runtime.clone(), _file: file, names, _judge: judge, checks });
         drop(tasks);
+        self.began(clock::now());
         self.align();
     }
 
@@ -63,7 +69,7 @@ impl Inner {
         }
         drop(sources);
 
-        let Some(check) = &self.origin.health_check else { return };
+        let Some(how) = &self.health.checks else { return };
         let members = self.members();
         let current: HashMap<_, &Arc<Member>> =
             members.iter().map(|member| ((member.index, member.endpoint().clone()), member)).collect();
@@ -73,9 +79,9 @@ impl Inner {
         checks.retain(|key, check| current.get(key).is_some_and(|member| holds(&check.member, member)));
         for (key, member) in current {
             checks.entry(key).or_insert_with(|| {
-                let (inner, check, watched) = (self.clone(), check.clone(), member.clone());
+                let (inner, how, watched) = (self.clone(), how.clone(), member.clone());
                 let task = Task::spawn(runtime, async move {
-                    active::watch(&inner.name, &check, &watched, || inner.changed()).await;
+                    active::watch(&inner.name, &how, &watched, || inner.changed()).await;
                 });
                 Check { member: member.clone(), _task: task }
             });

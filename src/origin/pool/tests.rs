@@ -1,4 +1,6 @@
 mod discovery;
+mod selection;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::config::model::{HealthCheck, HealthCheckKind, HttpProbe};
+use crate::config::model::{HealthCheck, HealthCheckKind, HttpProbe, ServerAddress};
 use crate::origin::endpoint::Endpoint;
 use crate::origin::pools::tests::{SocketServers, named_origin, origin, until};
 
@@ -30,7 +32,7 @@ fn shares(pool: &Pool, count: usize) -> BTreeMap<String, usize> {
 }
 
 fn set_healthy(pool: &Pool, index: usize, healthy: bool) {
-    let members = pool.inner.turn().members.clone();
+    let members = pool.inner.members();
     let member = members.iter().find(|member| member.index == index).unwrap();
     if member.state.health.set_healthy(healthy) {
         pool.inner.changed();
@@ -87,7 +89,8 @@ fn a_server_that_leaves_and_returns_leaves_exact_shares() {
 fn without_a_healthy_server_there_is_no_choice() {
     let pool = checked_pool(THREE);
     (0..3).for_each(|index| set_healthy(&pool, index, false));
-    assert!(pool.select(&Ask::default()).is_none());
+    let reason = NoServer::Unusable { unhealthy: 3, drained: 0, weightless: 0 };
+    assert_eq!(pool.select(&Ask::default()).unwrap_err(), reason);
 }
 
 #[test]
@@ -103,7 +106,7 @@ fn without_checks_every_server_is_healthy() {
 fn a_server_of_weight_0_takes_nothing() {
     let pool = Pool::new(Arc::new(origin("media", &[("10.0.0.1:80", 0), ("10.0.0.2:80", 1)])));
     assert_eq!(choices(&pool, 3), [1, 1, 1]);
-    assert!(pool.select(&tried(&[addr("10.0.0.2:80").into()])).is_none());
+    assert_eq!(pool.select(&tried(&[addr("10.0.0.2:80").into()])).unwrap_err(), NoServer::Tried);
 }
 
 #[test]
@@ -111,7 +114,7 @@ fn a_server_that_was_tried_is_not_chosen_again() {
     let pool = Pool::new(Arc::new(origin("media", THREE)));
     for _ in 0..20 {
         let mut tried = Vec::new();
-        while let Some(chosen) = pool.select(&Ask { tried: &tried, ..Ask::default() }) {
+        while let Ok(chosen) = pool.select(&Ask { tried: &tried, ..Ask::default() }) {
             assert!(!tried.contains(chosen.endpoint()));
             tried.push(chosen.endpoint().clone());
         }
@@ -184,10 +187,10 @@ fn a_name_is_drained_as_a_whole_or_by_address() {
     assert!(pool.set_drained("10.0.0.1:80", true));
     assert_eq!(shares(&pool, 2), [("10.0.0.2:80".to_owned(), 2)].into());
     assert!(pool.set_drained("origin.test:80", true));
-    assert!(pool.select(&Ask::default()).is_none());
+    assert!(pool.select(&Ask::default()).is_err());
     // A new address of a drained name is drained too.
     resolve_to(&pool, 0, &["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
-    assert!(pool.select(&Ask::default()).is_none());
+    assert!(pool.select(&Ask::default()).is_err());
     assert!(pool.set_drained("origin.test:80", false));
     assert_eq!(shares(&pool, 3).len(), 3);
 }
@@ -218,22 +221,6 @@ fn a_reload_carries_over_what_is_known_of_servers_that_stay() {
         ("192.0.2.3:81", true, false, 1),
     ];
     assert_eq!(states, expected.map(|(addr, healthy, drained, weight)| (addr.to_owned(), healthy, drained, weight)));
-}
-
-#[test]
-fn a_peer_has_the_origins_settings() {
-    let pool = Pool::new(Arc::new(origin("media", &[("10.0.0.1:80", 1)])));
-    let peer = pool.peer(&pool.select(&Ask::default()).unwrap());
-    assert_eq!(peer._address.as_inet(), Some(&addr("10.0.0.1:80")));
-    assert!(!peer.is_tls());
-    let origin_of = pool.origin();
-    assert_eq!(peer.options.connection_timeout, Some(origin_of.connect_timeout));
-    assert_eq!(peer.options.total_connection_timeout, Some(origin_of.connect_timeout));
-    assert_eq!(peer.options.read_timeout, Some(origin_of.read_timeout));
-    assert_eq!(peer.options.write_timeout, Some(origin_of.write_timeout));
-    assert_eq!(peer.options.idle_timeout, Some(origin_of.idle_timeout));
-    let other = Pool::new(Arc::new(origin("other", &[("10.0.0.1:80", 1)])));
-    assert_ne!(peer.group_key, other.peer(&other.select(&Ask::default()).unwrap()).group_key);
 }
 
 /// Answers every request with the status that it is told.
@@ -281,7 +268,7 @@ async fn checks_take_a_failing_server_out_and_back_in() {
 #[tokio::test]
 async fn localhost_is_resolved_before_the_pool_is_ready() {
     let pool = Pool::new(Arc::new(named_origin("media", "localhost", 9003)));
-    assert!(pool.select(&Ask::default()).is_none());
+    assert!(pool.select(&Ask::default()).is_err());
     pool.start(&Handle::current());
     pool.ready().await;
     let chosen = pool.select(&Ask::default()).unwrap();
@@ -294,7 +281,7 @@ async fn a_name_that_does_not_exist_keeps_nobody_waiting() {
     let pool = Pool::new(settings.clone());
     pool.start(&Handle::current());
     pool.ready().await;
-    assert!(pool.select(&Ask::default()).is_none());
+    assert!(pool.select(&Ask::default()).is_err());
     let reason = pool.servers()[0].last_error.clone().unwrap();
     assert!(reason.starts_with("cannot be resolved: "), "{reason}");
 

@@ -122,7 +122,7 @@ async fn ready_waits_for_all_names() {
     let pools = Pools::new(&config(vec![named_origin("a", "localhost", 1), named_origin("b", "localhost", 2)]), None);
     pools.start(&Handle::current(), None);
     pools.ready().await;
-    assert!(pools.iter().all(|pool| pool.select(&Ask::default()).is_some()));
+    assert!(pools.iter().all(|pool| pool.select(&Ask::default()).is_ok()));
 }
 
 #[test]
@@ -131,17 +131,25 @@ fn the_status_says_all_about_each_server() {
         Pools::new(&config(vec![origin("a", &[("10.0.0.1:80", 3)]), named_origin("b", "origin.test", 81)]), None);
     let _chosen = pools.get(0).unwrap().select(&Ask::default()).unwrap();
     pools.set_drained("a", "10.0.0.1:80", true).unwrap();
+    let status = pools.status();
+    let since = |origin: usize| status["origins"][origin]["servers"][0]["since"].clone();
     let expected = json!({ "origins": [
         { "name": "a", "last_error": null, "servers": [{
-            "server": "10.0.0.1:80", "address": "10.0.0.1:80", "weight": 3, "tier": 0, "healthy": true, "drained": true,
-            "active": 1, "transitions": 0, "last_error": null,
+            "server": "10.0.0.1:80", "address": "10.0.0.1:80", "weight": 3, "tier": 0, "state": "drained",
+            "reason": "by the operator", "since": since(0), "healthy": true, "drained": true, "active": 1,
+            "transitions": 0, "ejections": 0, "ejected_until": null, "last_error": null,
         }] },
         { "name": "b", "last_error": null, "servers": [{
-            "server": "origin.test:81", "address": null, "weight": 1, "tier": 0, "healthy": false, "drained": false,
-            "active": 0, "transitions": 0, "last_error": null,
+            "server": "origin.test:81", "address": null, "weight": 1, "tier": 0, "state": "unresolved",
+            "reason": "no answer yet", "since": since(1), "healthy": false, "drained": false, "active": 0,
+            "transitions": 0, "ejections": 0, "ejected_until": null, "last_error": null,
         }] },
     ] });
-    assert_eq!(pools.status(), expected);
+    assert_eq!(status, expected);
+    for origin in [0, 1] {
+        let since = since(origin);
+        assert!(since.as_str().is_some_and(|time| time.starts_with("20") && time.ends_with('Z')), "{since}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::io;
 use bytes::Bytes;
 use http::Method;
 
+use super::tls::refused_late;
 use crate::origin::failure::FailureKind;
 
 /// How long a body is.
@@ -36,11 +37,16 @@ pub(in crate::origin) struct RequestHead {
 pub(in crate::origin) struct ResponseHead {
     /// 100 to 999.
     pub(in crate::origin) status: u16,
-    /// In the form of HTTP/1.1, from the status line to the empty line, as it came. Of HTTP/2: made from its fields, with
-    /// `Transfer-Encoding: chunked` where it has a body and says no length.
+    /// In the form of HTTP/1.1, from the status line to the empty line, as it came, but for lines that ended in a line
+    /// feed alone: they end as they should. Of HTTP/2: made from its fields, with `Transfer-Encoding: chunked` where it
+    /// has a body and says no length, and `Content-Length: 0` where it has none and says none.
     pub(in crate::origin) wire: Bytes,
-    /// `None` for answers to HEAD, for 1xx, 204 and 304, and for `Content-Length: 0`.
+    /// `None` for answers to HEAD, for 1xx (but 101: what follows is the other protocol, until the connection ends), 204
+    /// and 304, and for `Content-Length: 0`.
     pub(in crate::origin) body: BodyLength,
+    /// Its fields contradict each other about where the message ends, or announce a body where there is none: others may
+    /// read it otherwise. It is not to be stored, and its connection carries no other request.
+    pub(in crate::origin) suspicious: bool,
 }
 
 /// Why an exchange failed.
@@ -63,6 +69,9 @@ impl WireError {
 
     /// The connection's own failure while it was in use.
     pub(in crate::origin) fn io(doing: &str, error: &io::Error) -> WireError {
+        if let Some(why) = refused_late(error) {
+            return WireError::new(FailureKind::Tls, format!("{doing}: {why}"));
+        }
         let kind = match error.kind() {
             io::ErrorKind::TimedOut => FailureKind::Timeout,
             _ => FailureKind::Reset,

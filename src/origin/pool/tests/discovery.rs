@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
-use crate::config::model::{OriginHttp, OriginTls, ServerAddress, TlsVersion};
+use crate::config::model::{OriginHttp, OriginTls, TlsVersion};
 use crate::origin::discovery::srv::Target;
 
 fn named(host: &str) -> Server {
@@ -38,7 +38,7 @@ fn targets(targets: &[(&str, u8, usize, u8)]) -> Answer {
 }
 
 fn nobody_takes(pool: &Pool) -> bool {
-    pool.select(&Ask::default()).is_none()
+    pool.select(&Ask::default()).is_err()
 }
 
 /// Server, health and drain of all, in order.

@@ -1,0 +1,176 @@
+//! The way past Pingora's proxy: for a request that the cache has no part in, and that has no body.
+//!
+//! Pingora's own way is made for everything that can happen to a request, and takes half as long again. What a request
+//! and its answer are made into is the same on both: the same functions see to it.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, Version};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::HttpTask;
+use pingora::{Error, ErrorType, Result};
+use pingora_proxy::Session;
+
+use super::context::Context;
+use super::framing::End;
+use super::state::Shared;
+use super::{caching, forward, interim, invalidate, link, trace, upstream};
+use crate::origin::Answer;
+
+/// Fields in an answer.
+const FIELDS: usize = 256;
+
+/// Passes the request on and its answer back, where that is all; `false`: it goes Pingora's way.
+///
+/// # Errors
+/// The origin has failed, or the client has gone.
+pub async fn answer(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+    if !is_plain(session, ctx) || !caching::is_left_out(shared, session, ctx) {
+        return Ok(false);
+    }
+    let exchange = upstream::exchange(session, ctx)?;
+    let header = session.req_header();
+    let (method, mut request) = (header.method.clone(), header.clone());
+    forward::drop_hop_by_hop(&mut request);
+    upstream::request(shared, session, &mut request, ctx)?;
+    let asked = exchange.ask_for(method, wire(&request));
+    let mut answer = unless_gone(session, asked).await?.map_err(|failure| upstream::error(&failure))?;
+    let mut response = loop {
+        let mut head = head(&answer)?;
+        upstream::response(session, &mut head, ctx)?;
+        if answer.status() >= 200 {
+            break head;
+        }
+        interim::send(session, &head, ctx).await;
+        unless_gone(session, answer.next_head()).await?.map_err(|failure| upstream::error(&failure))?;
+    };
+    invalidate::by(shared, session, &response, ctx).await;
+    let bodiless = !answer.has_body();
+    if !bodiless && !response.headers.contains_key(CONTENT_LENGTH) {
+        response.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+    }
+    trace::complete(session, &mut response, ctx)?;
+    let response = Box::new(response);
+    if bodiless {
+        if ctx.upstream.end == End::Known {
+            // Gives the connection back.
+            let _ = answer.data().now_or_never();
+        }
+        session.write_response_tasks(vec![HttpTask::Header(response, true)]).await?;
+        return Ok(true);
+    }
+    send(session, ctx, response, &mut answer).await?;
+    Ok(true)
+}
+
+/// Sends the head and the body as it comes.
+async fn send(
+    session: &mut Session,
+    ctx: &mut Context,
+    response: Box<ResponseHeader>,
+    answer: &mut Answer,
+) -> Result<()> {
+    let mut tasks = Vec::with_capacity(2);
+    // What has come with the head leaves with it. Where nothing has, the client need not wait for it.
+    if let (Some(connection), None) = (link::connection(session), next(answer, &mut tasks, ctx)?) {
+        connection.release_head(true);
+    }
+    tasks.insert(0, HttpTask::Header(response, false));
+    loop {
+        let ended = tasks.last().is_some_and(HttpTask::is_end);
+        session.write_response_tasks(std::mem::take(&mut tasks)).await?;
+        if ended {
+            return Ok(());
+        }
+        let data = unless_gone(session, answer.data()).await?.map_err(|failure| upstream::error(&failure))?;
+        match data {
+            Some(data) => take(data, answer, &mut tasks, ctx)?,
+            None => tasks.push(HttpTask::Done),
+        }
+    }
+}
+
+/// What of the body is there already.
+fn next(answer: &mut Answer, tasks: &mut Vec<HttpTask>, ctx: &mut Context) -> Result<Option<()>> {
+    match answer.data().now_or_never() {
+        None => return Ok(None),
+        Some(Ok(Some(data))) => take(data, answer, tasks, ctx)?,
+        Some(Ok(None)) => tasks.push(HttpTask::Done),
+        // The next look finds it again, when the head has left: the client sees that it is not the whole.
+        Some(Err(failure)) => return Err(upstream::error(&failure)),
+    }
+    Ok(Some(()))
+}
+
+/// Adds some of the body, and the end if that was all.
+fn take(data: Bytes, answer: &mut Answer, tasks: &mut Vec<HttpTask>, ctx: &mut Context) -> Result<()> {
+    ctx.upstream.body_bytes += data.len() as u64;
+    tasks.push(HttpTask::Body(Some(data), false));
+    match answer.data().now_or_never() {
+        Some(Ok(Some(data))) => {
+            ctx.upstream.body_bytes += data.len() as u64;
+            tasks.push(HttpTask::Body(Some(data), false));
+        }
+        Some(Ok(None)) => tasks.push(HttpTask::Done),
+        Some(Err(failure)) => return Err(upstream::error(&failure)),
+        None => {}
+    }
+    Ok(())
+}
+
+/// Whether the request can go this way at all.
+fn is_plain(session: &mut Session, ctx: &Context) -> bool {
+    let only_if_cached = ctx.request.as_ref().is_none_or(|request| request.directives.only_if_cached);
+    link::connection(session).is_some()
+        && session.is_body_done()
+        && !session.is_upgrade_req()
+        && !only_if_cached
+        // What a POST is answered with may be stored.
+        && session.req_header().method != Method::POST
+}
+
+/// Waits for something, unless the client leaves meanwhile.
+async fn unless_gone<T>(session: &Session, work: impl Future<Output = T>) -> Result<T> {
+    let Some(connection) = link::connection(session) else { return Ok(work.await) };
+    match select(std::pin::pin!(work), std::pin::pin!(connection.hung_up())).await {
+        Either::Left((done, _)) => Ok(done),
+        Either::Right(((), _)) => {
+            Err(Error::explain(ErrorType::ConnectionClosed, "the client left before it had its answer").into_down())
+        }
+    }
+}
+
+/// The request's head in the form of HTTP/1.1.
+fn wire(request: &RequestHeader) -> Bytes {
+    let mut wire = BytesMut::with_capacity(1024);
+    wire.put_slice(request.method.as_str().as_bytes());
+    wire.put_u8(b' ');
+    wire.put_slice(request.raw_path());
+    wire.put_slice(b" HTTP/1.1\r\n");
+    request.header_to_h1_wire(&mut wire);
+    wire.put_slice(b"\r\n");
+    wire.freeze()
+}
+
+/// The head of an answer as Pingora's hooks know it.
+fn head(answer: &Answer) -> Result<ResponseHeader> {
+    let wire = answer.head();
+    let malformed = |what: &'static str| Error::explain(ErrorType::InvalidHTTPHeader, what).into_up();
+    let mut fields = [const { std::mem::MaybeUninit::uninit() }; FIELDS];
+    let mut parsed = httparse::Response::new(&mut []);
+    httparse::ParserConfig::default()
+        .parse_response_with_uninit_headers(&mut parsed, wire, &mut fields)
+        .map_err(|_| malformed("the origin's head is none"))?;
+    let mut head = ResponseHeader::build(answer.status(), Some(parsed.headers.len() + 4))?;
+    head.set_version(if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 });
+    if let Some(reason) = parsed.reason {
+        head.set_reason_phrase(Some(reason))?;
+    }
+    for field in parsed.headers.iter() {
+        let value = HeaderValue::from_maybe_shared(wire.slice_ref(field.value));
+        head.append_header(field.name.to_owned(), value.map_err(|_| malformed("a field's value that is none"))?)?;
+    }
+    Ok(head)
+}

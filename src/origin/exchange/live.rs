@@ -1,0 +1,240 @@
+//! An exchange that has a connection: the rest of the request on its way out, the response on its way in.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::upload::Upload;
+use crate::origin::failure::FailureKind;
+use crate::origin::pool::Chosen;
+use crate::origin::wire::{ResponseHead, Wire, WireError};
+
+/// What of a tunnel is sent at once.
+const TUNNEL_PIECE: usize = 64 * 1024;
+
+/// A request that is with a server.
+pub(super) struct Live {
+    wire: Wire,
+    /// Counts it as one of the server's for as long as this lives.
+    pub(super) chosen: Chosen,
+    upload: Sending,
+    /// Why the rest of the body did not go out. The answer may be there all the same.
+    unsent: Option<WireError>,
+    pause: Pause,
+    limits: Limits,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) read: Duration,
+    pub(super) write: Duration,
+}
+
+enum Sending {
+    Body { upload: Upload, piece: Bytes, ended: bool },
+    Done(Option<Upload>),
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    /// More of the request's body.
+    Client,
+    /// The server to take more of it.
+    Taking,
+    /// The server to say more.
+    Answer,
+}
+
+impl Live {
+    pub(super) fn new(wire: Wire, chosen: Chosen, upload: Option<Upload>, limits: Limits) -> Live {
+        let upload = match upload {
+            Some(upload) => Sending::Body { upload, piece: Bytes::new(), ended: false },
+            None => Sending::Done(None),
+        };
+        Live { wire, chosen, upload, unsent: None, pause: Pause::default(), limits }
+    }
+
+    /// The head of the next response: an interim one or the final one.
+    pub(super) async fn next_head(&mut self) -> Result<ResponseHead, WireError> {
+        poll_fn(|cx| self.poll_head(cx)).await
+    }
+
+    /// Some of the final response's body; `None`: it is complete.
+    pub(super) async fn next_data(&mut self) -> Result<Option<Bytes>, WireError> {
+        poll_fn(|cx| self.poll_data(cx)).await
+    }
+
+    /// As [`Live::next_head`].
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, WireError>> {
+        let waiting = self.poll_upload(cx);
+        match self.wire.poll_read_head(cx) {
+            Poll::Ready(Ok(head)) => {
+                self.pause.over();
+                Poll::Ready(Ok(head))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => self.poll_pause(cx, waiting).map(Err),
+        }
+    }
+
+    /// As [`Live::next_data`].
+    pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, WireError>> {
+        let waiting = self.poll_upload(cx);
+        match self.wire.poll_read_body(cx) {
+            Poll::Ready(data) => {
+                self.pause.over();
+                Poll::Ready(data)
+            }
+            Poll::Pending => self.poll_pause(cx, waiting).map(|mut error| {
+                error.begun = true;
+                Err(error)
+            }),
+        }
+    }
+
+    /// Whether the request could be sent again.
+    pub(super) fn can_rewind(&self) -> bool {
+        match &self.upload {
+            Sending::Body { upload, .. } | Sending::Done(Some(upload)) => upload.can_rewind(),
+            Sending::Done(None) => true,
+        }
+    }
+
+    /// The server, and the request's body for another try.
+    pub(super) fn into_parts(self) -> (Chosen, Option<Upload>) {
+        let upload = match self.upload {
+            Sending::Body { upload, .. } => Some(upload),
+            Sending::Done(upload) => upload,
+        };
+        (self.chosen, upload)
+    }
+
+    /// The response is complete: the connection is kept for the next request if it can be.
+    pub(super) fn finish(self) {
+        if let Sending::Done(_) = self.upload {
+            self.wire.finish();
+        }
+    }
+
+    /// After a 101: sends something in the other protocol; how much.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let mut data = Bytes::copy_from_slice(buf.get(..TUNNEL_PIECE).unwrap_or(buf));
+        let before = data.len();
+        let sent = self.wire.poll_send_body(cx, &mut data, false);
+        let taken = before - data.len();
+        if taken > 0 {
+            self.pause.over();
+            return Poll::Ready(Ok(taken));
+        }
+        sent.map(|sent| sent.map(|()| taken).map_err(|error| io::Error::new(io::ErrorKind::BrokenPipe, error.why)))
+    }
+
+    /// After a 101: nothing more is sent.
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let sent = self.wire.poll_send_body(cx, &mut Bytes::new(), true);
+        sent.map_err(|error| io::Error::new(io::ErrorKind::BrokenPipe, error.why))
+    }
+
+    /// Sends on what there is of the request's body.
+    pub(super) fn push(&mut self, cx: &mut Context<'_>) {
+        self.poll_upload(cx);
+    }
+
+    pub(super) fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
+    }
+
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Waiting {
+        loop {
+            let Sending::Body { upload, piece, ended } = &mut self.upload else { return Waiting::Answer };
+            if piece.is_empty() && !*ended {
+                match upload.poll_next(cx) {
+                    Poll::Ready(Some(next)) => *piece = next,
+                    Poll::Ready(None) => *ended = true,
+                    Poll::Pending => return Waiting::Client,
+                }
+            }
+            let (before, last) = (piece.len(), *ended);
+            let sent = self.wire.poll_send_body(cx, piece, last);
+            if piece.len() < before {
+                self.pause.over();
+            }
+            match sent {
+                Poll::Ready(Ok(())) if !last => {}
+                Poll::Ready(Ok(())) => self.sent(),
+                Poll::Ready(Err(error)) => {
+                    // A server may answer without reading all of it: what it says counts.
+                    self.unsent = Some(error);
+                    upload.close();
+                    self.sent();
+                    return Waiting::Answer;
+                }
+                Poll::Pending => return Waiting::Taking,
+            }
+        }
+    }
+
+    fn sent(&mut self) {
+        if let Sending::Body { upload, .. } = std::mem::replace(&mut self.upload, Sending::Done(None)) {
+            self.upload = Sending::Done(Some(upload));
+        }
+    }
+
+    fn poll_pause(&mut self, cx: &mut Context<'_>, waiting: Waiting) -> Poll<WireError> {
+        let limit = match waiting {
+            // How long that may take is between the client and the edge.
+            Waiting::Client => {
+                self.pause.over();
+                return Poll::Pending;
+            }
+            Waiting::Taking => self.limits.write,
+            Waiting::Answer => self.limits.read,
+        };
+        ready!(self.pause.poll(cx, limit));
+        let what = if waiting == Waiting::Taking { "took nothing of the request" } else { "said nothing" };
+        Poll::Ready(WireError::new(FailureKind::Timeout, format!("the server {what} for {limit:?}")))
+    }
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live").field("chosen", &self.chosen).finish_non_exhaustive()
+    }
+}
+
+/// How long nothing has happened. A timer is made where something is waited for, and used again.
+#[derive(Debug, Default)]
+struct Pause {
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// The timer has been set for what is waited for now.
+    running: bool,
+}
+
+impl Pause {
+    /// Something has happened.
+    fn over(&mut self) {
+        self.running = false;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
+        let deadline = || Instant::now() + limit;
+        let sleep = match &mut self.sleep {
+            Some(sleep) => {
+                if !self.running {
+                    sleep.as_mut().reset(deadline());
+                }
+                sleep
+            }
+            none => none.insert(Box::pin(sleep_until(deadline()))),
+        };
+        self.running = true;
+        sleep.as_mut().poll(cx)
+    }
+}

@@ -1,0 +1,366 @@
+//! Which server is asked, how long it has, and whether another one is asked after it.
+
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use smallvec::SmallVec;
+use tokio::time::{sleep, timeout};
+
+use super::Exchange;
+use super::live::{Limits, Live};
+use super::trail::{Ending, Failure, Server};
+use super::upload::Upload;
+use crate::config::model::HostHeader;
+use crate::origin::endpoint::Endpoint;
+use crate::origin::failure::FailureKind;
+use crate::origin::health::{Outcome, TryResult};
+use crate::origin::pool::{Ask, Chosen};
+use crate::origin::wire::{How, RequestHead, ResponseHead, WireError};
+
+/// Kept connections of a request that may turn out closed without counting as tries. More than a few, and it is the
+/// server that closes them on each request: those who wait for this one must not wait for all of them.
+const MAX_STALE: usize = 4;
+
+/// The servers that have failed a request.
+type Tried = SmallVec<[Endpoint; 4]>;
+
+/// A try that has led to a head.
+pub(super) struct Begun {
+    pub(super) live: Live,
+    pub(super) head: ResponseHead,
+}
+
+/// A try that has failed.
+struct Lost {
+    server: Server,
+    upload: Option<Upload>,
+    error: WireError,
+    /// It was made over a connection that had been kept.
+    kept: bool,
+}
+
+impl Exchange {
+    /// Asks a server, and others if it must be; the first head that comes, interim or final.
+    pub(super) async fn begin(&self, head: &RequestHead, upload: Option<Upload>) -> Result<Begun, Failure> {
+        self.pool.budget().request(Instant::now());
+        let begun = match self.pool.origin().timeout {
+            None => self.tries(head, upload).await,
+            Some(limit) => match timeout(limit, self.tries(head, upload)).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    self.witness.failed(FailureKind::Timeout);
+                    let after = match self.trail().failure.take() {
+                        Some(failure) => format!(", after {}", failure.why),
+                        None => String::new(),
+                    };
+                    Err(Failure { ending: Ending::TooLong, why: format!("no answer within {limit:?}{after}") })
+                }
+            },
+        };
+        begun.map_err(|failure| self.fails(failure))
+    }
+
+    async fn tries(&self, head: &RequestHead, mut upload: Option<Upload>) -> Result<Begun, Failure> {
+        let origin = self.pool.origin();
+        let mut tried = Tried::new();
+        let mut chosen = self.choose(&tried).await?;
+        loop {
+            let hedged = origin.hedge.as_ref().filter(|_| self.wanted.repeatable && upload.is_none());
+            let outcome = match hedged {
+                Some(hedge) => self.hedged(chosen, head, hedge.after, &mut tried).await,
+                None => self.attempt(chosen, head, upload).await,
+            };
+            let lost = match outcome {
+                Ok(begun) => match self.tries_elsewhere(begun, &mut tried).await {
+                    Ok((other, again)) => {
+                        (chosen, upload) = (other, again);
+                        continue;
+                    }
+                    Err(begun) => return Ok(*begun),
+                },
+                Err(lost) => lost,
+            };
+            let failure = Failure::of(&lost.error);
+            let (may, stale) = self.may_try_again(&lost);
+            if !may {
+                return Err(failure);
+            }
+            if !stale {
+                tried.push(lost.server.endpoint().clone());
+            }
+            upload = lost.upload;
+            self.trail().failure = Some(failure.clone());
+            chosen = match self.choose(&tried).await {
+                Ok(next) => next,
+                Err(none) if none.ending == Ending::NoServer => {
+                    let why = format!("{}, and {}", failure.why, none.why);
+                    return Err(Failure { why, ..failure });
+                }
+                Err(full) => return Err(full),
+            };
+            if let Some(upload) = &mut upload
+                && !upload.rewind()
+            {
+                return Err(failure);
+            }
+            self.witness.retried();
+        }
+    }
+
+    async fn choose(&self, tried: &[Endpoint]) -> Result<Chosen, Failure> {
+        self.pool.choose(&self.ask(tried)).await.map_err(|none| {
+            let full = none.is_overload();
+            self.witness.refused(full);
+            let ending = if full { Ending::Full } else { Ending::NoServer };
+            Failure { ending, why: format!("{none} (origin {:?})", self.pool.origin().name) }
+        })
+    }
+
+    fn ask<'a>(&self, tried: &'a [Endpoint]) -> Ask<'a> {
+        Ask { tried, hash: self.wanted.hash, stays_with: self.wanted.stays_with }
+    }
+
+    /// Whether a failed request is tried again, and whether that is for a connection that was closed while it was kept,
+    /// which says nothing of the server.
+    fn may_try_again(&self, lost: &Lost) -> (bool, bool) {
+        let (error, retry) = (&lost.error, &self.pool.origin().retry);
+        if lost.upload.as_ref().is_some_and(|upload| !upload.can_rewind()) {
+            return (false, false);
+        }
+        if !error.untouched && (!self.wanted.repeatable || error.begun) {
+            return (false, false);
+        }
+        let mut trail = self.trail();
+        if lost.kept && error.kind == FailureKind::Reset && trail.stale < MAX_STALE {
+            trail.stale += 1;
+            return (true, true);
+        }
+        let wanted = match error.kind {
+            kind if kind.is_before_sending() => true,
+            FailureKind::Reset => retry.on_reset || error.untouched,
+            FailureKind::Timeout => retry.on_timeout,
+            _ => false,
+        };
+        let left = trail.tries - trail.stale <= self.pool.origin().retries;
+        drop(trail);
+        (wanted && left && self.affords(), false)
+    }
+
+    fn affords(&self) -> bool {
+        let affords = self.pool.budget().retry(Instant::now());
+        if !affords {
+            self.witness.unaffordable();
+        }
+        affords
+    }
+
+    /// Whether an answer is one to ask another server after, and there is one to ask: the server to go on with.
+    ///
+    /// # Errors
+    /// The answer stands.
+    async fn tries_elsewhere(&self, begun: Begun, tried: &mut Tried) -> Result<(Chosen, Option<Upload>), Box<Begun>> {
+        let (origin, status) = (self.pool.origin(), begun.head.status);
+        let wanted = origin.retry.on_statuses.iter().any(|(first, last)| (*first..=*last).contains(&status));
+        let left = || {
+            let trail = self.trail();
+            trail.tries - trail.stale <= origin.retries
+        };
+        if !wanted || !self.wanted.repeatable || !begun.live.can_rewind() || !left() {
+            return Err(Box::new(begun));
+        }
+        tried.push(begun.live.chosen.endpoint().clone());
+        // Waiting for another server is worse than an answer.
+        let Ok(other) = self.pool.select(&self.ask(tried)) else { return Err(Box::new(begun)) };
+        if !self.affords() {
+            return Err(Box::new(begun));
+        }
+        self.witness.failed(FailureKind::Status);
+        self.trail().failure =
+            Some(Failure { ending: Ending::Failed(FailureKind::Status), why: format!("the server answered {status}") });
+        let (_, mut upload) = begun.live.into_parts();
+        upload.iter_mut().for_each(|upload| {
+            upload.rewind();
+        });
+        self.witness.retried();
+        Ok((other, upload))
+    }
+
+    /// Asks a second server too if the first has not answered in time; the first answer counts. What has failed by then
+    /// is in `tried`.
+    async fn hedged(
+        &self,
+        first: Chosen,
+        head: &RequestHead,
+        after: Duration,
+        tried: &mut Tried,
+    ) -> Result<Begun, Lost> {
+        let endpoint = first.endpoint().clone();
+        let one = pin!(self.attempt(first, head, None));
+        let one = match select(one, pin!(sleep(after))).await {
+            Either::Left((outcome, _)) => return outcome,
+            Either::Right((_, one)) => one,
+        };
+        let mut others = tried.clone();
+        others.push(endpoint.clone());
+        let second = match self.pool.select(&self.ask(&others)) {
+            Ok(second) if self.affords() => second,
+            _ => return one.await,
+        };
+        self.witness.hedged();
+        let second_endpoint = second.endpoint().clone();
+        let two = pin!(self.attempt(second, head, None));
+        match select(one, two).await {
+            Either::Left((Ok(begun), _)) | Either::Right((Ok(begun), _)) => Ok(begun),
+            Either::Left((Err(_), two)) => {
+                tried.push(endpoint);
+                two.await
+            }
+            Either::Right((Err(_), one)) => {
+                tried.push(second_endpoint);
+                one.await
+            }
+        }
+    }
+
+    /// Asks one server.
+    async fn attempt(&self, chosen: Chosen, head: &RequestHead, upload: Option<Upload>) -> Result<Begun, Lost> {
+        let origin = self.pool.origin();
+        let began = Instant::now();
+        let server = Server::of(&chosen);
+        {
+            let mut trail = self.trail();
+            trail.tries += 1;
+            trail.server = Some(server.clone());
+            trail.began = Some(began);
+        }
+        let mut kept = false;
+        let mut state = State { chosen: Some(chosen), upload, live: None };
+        let work = self.ask_server(&mut state, head, &mut kept);
+        let outcome = match origin.try_timeout {
+            None => work.await,
+            Some(limit) => timeout(limit, work).await.unwrap_or_else(|_| {
+                Err(WireError::new(FailureKind::Timeout, format!("no answer within the {limit:?} that a try has")))
+            }),
+        };
+        let took = began.elapsed();
+        match (outcome, state) {
+            (Ok(head), State { live: Some(live), .. }) => {
+                {
+                    // Of two at once, it is this one that has answered.
+                    let mut trail = self.trail();
+                    trail.server = Some(server);
+                    trail.began = Some(began);
+                }
+                self.final_head(&live, &head);
+                Ok(Begun { live, head })
+            }
+            (outcome, state) => {
+                let error = outcome.err().unwrap_or_else(|| WireError::new(FailureKind::Other, "no connection"));
+                let (chosen, upload) = match state {
+                    State { live: Some(live), .. } => {
+                        let (chosen, upload) = live.into_parts();
+                        (Some(chosen), upload)
+                    }
+                    State { chosen, upload, live: None } => (chosen, upload),
+                };
+                self.witness.failed(error.kind);
+                // Closed while it was kept: that says nothing of the server.
+                if let Some(chosen) = &chosen
+                    && !(kept && error.kind == FailureKind::Reset && !error.begun)
+                {
+                    failed(chosen, error.kind, took);
+                }
+                Err(Lost { server, upload, error, kept })
+            }
+        }
+    }
+
+    async fn ask_server(
+        &self,
+        state: &mut State,
+        head: &RequestHead,
+        kept: &mut bool,
+    ) -> Result<ResponseHead, WireError> {
+        let origin = self.pool.origin();
+        let begun_twice = || WireError::new(FailureKind::Other, "a request was begun twice");
+        let chosen = state.chosen.as_ref().ok_or_else(begun_twice)?;
+        let (wire, how) = self.pool.checkout(chosen, self.wanted.proxied, self.wanted.upgrade).await?;
+        match how {
+            How::Kept => self.witness.reused(),
+            How::Opened(took) => self.witness.opened(took),
+        }
+        *kept = matches!(how, How::Kept);
+        let named;
+        let head = match origin.host {
+            HostHeader::Server => {
+                named = with_host(head, chosen.server());
+                &named
+            }
+            _ => head,
+        };
+        let chosen = state.chosen.take().ok_or_else(begun_twice)?;
+        let limits = Limits { read: origin.read_timeout, write: origin.write_timeout };
+        let live = state.live.insert(Live::new(wire, chosen, state.upload.take(), limits));
+        self.leaves();
+        match timeout(origin.write_timeout, live.wire().send_head(head)).await {
+            Ok(sent) => sent?,
+            Err(_) => {
+                let why = format!("the server took nothing of the request for {:?}", origin.write_timeout);
+                return Err(WireError::new(FailureKind::Timeout, why));
+            }
+        }
+        live.next_head().await
+    }
+}
+
+impl Exchange {
+    /// Notes the head of a final response. Of an interim one, there is nothing to note.
+    pub(super) fn final_head(&self, live: &Live, head: &ResponseHead) {
+        if head.status < 200 && head.status != 101 {
+            return;
+        }
+        let mut trail = self.trail();
+        let took = trail.began.map(|began| began.elapsed()).unwrap_or_default();
+        trail.time = Some(took);
+        trail.suspicious = head.suspicious;
+        drop(trail);
+        self.witness.answered(head.status, took);
+        live.chosen.answered(took);
+        live.chosen.report(&Outcome { result: TryResult::Answered(head.status), latency: took });
+    }
+
+    /// Notes that an answer was not the whole, or did not come after an interim one.
+    pub(super) fn broke_off(&self, live: &Live, error: &WireError) {
+        self.witness.failed(error.kind);
+        failed(&live.chosen, error.kind, Duration::ZERO);
+    }
+}
+
+fn failed(chosen: &Chosen, kind: FailureKind, took: Duration) {
+    chosen.report(&Outcome { result: TryResult::Failed(kind), latency: took });
+}
+
+/// How far a try is. Whatever ends it, the body must be there for the next one.
+struct State {
+    chosen: Option<Chosen>,
+    upload: Option<Upload>,
+    live: Option<Live>,
+}
+
+/// The head with the server's own name as Host.
+fn with_host(head: &RequestHead, host: &str) -> RequestHead {
+    let mut wire = Vec::with_capacity(head.wire.len() + host.len());
+    for line in head.wire.split_inclusive(|byte| *byte == b'\n') {
+        match line.get(..5) {
+            Some(name) if name.eq_ignore_ascii_case(b"host:") => {
+                wire.extend_from_slice(b"Host: ");
+                wire.extend_from_slice(host.as_bytes());
+                wire.extend_from_slice(b"\r\n");
+            }
+            _ => wire.extend_from_slice(line),
+        }
+    }
+    RequestHead { wire: Bytes::from(wire), ..head.clone() }
+}

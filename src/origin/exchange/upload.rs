@@ -1,0 +1,215 @@
+//! A request's body, between whoever takes it from the client and whoever sends it to a server.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+
+/// What is taken ahead of what has been sent.
+const AHEAD: usize = 64 * 1024;
+
+/// A body up to this long is kept, so that it can be sent again.
+const KEPT: usize = 64 * 1024;
+
+/// The end that is filled.
+#[derive(Debug)]
+pub(in crate::origin) struct Feed(Arc<Mutex<Shared>>);
+
+/// The end that is sent from.
+#[derive(Debug)]
+pub(in crate::origin) struct Upload(Arc<Mutex<Shared>>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    pieces: VecDeque<Bytes>,
+    /// The first piece that has not been given out.
+    next: usize,
+    /// Bytes in `pieces`, and those of them that have not been given out.
+    held: usize,
+    waiting: usize,
+    /// Something has been given up that was sent: there is no sending it again.
+    truncated: bool,
+    ended: bool,
+    /// Nobody takes any more.
+    closed: bool,
+    feeder: Option<Waker>,
+    sender: Option<Waker>,
+}
+
+/// The two ends of a body.
+pub(in crate::origin) fn upload() -> (Feed, Upload) {
+    let shared = Arc::new(Mutex::new(Shared::default()));
+    (Feed(shared.clone()), Upload(shared))
+}
+
+impl Feed {
+    /// Ready when more may be pushed.
+    pub(in crate::origin) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut shared = lock(&self.0);
+        if shared.waiting < AHEAD || shared.closed {
+            return Poll::Ready(());
+        }
+        shared.feeder = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// More of the body. What comes after it is closed goes nowhere.
+    pub(in crate::origin) fn push(&mut self, piece: Bytes) {
+        let mut shared = lock(&self.0);
+        if shared.closed || piece.is_empty() {
+            return;
+        }
+        shared.held += piece.len();
+        shared.waiting += piece.len();
+        shared.pieces.push_back(piece);
+        shared.wake_sender();
+    }
+
+    /// That was all of it.
+    pub(in crate::origin) fn end(&mut self) {
+        let mut shared = lock(&self.0);
+        shared.ended = true;
+        shared.wake_sender();
+    }
+}
+
+impl Upload {
+    /// The next piece; `None`: that was all.
+    pub(in crate::origin) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let mut shared = lock(&self.0);
+        let Some(piece) = shared.pieces.get(shared.next).cloned() else {
+            if shared.ended {
+                return Poll::Ready(None);
+            }
+            shared.sender = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        shared.next += 1;
+        shared.waiting -= piece.len();
+        while shared.held > KEPT && shared.next > 0 {
+            let Some(sent) = shared.pieces.pop_front() else { break };
+            shared.held -= sent.len();
+            shared.next -= 1;
+            shared.truncated = true;
+        }
+        if let Some(feeder) = shared.feeder.take() {
+            feeder.wake();
+        }
+        Poll::Ready(Some(piece))
+    }
+
+    /// Begins at the body's start again; `false`: it is not all there any more.
+    pub(in crate::origin) fn rewind(&mut self) -> bool {
+        let mut shared = lock(&self.0);
+        if shared.truncated || shared.closed {
+            return false;
+        }
+        shared.next = 0;
+        shared.waiting = shared.held;
+        true
+    }
+
+    /// Whether [`Upload::rewind`] would do.
+    pub(in crate::origin) fn can_rewind(&self) -> bool {
+        let shared = lock(&self.0);
+        !shared.truncated && !shared.closed
+    }
+
+    /// Nobody wants the rest.
+    pub(in crate::origin) fn close(&mut self) {
+        let mut shared = lock(&self.0);
+        shared.closed = true;
+        shared.pieces.clear();
+        (shared.next, shared.held, shared.waiting) = (0, 0, 0);
+        if let Some(feeder) = shared.feeder.take() {
+            feeder.wake();
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    fn wake_sender(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            sender.wake();
+        }
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(upload: &mut Upload) -> Poll<Option<Bytes>> {
+        upload.poll_next(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn has_room(feed: &mut Feed) -> bool {
+        feed.poll_room(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn pieces_come_out_in_order_and_again() {
+        let (mut feed, mut upload) = upload();
+        assert!(take(&mut upload).is_pending());
+        feed.push(Bytes::from_static(b"a"));
+        feed.push(Bytes::from_static(b"b"));
+        assert_eq!(take(&mut upload), Poll::Ready(Some(Bytes::from_static(b"a"))));
+        assert!(upload.rewind());
+        assert_eq!(take(&mut upload), Poll::Ready(Some(Bytes::from_static(b"a"))));
+        assert_eq!(take(&mut upload), Poll::Ready(Some(Bytes::from_static(b"b"))));
+        assert!(take(&mut upload).is_pending());
+        feed.end();
+        assert_eq!(take(&mut upload), Poll::Ready(None));
+        assert!(upload.rewind());
+        assert_eq!(take(&mut upload), Poll::Ready(Some(Bytes::from_static(b"a"))));
+    }
+
+    #[test]
+    fn what_is_long_is_not_kept() {
+        let (mut feed, mut upload) = upload();
+        let piece = Bytes::from(vec![7; KEPT / 2]);
+        for _ in 0..2 {
+            assert!(has_room(&mut feed));
+            feed.push(piece.clone());
+            assert!(take(&mut upload).is_ready());
+        }
+        assert!(upload.can_rewind());
+        feed.push(piece.clone());
+        assert!(take(&mut upload).is_ready());
+        assert!(!upload.can_rewind() && !upload.rewind());
+        assert!(lock(&upload.0).held <= KEPT);
+    }
+
+    #[test]
+    fn no_more_is_taken_ahead_than_may_be() {
+        let (mut feed, mut upload) = upload();
+        feed.push(Bytes::from(vec![7; AHEAD - 1]));
+        assert!(has_room(&mut feed));
+        feed.push(Bytes::from(vec![7; 1]));
+        assert!(!has_room(&mut feed));
+        assert!(take(&mut upload).is_ready());
+        assert!(has_room(&mut feed));
+    }
+
+    #[test]
+    fn a_body_that_nobody_wants_holds_up_nobody() {
+        let (mut feed, upload) = upload();
+        feed.push(Bytes::from(vec![7; 2 * AHEAD]));
+        assert!(!has_room(&mut feed));
+        drop(upload);
+        assert!(has_room(&mut feed));
+        feed.push(Bytes::from_static(b"x"));
+        assert_eq!(lock(&feed.0).held, 0);
+    }
+}
