@@ -133,7 +133,7 @@ fn a_server_that_has_left_is_not_ejected() {
     let watch = Watch { checks: None, judge: Some(judge.clone()) };
     let member = |index: usize| {
         let slot = Slot::new(index, &origin("", TWO).servers[index], |_| None);
-        slot.member(slot.known().unwrap(), &watch, Arc::default())
+        slot.member(slot.found(None).remove(0), &watch, Arc::default())
     };
     let changes = Arc::new(AtomicUsize::new(0));
     let counted = changes.clone();
