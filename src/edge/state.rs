@@ -108,7 +108,8 @@ impl Shared {
         self.snapshot.load_full()
     }
 
-    /// Puts another configuration in force, for the requests that begin from now on. Blocks on the log's file.
+    /// Puts another configuration in force, for the requests that begin from now on. Blocks on the log's file, and for a
+    /// moment on what new pools have to ask for.
     ///
     /// # Errors
     /// A new access log cannot be opened; then nothing has changed.
@@ -122,6 +123,8 @@ impl Shared {
         }
         let new = Snapshot::new(config, &self.metrics, Some(&old.pools));
         new.pools.start(&self.runtime, Some(&old.pools));
+        // Until names are resolved and lists are read, the old pools know more servers.
+        self.runtime.block_on(new.pools.ready());
         self.watch.set_limits(new.config.limits);
         self.background.set_max(new.config.background_fetches);
         self.store.disks().set_limits(&new.config.disks);

@@ -4,8 +4,8 @@ pub mod access_log;
 pub mod metrics;
 
 pub use access_log::{AccessLog, Record, rfc3339};
-pub(crate) use metrics::{STATUS_CLASSES, status_class};
 pub use metrics::{
     Counter, Distribution, Durations, Failure, Finished, InFlight, Metrics, NO_SITE, OriginMetrics, Samples, Sharded,
     SiteMetrics, table,
 };
+pub(crate) use metrics::{STATUS_CLASSES, status_class};

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Serialize, Serializer};
 
 use super::balance::{Load, clock};
-use super::discovery::Found;
+use super::discovery::{Answer, Found, servers_of};
 use super::endpoint::Endpoint;
 use super::figures::{Figures, Tally};
 use super::health::{Health, LastError, ServerState, Watch};
@@ -15,10 +15,11 @@ use super::wire::{ConnectionCounts, Connections};
 use crate::config::model::{Server, ServerAddress};
 use crate::observe::rfc3339;
 
-/// One server as it is configured: where servers come from. A name is several [`Member`]s, or none until it is resolved.
+/// One server as it is configured or listed: where servers come from. A name is several [`Member`]s, or none until it
+/// is resolved.
 #[derive(Debug)]
 pub(super) struct Slot {
-    /// Position in the origin's list of servers.
+    /// No two slots of a pool's lifetime have the same. Of a configured server: its position in the origin's list.
     pub(super) index: usize,
     pub(super) server: Server,
     pub(super) shared: Arc<SlotState>,
@@ -27,7 +28,7 @@ pub(super) struct Slot {
 /// What outlives a reload that keeps the server.
 #[derive(Debug)]
 pub(super) struct SlotState {
-    /// As configured, by [`ServerAddress`]'s Display.
+    /// As configured or listed, by [`ServerAddress`]'s Display.
     pub(super) text: String,
     pub(super) drained: AtomicBool,
     /// Why the name could not be resolved the last time.
@@ -45,19 +46,14 @@ impl Slot {
         Slot { index, server: server.clone(), shared }
     }
 
-    /// This server at one endpoint, as far as the configuration tells.
-    pub(super) fn found_at(&self, endpoint: Endpoint) -> Found {
-        let text = self.shared.text.clone();
-        Found { endpoint, text, weight: self.server.weight, tier: self.server.tier }
+    /// What it leads to, by the newest good answer to its name.
+    pub(super) fn found(&self, answer: Option<&Answer>) -> Vec<Found> {
+        servers_of(&self.server, answer)
     }
 
-    /// What the configuration alone leads to, without asking anybody.
-    pub(super) fn known(&self) -> Option<Found> {
-        match &self.server.address {
-            ServerAddress::Socket(address) => Some(self.found_at((*address).into())),
-            ServerAddress::Unix(path) => Some(self.found_at(Endpoint::Unix(path.as_path().into()))),
-            ServerAddress::Name { .. } | ServerAddress::Srv(_) => None,
-        }
+    /// Whether it has a name to be resolved.
+    pub(super) fn is_named(&self) -> bool {
+        matches!(self.server.address, ServerAddress::Name { .. } | ServerAddress::Srv(_))
     }
 
     /// A server that has been found by it.
@@ -108,6 +104,11 @@ pub(super) struct Member {
 impl Member {
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.found.endpoint
+    }
+
+    /// Whether it comes from that slot, and not from one that was there before with other settings.
+    pub(super) fn is_of(&self, slot: &Slot) -> bool {
+        self.index == slot.index && Arc::ptr_eq(&self.slot, &slot.shared)
     }
 
     /// By health checks.
@@ -252,6 +253,7 @@ impl Member {
         let slot = Slot::new(0, &server, |_| None);
         let mut origin = crate::config::model::Origin::plain("media", vec![server]);
         origin.health_check = Some(crate::config::model::HealthCheck::tcp());
-        slot.member(slot.found_at(addr.into()), &Watch::new(&origin), Arc::default())
+        let found = Found { endpoint: addr.into(), text: addr.to_string(), weight: 1, tier: 0 };
+        slot.member(found, &Watch::new(&origin), Arc::default())
     }
 }

@@ -26,6 +26,6 @@ pub use health::{Outcome, ServerState, TryResult};
 pub use member::ServerStatus;
 pub use pool::{Ask, Chosen, NoServer, Pool};
 pub use pools::Pools;
-pub use wire::ConnectionCounts;
 pub use sticky::{Sticky, cookies};
+pub use wire::ConnectionCounts;
 pub use wire::Proxied;

@@ -1,11 +1,15 @@
 //! A pool: the servers of one origin, and who of them takes the next request.
 
 mod candidates;
+mod changes;
 mod choose;
+mod drains;
 mod refusal;
+mod sources;
 mod tasks;
 mod waiting;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,19 +20,21 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub use self::choose::{Ask, Chosen};
+use self::drains::Drains;
 pub use self::refusal::NoServer;
+use self::sources::{SharedSlot, Sources};
 use self::tasks::Tasks;
 use self::waiting::Waiting;
 use super::balance::{Ring, Rotation, clock};
-use super::discovery::Found;
+use super::discovery::{Answer, Found};
 use super::exchange::Budget;
-use super::health::Watch;
-use super::member::{Member, ServerStatus, Slot, SlotState, State};
+use super::health::{LastError, Watch};
+use super::member::{Member, ServerStatus, State};
 use super::sticky::Sticky;
 use super::wire::{Dialer, How, Proxied, Wire, WireError};
-use crate::config::model::{Balance, Origin};
+use crate::config::model::{Balance, HostHeader, Origin, Server};
 
-/// How long a start waits for names that have never been resolved.
+/// How long a start waits for names that have never been resolved, and for a file that has never been read.
 pub(super) const READY_LIMIT: Duration = Duration::from_secs(2);
 
 /// The servers of one origin. Dropping it ends its background tasks.
@@ -42,16 +48,19 @@ pub struct Pool {
 struct Inner {
     origin: Arc<Origin>,
     name: Arc<str>,
-    slots: Vec<Slot>,
+    /// Where the members come from. Locked before whatever else is, but the tasks, and never on a request's way.
+    sources: Mutex<Sources>,
+    /// Shared with the pools before and after it.
+    drains: Arc<Drains>,
+    /// What is wrong with the watched file.
+    file_error: LastError,
     health: Watch,
     /// Makes the connections.
     dialer: Arc<Dialer>,
     budget: Budget,
     sticky: Option<Sticky>,
-    /// Read by every choice, without a lock.
+    /// Read by every choice, without a lock. Made anew only while the sources are locked.
     view: ArcSwap<View>,
-    /// Held while a view is made from the one before.
-    viewing: Mutex<()>,
     turn: Mutex<Turn>,
     /// Which of several that are alike comes first.
     ties: AtomicUsize,
@@ -63,8 +72,8 @@ struct Inner {
     waiting: Arc<Waiting>,
     /// When it was started, or the pool was that it has followed, by the choices' clock; 0: not yet.
     began: AtomicU64,
-    /// Names whose first resolution is still to come.
-    unresolved: watch::Sender<usize>,
+    /// [`Sources::awaited`].
+    awaited: watch::Sender<usize>,
     /// `None`: not started, or stopped.
     tasks: Mutex<Option<Tasks>>,
 }
@@ -72,7 +81,7 @@ struct Inner {
 /// The servers at some time.
 #[derive(Debug)]
 struct View {
-    /// In the order of the slots.
+    /// In the order of the slots; no two with the same endpoint.
     members: Arc<[Arc<Member>]>,
     /// Where hashes choose.
     ring: Option<Ring>,
@@ -107,61 +116,43 @@ impl Pool {
         Pool::build(origin, None)
     }
 
-    /// As [`Pool::new`], but what `previous` knows about servers that stay (health, drains, requests in flight,
-    /// addresses of names) is carried over. Servers are the same where address and port are configured alike.
+    /// As [`Pool::new`], but what `previous` knows is carried over: the state of servers that stay (health, requests in
+    /// flight), whoever names them now; what names stand for; what the watched file lists; and all drains.
     pub fn from_previous(origin: Arc<Origin>, previous: &Pool) -> Pool {
         Pool::build(origin, Some(previous))
     }
 
     fn build(origin: Arc<Origin>, previous: Option<&Pool>) -> Pool {
-        let now = clock::now();
-        let known = previous.map(|pool| pool.inner.members()).unwrap_or_default();
-        let began = previous.map_or(0, |pool| pool.inner.began.load(Ordering::Relaxed));
-        let known_slot = |text: &str| -> Option<Arc<SlotState>> {
-            let slots = &previous?.inner.slots;
-            slots.iter().find(|slot| slot.shared.text == text).map(|slot| slot.shared.clone())
+        let previous = previous.map(|pool| &pool.inner);
+        let sources = match previous {
+            Some(before) => Sources::after(&origin, &before.origin, &before.sources()),
+            None => Sources::new(&origin),
         };
-        let slots: Vec<Slot> =
-            origin.servers.iter().enumerate().map(|(index, server)| Slot::new(index, server, known_slot)).collect();
-        let health = Watch::new(&origin);
-        let mut members = Vec::with_capacity(slots.len());
-        for slot in &slots {
-            let known = known.iter().filter(|member| member.slot.text == slot.shared.text);
-            match slot.known() {
-                Some(found) => {
-                    let same = known.into_iter().find(|member| *member.endpoint() == found.endpoint);
-                    let state = same.map(|member| member.state.clone());
-                    members.push(slot.member(found, &health, state.unwrap_or_else(|| newcomer(began, now))));
-                }
-                None => members.extend(known.map(|member| {
-                    slot.member(slot.found_at(member.endpoint().clone()), &health, member.state.clone())
-                })),
-            }
-        }
-        let unresolved = slots.iter().filter(|slot| !members.iter().any(|member| member.index == slot.index)).count();
-        if let Some(judge) = &health.judge {
-            judge.watch(&members);
-        }
-        let view = View::new(members.into(), &origin.balance);
         let inner = Inner {
             name: origin.name.as_str().into(),
-            health,
+            drains: previous.map(|before| before.drains.clone()).unwrap_or_default(),
+            file_error: LastError::default(),
+            health: Watch::new(&origin),
             dialer: Arc::new(Dialer::new(&origin)),
             budget: Budget::new(&origin.retry),
             sticky: origin.sticky.as_ref().map(|settings| Sticky::new(settings, &origin.name)),
-            view: ArcSwap::from_pointee(view),
-            viewing: Mutex::default(),
+            view: ArcSwap::from_pointee(View::new(Vec::new().into(), &origin.balance)),
             turn: Mutex::default(),
             ties: AtomicUsize::new(0),
             changes: AtomicU64::new(0),
             panicking: AtomicBool::new(false),
-            waiting: previous.map(|pool| pool.inner.waiting.clone()).unwrap_or_default(),
-            began: AtomicU64::new(began),
-            unresolved: watch::Sender::new(unresolved),
+            waiting: previous.map(|before| before.waiting.clone()).unwrap_or_default(),
+            began: AtomicU64::new(previous.map_or(0, |before| before.began.load(Ordering::Relaxed))),
+            awaited: watch::Sender::new(sources.awaited()),
             tasks: Mutex::new(None),
+            sources: Mutex::default(),
             origin,
-            slots,
         };
+        let known = previous.map(|before| before.members()).unwrap_or_default();
+        let members = inner.made(&sources, &known, false, clock::now());
+        inner.drains.mark(sources.slots(), &members);
+        inner.set_members(members);
+        *inner.sources() = sources;
         let inner = Arc::new(inner);
         if let Some(judge) = &inner.health.judge {
             let pool = Arc::downgrade(&inner);
@@ -185,11 +176,11 @@ impl Pool {
         drop(tasks);
     }
 
-    /// Waits until every name has been resolved once or has failed to, at most about 2 s. Only of use after
-    /// [`Pool::start`].
+    /// Waits until every name has been resolved once or has failed to, and the watched file has been read or could not
+    /// be, at most about 2 s. Only of use after [`Pool::start`].
     pub async fn ready(&self) {
         // Too late or not, the edge starts: a request may well find the name resolved then.
-        let _ = timeout(READY_LIMIT, self.inner.unresolved.subscribe().wait_for(|names| *names == 0)).await;
+        let _ = timeout(READY_LIMIT, self.inner.awaited.subscribe().wait_for(|awaited| *awaited == 0)).await;
     }
 
     /// How many requests may be tried again.
@@ -227,53 +218,53 @@ impl Pool {
         self.inner.sticky.as_ref()
     }
 
-    /// Every server, in the order of the configuration; a name once for each of its addresses.
+    /// What is wrong with the watched file; the servers that were known before it was wrong are in use.
+    pub fn last_error(&self) -> Option<String> {
+        self.inner.file_error.get()
+    }
+
+    /// Every server, in the order of the configuration and then of the watched file; a name once for each of its
+    /// addresses.
     pub fn servers(&self) -> Vec<ServerStatus> {
         let inner = &self.inner;
+        let sources = inner.sources();
         let members = inner.members();
+        let mut by_slot: HashMap<usize, Vec<&Arc<Member>>> = HashMap::new();
+        for member in members.iter() {
+            by_slot.entry(member.index).or_default().push(member);
+        }
         let mut servers = Vec::with_capacity(members.len());
-        for slot in &inner.slots {
-            let before = servers.len();
-            let of_slot = members.iter().filter(|member| member.index == slot.index);
-            servers.extend(of_slot.map(|member| member.status(&inner.name)));
-            if servers.len() == before {
-                servers.push(slot.status(&inner.name));
+        for entry in sources.entries() {
+            match by_slot.get(&entry.slot.index) {
+                Some(members) => servers.extend(members.iter().map(|member| member.status(&inner.name))),
+                // Not where others lead to the same endpoints.
+                None if entry.found().is_empty() => servers.push(entry.slot.status(&inner.name)),
+                None => {}
             }
         }
         servers
     }
 
-    /// Takes a server out of the rotation, or back in; requests in flight go on. `server` is `host:port` as it is
-    /// configured, for all addresses of a name, or one address. Whether there is such a server.
+    /// Takes a server out of the rotation, or back in; requests in flight go on. `server` is a server as it is
+    /// configured or listed (for all that a name leads to), as an SRV record says it, or one address. It holds for
+    /// servers that leave and return, too. Whether there is such a server.
     pub fn set_drained(&self, server: &str, drained: bool) -> bool {
         let inner = &self.inner;
+        let sources = inner.sources();
         let members = inner.members();
-        let mut found = false;
-        for slot in inner.slots.iter().filter(|slot| slot.shared.text == server) {
-            found = true;
-            slot.shared.drained.store(drained, Ordering::Relaxed);
+        if !inner.drains.set(server, drained, sources.slots(), &members) {
+            return false;
         }
-        let by_name = found;
-        for member in members.iter() {
-            // Back in by its name means back in with all of its addresses.
-            let named = by_name && !drained && member.slot.text == server;
-            if named || (!by_name && member.endpoint().to_string() == server) {
-                found = true;
-                member.state.health.drained.store(drained, Ordering::Relaxed);
-            }
-            if named || member.slot.text == server || member.endpoint().to_string() == server {
-                member.state.health.drain_changed();
-            }
-        }
-        if found {
-            inner.changed();
-            log::info!(
-                "origin {}: server {server} is {}",
-                inner.name,
-                if drained { "drained" } else { "in use again" }
-            );
-        }
-        found
+        inner.changed();
+        drop(sources);
+        let mut of_it = members.iter().filter(|member| drains::is_called(member, server));
+        let what = match drained {
+            true => "drained",
+            false if of_it.any(|member| member.is_drained()) => "no longer drained itself, but what it belongs to is",
+            false => "in use again",
+        };
+        log::info!("origin {}: server {server} is {what}", inner.name);
+        true
     }
 }
 
@@ -300,6 +291,18 @@ impl Inner {
         self.view.load().members.clone()
     }
 
+    fn set_members(&self, members: Vec<Arc<Member>>) {
+        let members: Arc<[Arc<Member>]> = members.into();
+        if let Some(judge) = &self.health.judge {
+            judge.watch(&members);
+        }
+        self.view.store(Arc::new(View::new(members, &self.origin.balance)));
+    }
+
+    fn sources(&self) -> MutexGuard<'_, Sources> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tasks(&self) -> MutexGuard<'_, Option<Tasks>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -320,36 +323,77 @@ impl Inner {
         let _ = self.began.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Puts what a slot has led to in the place of what it led to before. What is known of servers that stay is kept.
-    fn found(self: &Arc<Self>, slot: &Slot, found: Vec<Found>) {
-        self.found_by(slot, found, clock::now());
+    /// A slot has been resolved, or (`None`) it could not be.
+    fn resolved(self: &Arc<Self>, slot: usize, answer: Option<&Answer>) {
+        self.resolved_at(slot, answer, clock::now());
     }
 
-    fn found_by(self: &Arc<Self>, slot: &Slot, found: Vec<Found>, now: u64) {
-        let viewing = self.viewing.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = self.members();
-        let of_slot = known.iter().filter(|member| member.index == slot.index);
-        if of_slot.map(|member| &member.found).eq(&found) {
-            return;
+    fn resolved_at(self: &Arc<Self>, slot: usize, answer: Option<&Answer>, now: u64) {
+        let mut sources = self.sources();
+        let Some(text) = sources.resolved(slot, answer) else { return };
+        self.publish(&sources, &text, now);
+        drop(sources);
+        self.align();
+    }
+
+    /// The watched file has been read, or (what is wrong with it) could not be: then the servers stay as they are.
+    fn listed(self: &Arc<Self>, outcome: Result<Vec<Server>, Vec<String>>) {
+        let path = self.origin.servers_file.as_deref().unwrap_or(std::path::Path::new("")).display();
+        let mut sources = self.sources();
+        let listed = match outcome {
+            Ok(servers) => {
+                self.file_error.set(None);
+                Some(servers)
+            }
+            Err(mistakes) => {
+                for mistake in &mistakes {
+                    log::error!("origin {}: servers_file {path}: {mistake}", self.name);
+                }
+                self.file_error.set(Some(format!("servers_file {path}: {}", mistakes.join("; "))));
+                None
+            }
+        };
+        sources.listed(listed);
+        self.publish(&sources, &format!("servers_file {path}"), clock::now());
+        drop(sources);
+        self.align();
+    }
+
+    /// Puts in force what the sources lead to now. What is known of servers that stay is kept.
+    fn publish(&self, sources: &Sources, cause: &str, now: u64) {
+        // Nobody else changes the members while the sources are locked.
+        let before = self.members();
+        let members = self.made(sources, &before, true, now);
+        let same = before.len() == members.len() && before.iter().zip(&members).all(|(a, b)| Arc::ptr_eq(a, b));
+        if !same {
+            self.drains.mark(sources.slots(), &members);
+            if let Some(what) = changes::between(&before, &members) {
+                log::info!("origin {}: {cause}: {what}", self.name);
+            }
+            self.set_members(members);
+            self.changed();
         }
-        let texts: Vec<String> = found.iter().map(|found| found.endpoint.to_string()).collect();
+        self.awaited.send_if_modified(|awaited| std::mem::replace(awaited, sources.awaited()) != sources.awaited());
+    }
+
+    /// The members that the sources lead to. `ours`: whether `known` are this pool's own.
+    fn made(&self, sources: &Sources, known: &[Arc<Member>], ours: bool, now: u64) -> Vec<Arc<Member>> {
         let began = self.began.load(Ordering::Relaxed);
-        let fresh = found.into_iter().map(|found| {
-            let known = known.iter().find(|m| m.index == slot.index && *m.endpoint() == found.endpoint);
-            let state = known.map_or_else(|| newcomer(began, now), |member| member.state.clone());
-            slot.member(found, &self.health, state)
-        });
-        let before = known.iter().filter(|member| member.index < slot.index).cloned();
-        let after = known.iter().filter(|member| member.index > slot.index).cloned();
-        let members: Arc<[Arc<Member>]> = before.chain(fresh).chain(after).collect();
-        if let Some(judge) = &self.health.judge {
-            judge.watch(&members);
-        }
-        self.view.store(Arc::new(View::new(members, &self.origin.balance)));
-        drop(viewing);
-        log::debug!("origin {}: {} is now {texts:?}", self.name, slot.shared.text);
-        self.changed();
-        self.align_checks();
+        let known: HashMap<_, &Arc<Member>> = known.iter().map(|member| (member.endpoint(), member)).collect();
+        let make = |(slot, found): (&SharedSlot, Found)| match known.get(&found.endpoint) {
+            Some(same) if ours && same.is_of(slot) && same.found == found => Arc::clone(same),
+            Some(same) if self.is_same_server(&same.found.text, &found.text) => {
+                slot.member(found, &self.health, same.state.clone())
+            }
+            _ => slot.member(found, &self.health, newcomer(began, now)),
+        };
+        sources.found().into_iter().map(make).collect()
+    }
+
+    /// Whether two names of one endpoint mean the same server. Over TLS the name may be what is asked for and verified.
+    fn is_same_server(&self, one: &str, other: &str) -> bool {
+        let verified = self.origin.tls.as_ref().is_some_and(|tls| tls.sni.is_none());
+        one == other || !verified || matches!(self.origin.host, HostHeader::Fixed(_))
     }
 }
 

@@ -42,7 +42,8 @@ impl Pools {
         }
     }
 
-    /// Waits for the first resolution of every name, at most about 2 s ([`Pool::ready`]).
+    /// Waits for the first resolution of every name and the first reading of every file, at most about 2 s
+    /// ([`Pool::ready`]).
     pub async fn ready(&self) {
         // All have begun at once, so each one's limit runs out with the first's.
         let deadline = tokio::time::Instant::now() + super::pool::READY_LIMIT;
@@ -66,11 +67,10 @@ impl Pools {
     }
 
     /// The state of all servers, as `/v1/origins` shows it:
-    /// `{"origins": [{"name": …, "servers": [{"server": …, "address": …, …}]}]}`.
+    /// `{"origins": [{"name": …, "last_error": …, "servers": [{"server": …, "address": …, …}]}]}`.
     pub fn status(&self) -> Value {
-        let origins: Vec<Value> =
-            self.pools.iter().map(|pool| json!({ "name": pool.origin().name, "servers": pool.servers() })).collect();
-        json!({ "origins": origins })
+        let status = |pool: &Arc<Pool>| json!({ "name": pool.origin().name, "last_error": pool.last_error(), "servers": pool.servers() });
+        json!({ "origins": self.pools.iter().map(status).collect::<Vec<_>>() })
     }
 
     /// Takes a server out of the rotation of an origin, or back in ([`Pool::set_drained`]). Kept over reloads for

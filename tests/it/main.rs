@@ -8,6 +8,7 @@ mod balancing;
 mod bodies;
 mod collapsing;
 mod demo;
+mod discovery;
 mod disk;
 mod disk_admin;
 mod disk_faults;

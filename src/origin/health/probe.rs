@@ -51,8 +51,8 @@ pub(super) struct Probe<'a> {
 #[derive(Debug)]
 enum Question {
     Connection,
-    Http(Asked),
-    Grpc(GrpcProbe),
+    Http(Box<Asked>),
+    Grpc(Box<GrpcProbe>),
 }
 
 impl<'a> Probe<'a> {
@@ -65,8 +65,8 @@ impl<'a> Probe<'a> {
         let host = if matches!(endpoint, Endpoint::Unix(_)) { "localhost" } else { server };
         let question = match &checks.check.kind {
             HealthCheckKind::Tcp => Question::Connection,
-            HealthCheckKind::Http(probe) => Question::Http(Asked::new(probe, checks.tls, host)?),
-            HealthCheckKind::Grpc { service } => Question::Grpc(GrpcProbe::new(service, checks.tls, host)?),
+            HealthCheckKind::Http(probe) => Question::Http(Box::new(Asked::new(probe, checks.tls, host)?)),
+            HealthCheckKind::Grpc { service } => Question::Grpc(Box::new(GrpcProbe::new(service, checks.tls, host)?)),
         };
         Ok(Probe { checks, endpoint, server, question })
     }

@@ -141,7 +141,7 @@ mod tests {
     fn counters_that_are_full_stay_full() {
         let window = Window::default();
         let (slot, tag) = part(WINDOW, 0);
-        window.counts[slot].store(tag << SUM_BITS | COUNT_MAX - 1, Ordering::Relaxed);
+        window.counts[slot].store((tag << SUM_BITS) | (COUNT_MAX - 1), Ordering::Relaxed);
         window.add(WINDOW, 0, Some(Duration::MAX));
         window.add(WINDOW, 0, Some(Duration::MAX));
         window.add(WINDOW, 0, None);

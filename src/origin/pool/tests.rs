@@ -1,3 +1,4 @@
+mod discovery;
 mod selection;
 mod waiting;
 
@@ -39,10 +40,8 @@ fn set_healthy(pool: &Pool, index: usize, healthy: bool) {
 }
 
 fn resolve_to(pool: &Pool, index: usize, addresses: &[&str]) {
-    let slot = &pool.inner.slots[index];
-    let ServerAddress::Name { port, .. } = slot.server.address else { panic!("not a name") };
-    let found = |ip: &&str| slot.found_at(SocketAddr::new(ip.parse().unwrap(), port).into());
-    pool.inner.found(slot, addresses.iter().map(found).collect());
+    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    pool.inner.resolved(index, Some(&Answer::Addresses(addresses)));
 }
 
 fn checked(mut origin: Origin, kind: HealthCheckKind) -> Origin {

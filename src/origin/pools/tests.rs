@@ -134,12 +134,12 @@ fn the_status_says_all_about_each_server() {
     let status = pools.status();
     let since = |origin: usize| status["origins"][origin]["servers"][0]["since"].clone();
     let expected = json!({ "origins": [
-        { "name": "a", "servers": [{
+        { "name": "a", "last_error": null, "servers": [{
             "server": "10.0.0.1:80", "address": "10.0.0.1:80", "weight": 3, "tier": 0, "state": "drained",
             "reason": "by the operator", "since": since(0), "healthy": true, "drained": true, "active": 1,
             "transitions": 0, "ejections": 0, "ejected_until": null, "last_error": null,
         }] },
-        { "name": "b", "servers": [{
+        { "name": "b", "last_error": null, "servers": [{
             "server": "origin.test:81", "address": null, "weight": 1, "tier": 0, "state": "unresolved",
             "reason": "no answer yet", "since": since(1), "healthy": false, "drained": false, "active": 0,
             "transitions": 0, "ejections": 0, "ejected_until": null, "last_error": null,

@@ -153,3 +153,17 @@ async fn a_grpc_server_says_whether_it_serves() {
     assert_eq!(wait_state(&edge, 0, "healthy").await["transitions"], 2);
     server.abort();
 }
+
+#[tokio::test]
+async fn a_probe_may_be_plain_where_the_origin_speaks_tls() {
+    let origin = Origin::start(|_| Reply::ok("well")).await;
+    let check = format!("health_check: {{ path: /healthz, tls: off, {SOON} }}");
+    let edge = pool(&[&origin], &["tls: on", &check]).await;
+    origin.wait_for(3).await;
+    assert_eq!(told(&edge, 0).await["state"], "healthy");
+
+    let check = format!("health_check: {{ path: /healthz, {SOON} }}");
+    let edge = pool(&[&origin], &["tls: on", &check]).await;
+    let server = wait_state(&edge, 0, "unhealthy").await;
+    assert!(server["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{server}");
+}

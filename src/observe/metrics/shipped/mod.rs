@@ -44,7 +44,10 @@ fn alerts_speak_of_metrics_that_there_are() {
         let severity = word(&rule["labels"], "severity");
         assert!(["critical", "warning", "info"].contains(&severity), "{name}: {severity}");
         let lasting = word(rule, "for");
-        assert!(lasting.ends_with(['s', 'm', 'h']) && lasting.starts_with(|c: char| c.is_ascii_digit()), "{name}: {lasting}");
+        assert!(
+            lasting.ends_with(['s', 'm', 'h']) && lasting.starts_with(|c: char| c.is_ascii_digit()),
+            "{name}: {lasting}"
+        );
         for annotation in ["summary", "description"] {
             let text = word(&rule["annotations"], annotation).trim();
             let missing = missing(&names_after(text, "$labels."), &labels);

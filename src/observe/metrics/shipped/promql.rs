@@ -31,11 +31,6 @@ pub(super) fn labels(query: &str) -> Result<Labels, String> {
     }
 }
 
-/// The labels of a metric as it is exposed, parts of histograms included.
-pub(super) fn metric(name: &str) -> Result<Labels, String> {
-    series(name).map(|(labels, _)| labels)
-}
-
 #[derive(Clone, Debug, PartialEq)]
 enum Type {
     Scalar,
@@ -53,6 +48,7 @@ enum Token {
     Symbol(&'static str),
 }
 
+/// The labels of a metric as it is exposed, parts of histograms included; whether it only grows.
 fn series(name: &str) -> Result<(Labels, bool), String> {
     let of_target = || OF_TARGET.into_iter();
     if name == "up" {
@@ -79,7 +75,8 @@ fn series(name: &str) -> Result<(Labels, bool), String> {
 fn tokens(text: &str) -> Result<Vec<Token>, String> {
     // The longer ones first.
     const SYMBOLS: [&str; 22] = [
-        "==", "!=", "<=", ">=", "=~", "!~", "=", "<", ">", "+", "-", "*", "/", "%", "^", "(", ")", "{", "}", "[", "]", ",",
+        "==", "!=", "<=", ">=", "=~", "!~", "=", "<", ">", "+", "-", "*", "/", "%", "^", "(", ")", "{", "}", "[", "]",
+        ",",
     ];
     let (mut tokens, mut rest) = (Vec::new(), text.trim_start());
     while let Some(first) = rest.chars().next() {
@@ -300,9 +297,10 @@ fn call(function: &str, arguments: &[Type]) -> Result<Type, String> {
     match (function, arguments) {
         // Of what also falls, they say nonsense.
         ("rate" | "irate" | "increase", [Range(labels, true)]) => Ok(Vector(labels.clone())),
-        ("changes" | "max_over_time" | "min_over_time" | "avg_over_time" | "delta" | "deriv", [Range(labels, false)]) => {
-            Ok(Vector(labels.clone()))
-        }
+        (
+            "changes" | "max_over_time" | "min_over_time" | "avg_over_time" | "delta" | "deriv",
+            [Range(labels, false)],
+        ) => Ok(Vector(labels.clone())),
         ("predict_linear", [Range(labels, false), Scalar]) => Ok(Vector(labels.clone())),
         ("histogram_quantile", [Scalar, Vector(labels)]) => {
             contained("le", labels, function)?;
@@ -359,7 +357,10 @@ fn queries_are_understood() {
     let cases = [
         ("up{job=\"foreland\"} == 0", of(&["instance", "job"])),
         ("sum by (status) (rate(foreland_requests_total{site=~\"$site\"}[$__rate_interval]))", of(&["status"])),
-        ("sum(rate(foreland_requests_total[5m])) by (site) / sum by (site) (rate(foreland_requests_total[5m]))", of(&["site"])),
+        (
+            "sum(rate(foreland_requests_total[5m])) by (site) / sum by (site) (rate(foreland_requests_total[5m]))",
+            of(&["site"]),
+        ),
         ("sum without (le, job) (foreland_request_duration_seconds_bucket)", of(&["instance", "site"])),
         (
             "histogram_quantile(0.99, sum by (le, origin) (rate(foreland_origin_first_byte_seconds_bucket[5m])))",

@@ -20,7 +20,9 @@ fn wait(pool: &Arc<Pool>, tried: Vec<Endpoint>) -> tokio::task::JoinHandle<Resul
 }
 
 fn pending(pool: &Pool) -> usize {
-    pool.inner.waiting.counts()[0]
+    let pending = pool.pending();
+    assert_eq!(pool.inner.waiting.counts()[0], pending);
+    pending
 }
 
 /// Lets everything run that can.
