@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 pub use self::answer::Answer;
-use self::interim::Interims;
 pub(super) use self::budget::Budget;
+use self::interim::Interims;
 pub use self::socket::peer;
 pub use self::trail::{Ending, Failure, Trail};
 use super::failure::FailureKind;
