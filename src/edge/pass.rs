@@ -25,14 +25,16 @@ use crate::origin::{Answer, Exchange};
 /// Fields in an answer.
 const FIELDS: usize = 256;
 
-/// Passes the request on and its answer back, where that is all; `false`: it goes Pingora's way.
+/// Whether the request can go this way: else it goes Pingora's.
+pub fn takes(shared: &Shared, session: &mut Session, ctx: &mut Context) -> bool {
+    is_plain(session, ctx) && caching::is_left_out(shared, session, ctx)
+}
+
+/// Passes the request on and its answer back.
 ///
 /// # Errors
 /// The origin has failed, or the client has gone.
-pub async fn answer(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-    if !is_plain(session, ctx) || !caching::is_left_out(shared, session, ctx) {
-        return Ok(false);
-    }
+pub async fn answer(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Result<()> {
     let exchange = upstream::exchange(session, ctx)?;
     let header = session.req_header();
     let (method, mut request) = (header.method.clone(), header.clone());
@@ -54,10 +56,9 @@ pub async fn answer(shared: &Shared, session: &mut Session, ctx: &mut Context) -
             let _ = answer.data().now_or_never();
         }
         session.write_response_tasks(vec![HttpTask::Header(response, true)]).await?;
-        return Ok(true);
+        return Ok(());
     }
-    send(session, ctx, response, &mut answer).await?;
-    Ok(true)
+    send(session, ctx, response, &mut answer).await
 }
 
 /// Asks the origin. What it says before its answer is passed on.
@@ -110,7 +111,7 @@ async fn send(
         if ended {
             return Ok(());
         }
-        let data = unless_gone(session, answer.data()).await?.map_err(|failure| upstream::error(&failure))?;
+        let data = unless_gone(session, pin!(answer.data())).await?.map_err(|failure| upstream::error(&failure))?;
         match data {
             Some(data) => take(data, answer, &mut tasks, ctx),
             None => tasks.push(HttpTask::Done),
@@ -156,9 +157,9 @@ fn is_plain(session: &mut Session, ctx: &Context) -> bool {
 }
 
 /// Waits for something, unless the client leaves meanwhile.
-async fn unless_gone<T>(session: &Session, work: impl Future<Output = T>) -> Result<T> {
+async fn unless_gone<T>(session: &Session, work: impl Future<Output = T> + Unpin) -> Result<T> {
     let Some(connection) = link::connection(session) else { return Ok(work.await) };
-    match select(pin!(work), pin!(connection.hung_up())).await {
+    match select(work, pin!(connection.hung_up())).await {
         Either::Left((done, _)) => Ok(done),
         Either::Right(((), _)) => {
             Err(Error::explain(ErrorType::ConnectionClosed, "the client left before it had its answer").into_down())

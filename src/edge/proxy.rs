@@ -61,7 +61,11 @@ impl ProxyHttp for Edge {
         if hit::answer(&self.shared, session, ctx).await? {
             return Ok(true);
         }
-        pass::answer(&self.shared, session, ctx).await
+        if !pass::takes(&self.shared, session, ctx) {
+            return Ok(false);
+        }
+        // Apart: what the store answers is not to carry it along.
+        Box::pin(pass::answer(&self.shared, session, ctx)).await.map(|()| true)
     }
 
     async fn request_body_filter(

@@ -204,7 +204,7 @@ impl Pool {
         let (connections, dialer) = (&chosen.member.state.connections, &self.inner.dialer);
         match alone {
             false => connections.checkout(dialer, chosen.endpoint(), chosen.server(), proxied).await,
-            true => connections.open_http1(dialer, chosen.endpoint(), chosen.server(), proxied).await,
+            true => Box::pin(connections.open_http1(dialer, chosen.endpoint(), chosen.server(), proxied)).await,
         }
     }
 

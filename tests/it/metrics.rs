@@ -130,8 +130,7 @@ async fn what_is_in_progress_is_counted_up_and_down() {
 async fn a_servers_health_is_seen() {
     let mut good = Origin::start(|_| Reply::new(204)).await;
     let bad = Origin::start(|_| Reply::new(503)).await;
-    let check =
-        "    panic_below: 0%\n    health_check: { path: /, interval: 50ms, timeout: 50ms, healthy_after: 1, unhealthy_after: 1 }\nsites:\n";
+    let check = "    panic_below: 0%\n    health_check: { path: /, interval: 50ms, timeout: 50ms, healthy_after: 1, unhealthy_after: 1 }\nsites:\n";
     let edge = Edge::start(&Edge::yaml_before(&[&good, &bad], "").replace("sites:\n", check)).await;
     let up = |m: &Metrics, origin: &Origin| {
         m.metric(&format!("foreland_origin_server_up{{origin=\"o\",server=\"{}\"}}", origin.address()))

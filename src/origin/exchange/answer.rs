@@ -71,8 +71,8 @@ impl Answer {
     }
 
     fn failed(&mut self, error: &WireError) -> Failure {
-        if let Some(live) = self.live.take() {
-            self.exchange.broke_off(&live, error);
+        if let Some(mut live) = self.live.take() {
+            self.exchange.broke_off(&mut live, error);
         }
         let failure = self.exchange.fails(Failure::of(error));
         self.failure = Some(failure.clone());

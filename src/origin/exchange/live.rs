@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::tries::Deadline;
 use super::upload::Upload;
 use crate::origin::failure::FailureKind;
+use crate::origin::health::{Outcome, TryResult};
+use crate::origin::member::Member;
 use crate::origin::pool::Chosen;
 use crate::origin::wire::{ResponseHead, Wire, WireError};
 
@@ -29,6 +32,14 @@ pub(super) struct Live {
     unsent: Option<WireError>,
     pause: Pause,
     limits: Limits,
+    verdict: Verdict,
+}
+
+/// What the server is told to have done, when all is done: an answer counts as one once it is the whole. That a client
+/// does not wait for its end is no fault of the server's.
+struct Verdict {
+    member: Arc<Member>,
+    outcome: Option<Outcome>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +72,19 @@ impl Live {
             Some(upload) => Sending::Body { upload, piece: Bytes::new(), ended: false },
             None => Sending::Done(None),
         };
-        Live { wire, chosen, upload, unsent: None, pause: Pause::default(), limits }
+        let verdict = Verdict { member: chosen.member.clone(), outcome: None };
+        Live { wire, chosen, upload, unsent: None, pause: Pause::default(), limits, verdict }
+    }
+
+    /// A final response has begun to come, so long after the try began.
+    pub(super) fn answered(&mut self, status: u16, latency: Duration) {
+        self.chosen.answered(latency);
+        self.verdict.outcome = Some(Outcome { result: TryResult::Answered(status), latency });
+    }
+
+    /// It does not come to its end, so long after the try began.
+    pub(super) fn broke_off(&mut self, kind: FailureKind, latency: Duration) {
+        self.verdict.outcome = Some(Outcome { result: TryResult::Failed(kind), latency });
     }
 
     /// The head of the next response: an interim one or the final one.
@@ -216,6 +239,14 @@ impl Live {
         }
         let what = if waiting == Waiting::Taking { "took nothing of the request" } else { "said nothing" };
         Poll::Ready(WireError::new(FailureKind::Timeout, format!("the server {what} for {limit:?}")))
+    }
+}
+
+impl Drop for Verdict {
+    fn drop(&mut self) {
+        if let Some(outcome) = &self.outcome {
+            self.member.report(outcome);
+        }
     }
 }
 

@@ -184,7 +184,7 @@ impl Inner {
 
     /// An answer that has begun to come does not come to its end.
     fn breaks_off(&mut self, error: &WireError) {
-        if let State::Body(live) | State::Tunnel(live) = &self.state {
+        if let State::Body(live) | State::Tunnel(live) = &mut self.state {
             self.exchange.broke_off(live, error);
         }
         self.exchange.fails(Failure::of(error));

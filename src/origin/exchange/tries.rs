@@ -65,7 +65,7 @@ impl Exchange {
         loop {
             let hedged = origin.hedge.as_ref().filter(|_| self.wanted.repeatable && upload.is_none());
             let outcome = match hedged {
-                Some(hedge) => self.hedged(chosen, head, hedge.after, &mut tried, all).await,
+                Some(hedge) => Box::pin(self.hedged(chosen, head, hedge.after, &mut tried, all)).await,
                 None => self.attempt(chosen, head, upload, all).await,
             };
             let lost = match outcome {
@@ -114,10 +114,10 @@ impl Exchange {
 
     async fn choose(&self, tried: &[Endpoint], all: Option<Deadline>) -> Result<Chosen, Failure> {
         let ask = self.ask(tried);
-        let choice = self.pool.choose(&ask);
+        let mut choice = pin!(self.pool.choose(&ask));
         let chosen = match all {
-            None => choice.await,
-            Some(all) => match timeout_at(all.at, choice).await {
+            None => choice.as_mut().await,
+            Some(all) => match timeout_at(all.at, choice.as_mut()).await {
                 Ok(chosen) => chosen,
                 Err(_) => {
                     self.witness.failed(FailureKind::Timeout);
@@ -272,21 +272,26 @@ impl Exchange {
         }
         let mut kept = false;
         let mut state = State { chosen: Some(chosen), upload, live: None };
-        let work = self.ask_server(&mut state, head, &mut kept, deadline);
-        let outcome = match deadline {
-            None => work.await,
-            Some(deadline) => timeout_at(deadline.at, work).await.unwrap_or_else(|_| Err(deadline.error())),
+        let outcome = {
+            // In one place, whoever waits for it: it is large.
+            let mut work = pin!(self.ask_server(&mut state, head, &mut kept, deadline));
+            match deadline {
+                None => work.as_mut().await,
+                Some(deadline) => {
+                    timeout_at(deadline.at, work.as_mut()).await.unwrap_or_else(|_| Err(deadline.error()))
+                }
+            }
         };
         let took = began.elapsed();
         match (outcome, state) {
-            (Ok(head), State { live: Some(live), .. }) => {
+            (Ok(head), State { live: Some(mut live), .. }) => {
                 {
                     // Of two at once, it is this one that has answered.
                     let mut trail = self.trail();
                     trail.server = Some(server);
                     trail.began = Some(began);
                 }
-                self.final_head(&live, &head);
+                self.final_head(&mut live, &head);
                 Ok(Begun { live, head })
             }
             (outcome, state) => {
@@ -357,21 +362,21 @@ impl Exchange {
 
 impl Exchange {
     /// Notes the head of a final response.
-    fn final_head(&self, live: &Live, head: &ResponseHead) {
+    fn final_head(&self, live: &mut Live, head: &ResponseHead) {
         let mut trail = self.trail();
         let took = trail.began.map(|began| began.elapsed()).unwrap_or_default();
         trail.time = Some(took);
         trail.suspicious = head.suspicious;
         drop(trail);
         self.witness.answered(head.status, took);
-        live.chosen.answered(took);
-        live.chosen.report(&Outcome { result: TryResult::Answered(head.status), latency: took });
+        live.answered(head.status, took);
     }
 
     /// Notes that an answer was not the whole.
-    pub(super) fn broke_off(&self, live: &Live, error: &WireError) {
+    pub(super) fn broke_off(&self, live: &mut Live, error: &WireError) {
         self.witness.failed(error.kind);
-        failed(&live.chosen, error.kind, Duration::ZERO);
+        let took = self.trail().began.map(|began| began.elapsed()).unwrap_or_default();
+        live.broke_off(error.kind, took);
     }
 }
 

@@ -70,6 +70,12 @@ impl Pool {
         if limits.requests.is_none() || limits.pending == 0 {
             return self.select(ask);
         }
+        // Apart: most requests have no part in it.
+        Box::pin(self.wait(ask)).await
+    }
+
+    async fn wait(&self, ask: &Ask<'_>) -> Result<Chosen, NoServer> {
+        let limits = &self.inner.origin.limits;
         let waiting: &Arc<Waiting> = &self.inner.waiting;
         let queue = waiting.queue(ask);
         // Not past those that wait.

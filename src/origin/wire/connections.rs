@@ -57,15 +57,39 @@ impl Connections {
         server: &str,
         proxied: Option<Proxied>,
     ) -> Result<(Wire, How), WireError> {
-        let begun = Instant::now();
         // A connection whose PROXY header names a client carries that client's requests alone.
-        let mut looks = if dialer.settings().proxy_protocol.is_none() { LOOKS } else { 0 };
-        while looks > 0 {
-            let Some(group) = self.group(dialer, endpoint, server) else {
-                break;
-            };
-            // Where a task's budget is at its end, connections would look unused that the server has closed.
-            match unconstrained(async { group.take() }).await {
+        let taken = match dialer.settings().proxy_protocol {
+            None => self.look(dialer, endpoint, server).await,
+            Some(_) => None,
+        };
+        match taken {
+            Some((_, Taken::Wire(wire))) => Ok((wire, How::Kept)),
+            // Apart, and only where it is needed: what makes a connection is large.
+            taken => Box::pin(self.open(taken, dialer, endpoint, server, proxied)).await,
+        }
+    }
+
+    /// What is there for a request. `None`: newer settings are in force, and nothing is kept for these.
+    async fn look(&self, dialer: &Dialer, endpoint: &Endpoint, server: &str) -> Option<(Arc<Group>, Taken)> {
+        let group = self.group(dialer, endpoint, server)?;
+        // Where a task's budget is at its end, connections would look unused that the server has closed.
+        let taken = unconstrained(async { group.take() }).await;
+        Some((group, taken))
+    }
+
+    /// The connection for a request that has found none.
+    async fn open(
+        &self,
+        mut taken: Option<(Arc<Group>, Taken)>,
+        dialer: &Arc<Dialer>,
+        endpoint: &Endpoint,
+        server: &str,
+        proxied: Option<Proxied>,
+    ) -> Result<(Wire, How), WireError> {
+        let begun = Instant::now();
+        let mut looks = LOOKS;
+        while let Some((group, found)) = taken {
+            match found {
                 Taken::Wire(wire) => return Ok((wire, How::Kept)),
                 Taken::Takeoff(takeoff) => {
                     let wire = takeoff.lead(dialer, endpoint, server).await?;
@@ -78,6 +102,7 @@ impl Connections {
                 }
             }
             looks -= 1;
+            taken = self.look(dialer, endpoint, server).await;
         }
         let fresh = open(&self.counts, dialer, endpoint, server, proxied).await?;
         Ok((fresh.alone()?, How::Opened(begun.elapsed())))
