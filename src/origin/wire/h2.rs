@@ -111,6 +111,7 @@ impl H2Client {
         self.shared.life.has_ended() || matches!(self.shared.sender.clone().poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
 
+    #[cfg(test)]
     pub(in crate::origin) fn streams_in_use(&self) -> usize {
         self.shared.in_use.load(Ordering::Acquire)
     }

@@ -1,6 +1,7 @@
 //! A connection to a server, as bytes.
 
 use std::io::{self, IoSlice};
+#[cfg(test)]
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -16,7 +17,7 @@ use super::counts::Counted;
 pub(in crate::origin) struct Io {
     stream: Stream,
     /// Counts the connection as open for as long as it exists.
-    counted: Option<Counted>,
+    _counted: Option<Counted>,
 }
 
 #[derive(Debug)]
@@ -34,15 +35,15 @@ pub(super) enum Socket {
 
 impl Io {
     pub(super) fn plain(socket: Socket) -> Io {
-        Io { stream: Stream::Plain(socket), counted: None }
+        Io { stream: Stream::Plain(socket), _counted: None }
     }
 
     pub(super) fn tls(stream: TlsStream<Socket>) -> Io {
-        Io { stream: Stream::Tls(Box::new(stream)), counted: None }
+        Io { stream: Stream::Tls(Box::new(stream)), _counted: None }
     }
 
     pub(super) fn counted(self, counted: Counted) -> Io {
-        Io { counted: Some(counted), ..self }
+        Io { _counted: Some(counted), ..self }
     }
 
     pub(in crate::origin) fn is_tls(&self) -> bool {
@@ -50,15 +51,18 @@ impl Io {
     }
 
     /// The server's address; `None` of a Unix socket, and of a connection that is gone.
+    #[cfg(test)]
     pub(in crate::origin) fn peer(&self) -> Option<SocketAddr> {
         self.tcp()?.peer_addr().ok()
     }
 
     /// Our own address, likewise.
+    #[cfg(test)]
     pub(in crate::origin) fn local(&self) -> Option<SocketAddr> {
         self.tcp()?.local_addr().ok()
     }
 
+    #[cfg(test)]
     fn tcp(&self) -> Option<&TcpStream> {
         let socket = match &self.stream {
             Stream::Plain(socket) => socket,

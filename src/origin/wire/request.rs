@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::HeaderMap;
 
 use super::connections::Group;
+#[cfg(test)]
 use super::dial::Protocol;
 use super::h1::H1Conn;
 use super::h2::H2Stream;
@@ -48,6 +48,7 @@ impl Wire {
         Wire(Kind::H2 { stream, _place })
     }
 
+    #[cfg(test)]
     pub(in crate::origin) fn protocol(&self) -> Protocol {
         match &self.0 {
             Kind::H1 { .. } => Protocol::H1,
@@ -78,6 +79,7 @@ impl Wire {
     }
 
     /// The next head of the response: those of interim responses (1xx), then the final one. Cancel-safe.
+    #[cfg(test)]
     pub(in crate::origin) async fn read_head(&mut self) -> Result<ResponseHead, WireError> {
         match &mut self.0 {
             Kind::H1 { conn, .. } => conn.read_head().await,
@@ -98,14 +100,6 @@ impl Wire {
         match &mut self.0 {
             Kind::H1 { conn, .. } => conn.poll_read_body(cx),
             Kind::H2 { stream, .. } => stream.poll_read_body(cx),
-        }
-    }
-
-    /// The response's trailer fields, after the end of its body.
-    pub(in crate::origin) fn trailers(&mut self) -> Option<HeaderMap> {
-        match &mut self.0 {
-            Kind::H1 { conn, .. } => conn.trailers(),
-            Kind::H2 { stream, .. } => stream.trailers(),
         }
     }
 

@@ -417,3 +417,10 @@ fn check_alike(bytes: &[u8], sizes: &[usize], method: Method) -> Result<(), Test
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn interim_responses_come_one_by_one() {
+    let bytes = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 Gone\r\n\r\n";
+    let taken = said(bytes).await.unwrap();
+    assert_eq!((taken.interim, taken.head.status), (vec![103, 100], 204));
+}
