@@ -11,7 +11,7 @@ use pingora::http::RequestHeader;
 
 use super::client::Client;
 use crate::config::model::HostHeader;
-use crate::http_cache::{self, Rewrites};
+use crate::http_cache::Rewrites;
 use crate::site::Names;
 
 /// A field that is written here: its name for looking it up, and in the letter case that it is sent in.
@@ -47,13 +47,6 @@ pub struct Way<'a> {
 pub fn drop_fields(req: &mut RequestHeader, names: impl FnOnce(&HeaderMap) -> Names) {
     for name in &names(&req.headers) {
         req.remove_header(name);
-    }
-}
-
-/// Removes what is between the client and the edge alone (RFC 9110 §7.6.1).
-pub fn drop_hop_by_hop(req: &mut RequestHeader) {
-    for name in http_cache::hop_by_hop(&req.headers) {
-        req.remove_header(&name);
     }
 }
 
@@ -115,12 +108,7 @@ pub fn prepare(req: &mut RequestHeader, way: &Way<'_>) -> Result<()> {
     }
     forwarded(&mut text, way);
     append_to_list(req, &FORWARDED, value(text.split())?)?;
-    let via = match way.received {
-        http::Version::HTTP_10 => "1.0 foreland",
-        http::Version::HTTP_2 => "2 foreland",
-        _ => "1.1 foreland",
-    };
-    append_to_list(req, &VIA, HeaderValue::from_static(via))?;
+    append_to_list(req, &VIA, HeaderValue::from_static(via(way)))?;
     append_to_list(req, &CDN_LOOP, way.cdn_id.clone())?;
     if req.headers.get(&REQUEST_ID.0).is_none_or(|id| id.as_bytes() != way.request_id.as_bytes()) {
         text.extend_from_slice(way.request_id.as_bytes());
@@ -140,8 +128,17 @@ pub fn prepare(req: &mut RequestHeader, way: &Way<'_>) -> Result<()> {
     Ok(())
 }
 
+/// One member of Via (RFC 9110 §7.6.3).
+pub fn via(way: &Way<'_>) -> &'static str {
+    match way.received {
+        http::Version::HTTP_10 => "1.0 foreland",
+        http::Version::HTTP_2 => "2 foreland",
+        _ => "1.1 foreland",
+    }
+}
+
 /// One element of Forwarded (RFC 7239 §4).
-fn forwarded(element: &mut BytesMut, way: &Way<'_>) {
+pub fn forwarded(element: &mut BytesMut, way: &Way<'_>) {
     let _ = match way.client.peer {
         IpAddr::V4(v4) => write!(element, "for={v4}"),
         IpAddr::V6(v6) => write!(element, "for=\"[{v6}]\""),

@@ -30,6 +30,7 @@ mod link;
 mod listener;
 mod lookup;
 mod notify;
+mod outgoing;
 mod parts;
 mod pass;
 mod post;

@@ -6,12 +6,12 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Version};
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::ResponseHeader;
 use pingora::protocols::http::HttpTask;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
@@ -19,7 +19,7 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::framing::End;
 use super::state::Shared;
-use super::{caching, forward, interim, invalidate, link, trace, upstream};
+use super::{caching, interim, invalidate, link, trace, upstream};
 use crate::origin::{Answer, Exchange};
 
 /// Fields in an answer.
@@ -36,11 +36,8 @@ pub fn takes(shared: &Shared, session: &mut Session, ctx: &mut Context) -> bool 
 /// The origin has failed, or the client has gone.
 pub async fn answer(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Result<()> {
     let exchange = upstream::exchange(session, ctx)?;
-    let header = session.req_header();
-    let (method, mut request) = (header.method.clone(), header.clone());
-    forward::drop_hop_by_hop(&mut request);
-    upstream::request(shared, session, &mut request, ctx)?;
-    let mut answer = asked(session, ctx, &exchange, method, wire(&request)).await?;
+    let (method, wire) = (session.req_header().method.clone(), upstream::wire(shared, session, ctx)?);
+    let mut answer = asked(session, ctx, &exchange, method, wire).await?;
     let mut response = head(answer.head())?;
     upstream::response(session, &mut response, ctx)?;
     invalidate::by(shared, session, &response, ctx).await;
@@ -165,18 +162,6 @@ async fn unless_gone<T>(session: &Session, work: impl Future<Output = T> + Unpin
             Err(Error::explain(ErrorType::ConnectionClosed, "the client left before it had its answer").into_down())
         }
     }
-}
-
-/// The request's head in the form of HTTP/1.1.
-fn wire(request: &RequestHeader) -> Bytes {
-    let mut wire = BytesMut::with_capacity(1024);
-    wire.put_slice(request.method.as_str().as_bytes());
-    wire.put_u8(b' ');
-    wire.put_slice(request.raw_path());
-    wire.put_slice(b" HTTP/1.1\r\n");
-    request.header_to_h1_wire(&mut wire);
-    wire.put_slice(b"\r\n");
-    wire.freeze()
 }
 
 /// The head of an answer as Pingora's hooks know it.

@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 
-use super::affinity;
-use super::context::Context;
+use super::client::Client;
+use super::context::{Context, Request};
 use super::forward::{self, Way};
-use super::framing;
 use super::respond::Answer;
 use super::state::{Shared, Towards};
+use super::{affinity, framing, outgoing};
 use crate::origin::{self, Ending, Exchange, Failure, FailureKind, Proxied, Wanted};
 
 /// No server was there to be asked.
@@ -90,18 +91,30 @@ pub fn request(shared: &Shared, session: &Session, header: &mut RequestHeader, c
         header.set_method(Method::HEAD);
         ctx.upstream.by_head = true;
     }
-    let origin = &request.snapshot.config.origins[request.policy().origin];
-    let way = Way {
+    forward::prepare(header, &way(shared, request, client, ctx))
+}
+
+/// The same in one go, for a request that does not go through Pingora.
+pub fn wire(shared: &Shared, session: &Session, ctx: &Context) -> Result<Bytes> {
+    let (Some(request), Some(client)) = (&ctx.request, ctx.client) else {
+        return Error::e_explain(ErrorType::InternalError, "a request without a site or a client");
+    };
+    let header = session.req_header();
+    let target = request.target.as_ref().map_or(header.raw_path(), |target| target.as_bytes());
+    Ok(outgoing::wire(header, target, &way(shared, request, client, ctx)))
+}
+
+fn way<'a>(shared: &'a Shared, request: &'a Request, client: Client, ctx: &'a Context) -> Way<'a> {
+    Way {
         client,
         received: ctx.reply.version.unwrap_or(Version::HTTP_11),
         host: &request.authority,
         scheme: "http",
         request_id: ctx.id.as_str(),
         cdn_id: &shared.cdn_id,
-        host_header: &origin.host,
+        host_header: &request.snapshot.config.origins[request.policy().origin].host,
         server: ANY_SERVER,
-    };
-    forward::prepare(header, &way)
+    }
 }
 
 /// Looks at the origin's response before anybody else does.
