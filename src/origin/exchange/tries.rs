@@ -361,6 +361,8 @@ impl Exchange {
             if head.status >= 200 || head.status == SWITCHING_PROTOCOLS {
                 return Ok(head);
             }
+            // It was not closed while it was kept.
+            *kept = false;
             self.pass_on(head.wire);
         }
     }
