@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use http::Version;
 use http::header::{HOST, REFERER, USER_AGENT};
-use pingora::Error;
+use pingora::{Error, ErrorSource};
 use pingora_proxy::{FailToProxy, Session};
 
 use super::context::{Context, Request};
@@ -18,6 +18,8 @@ use crate::observe::{Finished, Record};
 pub async fn fail(session: &mut Session, e: &Error, ctx: &mut Context) -> FailToProxy {
     // Before the client knows, which may ask again at once: what has failed is not to be followed.
     ctx.cache.beside = None;
+    // What has not come whole is not stored, whatever the head has said that has left.
+    ctx.cache.stored &= *e.esource() != ErrorSource::Upstream;
     let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
     if ctx.reply.begun {
         return gone;

@@ -46,8 +46,8 @@ pub fn settle(head: &mut ResponseHeader) -> Result<End> {
         }
     }
     let length = one_length(head)?;
-    if head.status.is_informational() || head.status == StatusCode::NO_CONTENT {
-        // RFC 9110 §8.6: not there.
+    // RFC 9110 §8.6: not there. RFC 9112 §6.3: nor beside a coding, which overrides it.
+    if head.status.is_informational() || head.status == StatusCode::NO_CONTENT || is_coded {
         head.remove_header(&CONTENT_LENGTH);
     }
     let announced = is_coded || length.is_some_and(|length| length > 0);

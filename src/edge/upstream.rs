@@ -220,5 +220,12 @@ pub fn answer(session: &Session, e: &Error) -> Option<Answer> {
         }
         _ => text(StatusCode::INTERNAL_SERVER_ERROR, "The request could not be served."),
     }
-    .filter(|_| session.response_written().is_none_or(|head| head.status.is_informational()))
+    .filter(|_| !has_begun(session))
+}
+
+/// Whether what the client gets next is part of a response, or of another protocol: nothing else may be said there.
+pub fn has_begun(session: &Session) -> bool {
+    session
+        .response_written()
+        .is_some_and(|head| !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS)
 }

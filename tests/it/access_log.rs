@@ -261,3 +261,19 @@ async fn off_is_off() {
     edge.wait_exit().await;
     assert!(edge.access_log().is_empty() && edge.stdout().is_empty());
 }
+
+#[tokio::test]
+async fn what_broke_off_was_not_stored() {
+    let gate = Gate::new();
+    let reply = Reply::ok("begin").cache_control("max-age=60").claim_length(100).wait(&gate).cut();
+    let origin = Origin::start(move |_| reply.clone()).await;
+    let edge = Edge::before(&origin, "").await;
+    let mut client = edge.connect().await;
+    client.send(Ask::get("/").bytes()).await;
+    assert_eq!(client.head("GET").await.status, 200);
+    assert_eq!(client.bytes(5).await, b"begin");
+    gate.open();
+    client.closed().await;
+    let line = &edge.access_log_lines(1).await[0];
+    assert!(line["cache_status"].as_str().is_some_and(|status| !status.contains("stored")), "{line}");
+}

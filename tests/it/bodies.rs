@@ -259,6 +259,38 @@ async fn a_websocket_carries_both_ways() {
 }
 
 #[tokio::test]
+async fn a_tunnel_ends_without_a_word_of_the_edges() {
+    let gate = Gate::new();
+    let begin = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nwelcome";
+    let (stalls, resets) = (Reply::raw(begin).stall(), Reply::raw(begin).wait(&gate).reset());
+    let origin = Origin::start(move |r| if r.path() == "/idle" { stalls.clone() } else { resets.clone() }).await;
+    let yaml = format!(
+        "origins: {{ o: {{ servers: [\"{}\"], read_timeout: 300ms, outliers: {{ consecutive_failures: 1 }} }} }}\n\
+         sites: [{{ hosts: [\"*\"], origin: o }}]\n",
+        origin.address()
+    );
+    let edge = Edge::start(&yaml).await;
+    for path in ["/idle", "/reset"] {
+        let mut client = Raw::open(&edge).await;
+        let ask = "HTTP/1.1\r\nHost: edge.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+        client.send(&format!("GET {path} {ask}")).await;
+        assert!(client.until("\r\n\r\n").await.starts_with("HTTP/1.1 101 "), "{path}");
+        assert_eq!(client.until("welcome").await, "welcome", "{path}");
+        gate.open();
+        let mut rest = Vec::new();
+        let _ = within("the tunnel's end", client.0.read_to_end(&mut rest)).await;
+        assert_eq!(String::from_utf8_lossy(&rest), "", "{path}");
+    }
+    for line in edge.access_log_lines(2).await {
+        assert_eq!(line["status"], 101, "{line}");
+    }
+    // A client that says nothing, or leaves, must not take a server away from others.
+    let metrics = edge.metrics().await;
+    assert_eq!(metrics.sum("foreland_origin_server_failures_total", &[("origin", "o")]), 0.0);
+    assert_eq!(metrics.sum("foreland_origin_server_ejected", &[("origin", "o")]), 0.0);
+}
+
+#[tokio::test]
 async fn an_upgrade_that_is_refused_is_an_ordinary_response() {
     let origin = Origin::start(|_| Reply::new(426).body("no").header("Upgrade", "websocket")).await;
     let edge = Edge::before(&origin, "").await;

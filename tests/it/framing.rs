@@ -93,15 +93,20 @@ async fn a_message_with_a_length_and_chunks_is_read_one_way_by_all() {
     let origin =
         Origin::start(|_| raw("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n8\r\nabcdefgh\r\n0\r\n\r\n"))
             .await;
-    let edge = Edge::before(&origin, "").await;
-    for over in BOTH {
-        for _ in 0..2 {
-            let response = over.get(&edge, "/a").await;
-            if response.status == 200 {
-                assert_eq!((response.end, response.body.as_slice()), (End::Clean, &b"abcdefgh"[..]), "{over:?}");
-                assert!(response.header("content-length").is_none_or(|l| l == "8"), "{over:?}: {response:?}");
-            } else {
-                assert_eq!(response.status, 502, "{over:?}: {response:?}");
+    for site in ["", "cache: off"] {
+        let edge = Edge::before(&origin, site).await;
+        for over in BOTH {
+            for _ in 0..2 {
+                let response = over.get(&edge, "/a").await;
+                if response.status == 200 {
+                    assert_eq!((response.end, response.body.as_slice()), (End::Clean, &b"abcdefgh"[..]), "{over:?}");
+                    assert!(
+                        response.header("content-length").is_none_or(|l| l == "8"),
+                        "{over:?} {site}: {response:?}"
+                    );
+                } else {
+                    assert_eq!(response.status, 502, "{over:?} {site}: {response:?}");
+                }
             }
         }
     }

@@ -11,7 +11,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::tries::Deadline;
 use super::upload::Upload;
 use crate::origin::failure::FailureKind;
 use crate::origin::health::{Outcome, TryResult};
@@ -46,8 +45,6 @@ struct Verdict {
 pub(super) struct Limits {
     pub(super) read: Duration,
     pub(super) write: Duration,
-    /// When the final head must be there, whatever comes before it.
-    pub(super) head: Option<Deadline>,
 }
 
 enum Sending {
@@ -107,7 +104,7 @@ impl Live {
                 Poll::Ready(Ok(head))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => self.poll_pause(cx, waiting, self.limits.head).map(Err),
+            Poll::Pending => self.poll_pause(cx, waiting).map(Err),
         }
     }
 
@@ -120,7 +117,7 @@ impl Live {
                 self.pause.over();
                 Poll::Ready(data)
             }
-            Poll::Pending => self.poll_pause(cx, waiting, None).map(|mut error| {
+            Poll::Pending => self.poll_pause(cx, waiting).map(|mut error| {
                 error.begun = true;
                 Err(error)
             }),
@@ -223,7 +220,7 @@ impl Live {
         }
     }
 
-    fn poll_pause(&mut self, cx: &mut Context<'_>, waiting: Waiting, by: Option<Deadline>) -> Poll<WireError> {
+    fn poll_pause(&mut self, cx: &mut Context<'_>, waiting: Waiting) -> Poll<WireError> {
         let limit = match waiting {
             // How long that may take is between the client and the edge.
             Waiting::Client => {
@@ -233,10 +230,7 @@ impl Live {
             Waiting::Taking => self.limits.write,
             Waiting::Answer => self.limits.read,
         };
-        ready!(self.pause.poll(cx, limit, by));
-        if let Some(by) = by.filter(|by| by.at <= Instant::now()) {
-            return Poll::Ready(by.error());
-        }
+        ready!(self.pause.poll(cx, limit));
         let what = if waiting == Waiting::Taking { "took nothing of the request" } else { "said nothing" };
         Poll::Ready(WireError::new(FailureKind::Timeout, format!("the server {what} for {limit:?}")))
     }
@@ -270,8 +264,8 @@ impl Pause {
         self.running = false;
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, limit: Duration, by: Option<Deadline>) -> Poll<()> {
-        let deadline = || by.map_or(Instant::now() + limit, |by| by.at.min(Instant::now() + limit));
+    fn poll(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
+        let deadline = || Instant::now() + limit;
         let sleep = match &mut self.sleep {
             Some(sleep) => {
                 if !self.running {

@@ -184,7 +184,8 @@ impl Inner {
 
     /// An answer that has begun to come does not come to its end.
     fn breaks_off(&mut self, error: &WireError) {
-        if let State::Body(live) | State::Tunnel(live) = &mut self.state {
+        // A tunnel has no whole: that nobody says anything in it for long, or who ends it and how, may be anybody's doing.
+        if let State::Body(live) = &mut self.state {
             self.exchange.broke_off(live, error);
         }
         self.exchange.fails(Failure::of(error));

@@ -11,7 +11,7 @@ use tokio::time::{self, sleep, timeout, timeout_at};
 use super::Exchange;
 use super::live::{Limits, Live};
 use super::trail::{Ending, Failure, Server};
-use super::upload::Upload;
+use super::upload::{Pace, Upload};
 use crate::config::model::HostHeader;
 use crate::origin::endpoint::Endpoint;
 use crate::origin::failure::FailureKind;
@@ -60,9 +60,11 @@ impl Exchange {
         all: Option<Deadline>,
     ) -> Result<Begun, Failure> {
         let origin = self.pool.origin();
+        let pace = upload.as_ref().map(Upload::pace);
         let mut tried = Tried::new();
         let mut chosen = self.choose(&tried, all).await?;
         loop {
+            let all = all.map(|all| all.at_pace(pace.as_ref()));
             let hedged = origin.hedge.as_ref().filter(|_| self.wanted.repeatable && upload.is_none());
             let outcome = match hedged {
                 Some(hedge) => Box::pin(self.hedged(chosen, head, hedge.after, &mut tried, all)).await,
@@ -78,6 +80,7 @@ impl Exchange {
                 },
                 Err(lost) => lost,
             };
+            let all = all.map(|all| all.at_pace(pace.as_ref()));
             if let Some(all) = all.filter(|all| lost.error.kind == FailureKind::Timeout && all.is_over()) {
                 return Err(self.too_long(all));
             }
@@ -262,7 +265,7 @@ impl Exchange {
     ) -> Result<Begun, Lost> {
         let began = Instant::now();
         let own = self.pool.origin().try_timeout.map(|limit| Deadline { at: time::Instant::now() + limit, limit });
-        let deadline = own.into_iter().chain(all).min_by_key(|deadline| deadline.at);
+        let pace = upload.as_ref().map(Upload::pace);
         let server = Server::of(&chosen);
         {
             let mut trail = self.trail();
@@ -274,11 +277,15 @@ impl Exchange {
         let mut state = State { chosen: Some(chosen), upload, live: None };
         let outcome = {
             // In one place, whoever waits for it: it is large.
-            let mut work = pin!(self.ask_server(&mut state, head, &mut kept, deadline));
-            match deadline {
-                None => work.as_mut().await,
-                Some(deadline) => {
-                    timeout_at(deadline.at, work.as_mut()).await.unwrap_or_else(|_| Err(deadline.error()))
+            let mut work = pin!(self.ask_server(&mut state, head, &mut kept));
+            loop {
+                let Some(due) = deadline(own, all, pace.as_ref()) else { break work.as_mut().await };
+                if let Ok(outcome) = timeout_at(due.at, work.as_mut()).await {
+                    break outcome;
+                }
+                // The client may have been waited for meanwhile.
+                if let Some(over) = deadline(own, all, pace.as_ref()).filter(|deadline| deadline.is_over()) {
+                    break Err(over.error());
                 }
             }
         };
@@ -320,7 +327,6 @@ impl Exchange {
         state: &mut State,
         head: &RequestHead,
         kept: &mut bool,
-        deadline: Option<Deadline>,
     ) -> Result<ResponseHead, WireError> {
         let origin = self.pool.origin();
         let begun_twice = || WireError::new(FailureKind::Other, "a request was begun twice");
@@ -340,7 +346,7 @@ impl Exchange {
             _ => head,
         };
         let chosen = state.chosen.take().ok_or_else(begun_twice)?;
-        let limits = Limits { read: origin.read_timeout, write: origin.write_timeout, head: deadline };
+        let limits = Limits { read: origin.read_timeout, write: origin.write_timeout };
         let live = state.live.insert(Live::new(wire, chosen, state.upload.take(), limits));
         self.leaves();
         match timeout(origin.write_timeout, live.wire().send_head(head)).await {
@@ -355,6 +361,8 @@ impl Exchange {
             if head.status >= 200 || head.status == SWITCHING_PROTOCOLS {
                 return Ok(head);
             }
+            // It was not closed while it was kept.
+            *kept = false;
             self.pass_on(head.wire);
         }
     }
@@ -380,6 +388,11 @@ impl Exchange {
     }
 }
 
+/// The one of two that passes first, at this pace of the request's body.
+fn deadline(own: Option<Deadline>, all: Option<Deadline>, pace: Option<&Pace>) -> Option<Deadline> {
+    own.into_iter().chain(all).map(|deadline| deadline.at_pace(pace)).min_by_key(|deadline| deadline.at)
+}
+
 fn failed(chosen: &Chosen, kind: FailureKind, took: Duration) {
     chosen.report(&Outcome { result: TryResult::Failed(kind), latency: took });
 }
@@ -397,8 +410,15 @@ impl Deadline {
         self.at <= time::Instant::now()
     }
 
+    /// The same where a server waits for the request's body: how long the client takes for that is not the server's time,
+    /// which so begins, at the earliest, when the last that was waited for has come.
+    fn at_pace(self, pace: Option<&Pace>) -> Deadline {
+        let waited = pace.and_then(Pace::waited).map(|until| until + self.limit);
+        Deadline { at: waited.map_or(self.at, |at| at.max(self.at)), ..self }
+    }
+
     /// It has passed.
-    pub(super) fn error(self) -> WireError {
+    fn error(self) -> WireError {
         WireError::new(FailureKind::Timeout, format!("no answer within the {:?} that it may take", self.limit))
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 /// What is taken ahead of what has been sent.
 const AHEAD: usize = 64 * 1024;
@@ -20,6 +21,10 @@ pub(in crate::origin) struct Feed(Arc<Mutex<Shared>>);
 #[derive(Debug)]
 pub(in crate::origin) struct Upload(Arc<Mutex<Shared>>);
 
+/// Tells how long a body keeps a server waiting.
+#[derive(Clone, Debug)]
+pub(in crate::origin) struct Pace(Arc<Mutex<Shared>>);
+
 #[derive(Debug, Default)]
 struct Shared {
     pieces: VecDeque<Bytes>,
@@ -34,7 +39,10 @@ struct Shared {
     /// Nobody takes any more.
     closed: bool,
     feeder: Option<Waker>,
+    /// Waits for more.
     sender: Option<Waker>,
+    /// When more came that was waited for.
+    came: Option<Instant>,
 }
 
 /// The two ends of a body.
@@ -107,7 +115,12 @@ impl Upload {
         }
         shared.next = 0;
         shared.waiting = shared.held;
+        shared.sender = None;
         true
+    }
+
+    pub(in crate::origin) fn pace(&self) -> Pace {
+        Pace(self.0.clone())
     }
 
     /// Whether [`Upload::rewind`] would do.
@@ -128,6 +141,14 @@ impl Upload {
     }
 }
 
+impl Pace {
+    /// Until when the body has last been waited for: now, if it still is.
+    pub(in crate::origin) fn waited(&self) -> Option<Instant> {
+        let shared = lock(&self.0);
+        if shared.sender.is_some() && !shared.closed { Some(Instant::now()) } else { shared.came }
+    }
+}
+
 impl Drop for Upload {
     fn drop(&mut self) {
         self.close();
@@ -137,6 +158,7 @@ impl Drop for Upload {
 impl Shared {
     fn wake_sender(&mut self) {
         if let Some(sender) = self.sender.take() {
+            self.came = Some(Instant::now());
             sender.wake();
         }
     }

@@ -122,3 +122,18 @@ async fn a_pool_that_comes_back_is_used_within_a_health_interval() {
         assert!(answers.iter().any(|(at, status)| *at > back && *status == 200), "{settings}");
     }
 }
+
+#[tokio::test]
+async fn a_server_that_dies_after_an_interim_answer_has_not_closed_an_unused_connection() {
+    for way in BOTH {
+        let origin = Origin::start(|r| match r.path() {
+            "/dies" => Reply::raw("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").cut(),
+            _ => Reply::ok("well"),
+        })
+        .await;
+        let edge = way.pool(&[&origin], "").await;
+        assert_eq!(edge.get("/").await.text(), "well", "{way:?}");
+        let response = edge.get("/dies").await;
+        assert_eq!((response.status, response.interim.len(), origin.count()), (502, 1, 2), "{way:?}");
+    }
+}

@@ -143,3 +143,29 @@ async fn an_interim_answer_is_none() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_slow_client_is_no_fault_of_a_servers() {
+    for settings in ["try_timeout: 300ms", "timeout: 300ms", "try_timeout: 300ms, timeout: 400ms"] {
+        let origin = well().await;
+        let judged = "outliers: { consecutive_failures: 1 }";
+        let edge = Way::Past.pool(&[&origin], &format!("{judged}, {settings}")).await;
+        let mut client = edge.connect().await;
+        client.send("POST / HTTP/1.1\r\nHost: edge.test\r\nContent-Length: 4\r\n\r\n").await;
+        for piece in ["b", "o", "d", "y"] {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            client.send(piece).await;
+        }
+        assert_eq!(client.response("POST").await.text(), "well", "{settings}");
+        assert_eq!(failures(&edge.metrics().await, "timeout"), 0.0, "{settings}");
+        // Once all of it is there, the time is the server's.
+        origin.answer(|_| Reply::never());
+        let mut client = edge.connect().await;
+        client.send("POST / HTTP/1.1\r\nHost: edge.test\r\nContent-Length: 2\r\n\r\nx").await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let began = Instant::now();
+        client.send("y").await;
+        assert_eq!(client.response("POST").await.status, 504, "{settings}");
+        assert!((Duration::from_millis(300)..SLACK).contains(&began.elapsed()), "{settings}: {:?}", began.elapsed());
+    }
+}
