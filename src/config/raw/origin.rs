@@ -10,10 +10,10 @@ options! {
     /// An origin: a pool of servers that answer alike.
     pub struct Origin {
         /// The servers: each as `address:port`, `[IPv6]:port`, `name:port`, `srv:NAME` or `unix:PATH`, or a mapping with a
-        /// weight and a tier. This or `servers_file` is needed.
+        /// weight and a tier; at most 1000. This or `servers_file` is needed.
         servers: List<ServerEntry> = Absent("those of `servers_file` alone");
-        /// A file with further servers: a YAML or JSON list of what `servers` takes. It is read at start and whenever it
-        /// changes; a file with mistakes changes nothing.
+        /// A file with further servers: a YAML or JSON list of what `servers` takes, at most 1000 of them and 1 MiB. It is
+        /// read at start and whenever it changes; a file with mistakes changes nothing.
         servers_file: FilePath = Absent("no further servers");
         /// How a server is chosen, always by weight: `round-robin` (in turn), `random`, `least-requests` (fewest requests
         /// in flight), `least-latency` (expected to answer first), `ip-hash` (by the client's address), `consistent-hash`
