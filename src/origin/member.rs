@@ -159,7 +159,13 @@ impl Member {
             transitions: health.transitions.load(Ordering::Relaxed),
             ejections: health.record.ejections(),
             ejected_until: left.and_then(|left| SystemTime::now().checked_add(Duration::from_millis(left))),
-            last_error: health.last_error.get().or_else(|| self.slot.unresolved.get()),
+            // What checks found that are made no longer is no news.
+            last_error: self
+                .watch
+                .checks
+                .as_ref()
+                .and_then(|_| health.last_error.get())
+                .or_else(|| self.slot.unresolved.get()),
             tally: self.state.figures.tally(),
             connections: self.state.connections.counts(),
         }

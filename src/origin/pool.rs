@@ -141,7 +141,11 @@ impl Pool {
             ties: AtomicUsize::new(0),
             changes: AtomicU64::new(0),
             panicking: AtomicBool::new(false),
-            waiting: previous.map(|before| before.waiting.clone()).unwrap_or_default(),
+            waiting: match previous {
+                Some(before) if before.origin.limits == origin.limits => before.waiting.clone(),
+                Some(before) => Arc::new(Waiting::after(&before.waiting)),
+                None => Arc::default(),
+            },
             began: AtomicU64::new(previous.map_or(0, |before| before.began.load(Ordering::Relaxed))),
             awaited: watch::Sender::new(sources.awaited()),
             tasks: Mutex::new(None),

@@ -285,9 +285,9 @@ pub struct Retry {
     pub on_timeout: bool,
     /// Statuses, in ranges with both ends included.
     pub on_statuses: Vec<(u16, u16)>,
-    /// Retries at once, in percent of the requests in flight to the origin ...
+    /// Retries and hedged requests, in percent of the requests of the last ten seconds ...
     pub budget: u32,
-    /// ... and at least so many.
+    /// ... and so many a second besides.
     pub budget_floor: u32,
 }
 

@@ -10,10 +10,10 @@ options! {
     /// An origin: a pool of servers that answer alike.
     pub struct Origin {
         /// The servers: each as `address:port`, `[IPv6]:port`, `name:port`, `srv:NAME` or `unix:PATH`, or a mapping with a
-        /// weight and a tier. This or `servers_file` is needed.
+        /// weight and a tier; at most 1000. This or `servers_file` is needed.
         servers: List<ServerEntry> = Absent("those of `servers_file` alone");
-        /// A file with further servers: a YAML or JSON list of what `servers` takes. It is read at start and whenever it
-        /// changes; a file with mistakes changes nothing.
+        /// A file with further servers: a YAML or JSON list of what `servers` takes, at most 1000 of them and 1 MiB. It is
+        /// read at start and whenever it changes; a file with mistakes changes nothing.
         servers_file: FilePath = Absent("no further servers");
         /// How a server is chosen, always by weight: `round-robin` (in turn), `random`, `least-requests` (fewest requests
         /// in flight), `least-latency` (expected to answer first), `ip-hash` (by the client's address), `consistent-hash`
@@ -61,7 +61,7 @@ options! {
         keepalive: Int<0, 100_000> = Default("64");
         /// Further tries on other servers while nothing has been sent to the client.
         retries: Int<0, 16> = Default("2");
-        /// What is tried again, and how much of that there may be at once.
+        /// What is tried again, and how much of that there may be.
         retry: Retry = Default("{}");
         /// What each server takes at once.
         limits: ServerLimits = Default("{}");
@@ -193,9 +193,10 @@ options! {
         /// `reset` (a connection that ends before the response's first byte), `timeout` (a try that takes too long before
         /// it), statuses from 400 on, or ranges of them.
         on: OneOrMany<RetryCause, 0> = Default("[reset]");
-        /// How many retries there may be at once, as a share of the requests in flight to the origin: 0% to 1000%.
+        /// How many retries and hedged requests there may be, as a share of the requests of the last ten seconds: 0% to
+        /// 1000%.
         budget: Percent<0, 1000> = Default("20%");
-        /// So many may always be.
+        /// So many a second may always be.
         floor: Int<0, 100_000> = Default("10");
     }
 

@@ -25,30 +25,35 @@ pub(in crate::origin) async fn watch(name: &str, checks: &Checks, member: &Membe
             return;
         }
     };
-    let health = &member.state.health;
     let mut streak = Streak::default();
     // All begin at once: a first pause of any length keeps them apart from then on.
     let mut share = random();
     loop {
         let started = Instant::now();
         let outcome = probe.ask().await;
-        let flip = streak.observe(outcome.is_ok(), member.is_healthy(), check);
-        if let Err(reason) = &outcome {
-            health.last_error.set(Some(reason.clone()));
-        }
-        if let Some(healthy) = flip {
-            if healthy {
-                health.last_error.set(None);
-            }
-            if health.set_healthy(healthy) {
-                changed();
-                log_change(name, member, check, &outcome);
-            }
+        if note(member, &mut streak, &outcome, check) {
+            changed();
+            log_change(name, member, check, &outcome);
         }
         let interval = if member.is_healthy() { check.interval } else { check.interval_down };
         sleep_until(started + pause(interval, check.jitter, random()).mul_f64(share)).await;
         share = 1.0;
     }
+}
+
+/// Takes what a check has found; whether that changes the server's state.
+fn note(member: &Member, streak: &mut Streak, outcome: &Result<(), String>, check: &HealthCheck) -> bool {
+    let health = &member.state.health;
+    let flip = streak.observe(outcome.is_ok(), member.is_healthy(), check);
+    if let Err(reason) = outcome {
+        health.last_error.set(Some(reason.clone()));
+    }
+    let is_change = flip.is_some_and(|healthy| health.set_healthy(healthy));
+    // Recovered, be it from fewer failures than make it unhealthy.
+    if outcome.is_ok() && member.is_healthy() {
+        health.last_error.set(None);
+    }
+    is_change
 }
 
 fn log_change(origin: &str, member: &Member, check: &HealthCheck, outcome: &Result<(), String>) {
@@ -115,6 +120,21 @@ mod tests {
         assert_eq!([observe(true, false), observe(false, false)], [None; 2]);
         assert_eq!([observe(true, false), observe(true, false)], [None, Some(true)]);
         assert_eq!(observe(true, true), None);
+    }
+
+    #[test]
+    fn a_failure_is_told_until_the_server_has_recovered() {
+        let (check, mut streak) = (HealthCheck::tcp(), Streak::default());
+        let member = Member::checked_at(([10, 0, 0, 1], 80).into());
+        let mut after = |outcome: Result<(), &str>| {
+            let is_change = note(&member, &mut streak, &outcome.map_err(str::to_owned), &check);
+            (is_change, member.state.health.last_error.get())
+        };
+        let told = || Some("refused".to_owned());
+        assert_eq!(after(Err("refused")), (false, told()));
+        assert_eq!(after(Ok(())), (false, None), "one that has never been unhealthy");
+        assert_eq!([(); 3].map(|()| after(Err("refused"))), [(false, told()), (false, told()), (true, told())]);
+        assert_eq!([(); 2].map(|()| after(Ok(()))), [(false, told()), (true, None)]);
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(super) fn candidates(
 
 /// The tier whose servers are all used, because too few of them are healthy and no other tier has a healthy one.
 pub(super) fn panicking_tier(members: &[Arc<Member>], panic_below: u8) -> Option<u8> {
-    let in_rotation = || members.iter().filter(|member| member.found.weight > 0 && !member.is_drained());
+    let in_rotation = || members.iter().filter(|member| is_in_rotation(member));
     let tier = in_rotation().map(|member| member.found.tier).min()?;
     let (mut all, mut usable) = (0usize, 0usize);
     for member in in_rotation() {
@@ -53,7 +53,12 @@ pub(super) fn panicking_tier(members: &[Arc<Member>], panic_below: u8) -> Option
 
 /// Whether a server takes part at all, whoever asks.
 pub(super) fn takes_requests(member: &Member) -> bool {
-    member.found.weight > 0 && !member.is_drained() && member.is_usable()
+    is_in_rotation(member) && member.is_usable()
+}
+
+/// The same, but for its health.
+pub(super) fn is_in_rotation(member: &Member) -> bool {
+    member.found.weight > 0 && !member.is_drained()
 }
 
 /// Why servers are none of the candidates.

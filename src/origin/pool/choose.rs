@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::candidates::{candidates, takes_requests};
+use super::candidates::{candidates, is_in_rotation, panicking_tier, takes_requests};
 use super::waiting::Waiting;
 use super::{Inner, NoServer, Pool, View};
 use crate::config::model::Balance;
@@ -92,10 +92,14 @@ impl Inner {
         }
     }
 
-    /// The server that a client stays with, if it can take the request.
+    /// The server that a client stays with, if it can take the request. In a panic that is a matter of its health as
+    /// little as for anybody else: clients must not lose their sessions because of checks that are wrong.
     fn stay(&self, view: &View, id: u64, ask: &Ask<'_>) -> Option<Chosen> {
-        let can =
-            |member: &&Arc<Member>| member.id == id && takes_requests(member) && !ask.tried.contains(member.endpoint());
+        let is_it = |member: &&Arc<Member>| member.id == id && !ask.tried.contains(member.endpoint());
+        let panicked = |member: &Member| {
+            is_in_rotation(member) && panicking_tier(&view.members, self.origin.panic_below) == Some(member.found.tier)
+        };
+        let can = |member: &&Arc<Member>| is_it(member) && (takes_requests(member) || panicked(member));
         let member = view.members.iter().find(can)?;
         member.state.load.take(self.origin.limits.requests).then(|| self.chosen(member))
     }

@@ -9,17 +9,23 @@ use tokio::time::timeout;
 use super::choose::{Ask, Chosen};
 use super::{NoServer, Pool};
 
-/// The requests that wait. Belongs to an origin's name: it goes from a pool to the one that follows it.
+/// The requests that wait. Goes from a pool to the one that follows it with the same limits.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    freed: Notify,
-    /// Who listens to it: those that let a place go have nothing to do where nobody does.
-    listeners: AtomicUsize,
+    signal: Arc<Signal>,
     /// Requests in both queues.
     pending: AtomicUsize,
     first: Queue,
     /// Requests that have tried a server already. They may have to wait where others need not, and hold up nobody.
     again: Queue,
+}
+
+/// That places are freed. Belongs to an origin's name.
+#[derive(Debug, Default)]
+struct Signal {
+    freed: Notify,
+    /// Who listens to it: those that let a place go have nothing to do where nobody does.
+    listeners: AtomicUsize,
 }
 
 /// The request at the head of it looks for a place, the others wait for their turn, in the order in which they came.
@@ -31,12 +37,17 @@ struct Queue {
 }
 
 impl Waiting {
+    /// For other limits of the same servers. Nobody has to wait behind those that still wait by the former ones.
+    pub(super) fn after(before: &Waiting) -> Waiting {
+        Waiting { signal: before.signal.clone(), ..Waiting::default() }
+    }
+
     /// A place is free, or there are other servers.
     pub(super) fn freed(&self) {
         // Whoever listens looks for a place after having begun to: either it sees this one, or is seen here. Counts of
         // requests and of listeners change in one order for all.
-        if self.listeners.load(Ordering::SeqCst) > 0 {
-            self.freed.notify_waiters();
+        if self.signal.listeners.load(Ordering::SeqCst) > 0 {
+            self.signal.freed.notify_waiters();
         }
     }
 
@@ -102,10 +113,10 @@ impl Pool {
     /// Ends when a request to one of the servers is done after this call, or the servers have changed: then another choice
     /// may succeed. What is freed is not kept for anybody.
     pub fn place_freed(&self) -> impl Future<Output = ()> + Send + use<'_> {
-        let waiting = &self.inner.waiting;
+        let signal = &self.inner.waiting.signal;
         // Counted and registered now, not when the future is polled first.
-        let listening = Counted::one(&waiting.listeners);
-        let freed = waiting.freed.notified();
+        let listening = Counted::one(&signal.listeners);
+        let freed = signal.freed.notified();
         async move {
             freed.await;
             drop(listening);
@@ -117,7 +128,7 @@ impl Pool {
 impl Waiting {
     /// Requests that wait, then whatever else is counted for as long as one does.
     pub(super) fn counts(&self) -> [usize; 4] {
-        let counts = [&self.pending, &self.listeners, &self.first.length, &self.again.length];
+        let counts = [&self.pending, &self.signal.listeners, &self.first.length, &self.again.length];
         counts.map(|count| count.load(Ordering::SeqCst))
     }
 }

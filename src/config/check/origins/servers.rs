@@ -52,7 +52,14 @@ pub(in crate::config) fn listed(text: &str, folder: &Path) -> Result<Vec<Server>
     }
 }
 
+/// Of one list. Each is looked at by every choice, checked by a task of its own and has its series in the metrics.
+const MAX_SERVERS: usize = 1000;
+
 fn entries(list: &[Placed<ServerEntry>], base: &Path, report: &mut Report) -> Option<Vec<Server>> {
+    if let Some(first) = list.get(MAX_SERVERS) {
+        report.error(&first.place, format!("{} servers are too many: at most {MAX_SERVERS} can be listed", list.len()));
+        return None;
+    }
     let mut servers = Vec::with_capacity(list.len());
     let mut seen: HashMap<ServerAddress, &Place> = HashMap::new();
     for entry in list {
@@ -126,6 +133,15 @@ mod tests {
             server(ServerAddress::Srv("_http._tcp.app.internal".into()), 1, 0),
             server(ServerAddress::Unix(PathBuf::from("/srv/lists/run/app.sock")), 1, 0),
         ]
+    }
+
+    #[test]
+    fn a_list_has_an_end() {
+        let text =
+            |count: usize| -> String { (0..count).map(|n| format!("- 10.0.{}.{}:80\n", n >> 8, n & 255)).collect() };
+        assert_eq!(list(&text(1000)).map(|servers| servers.len()), Ok(1000));
+        let refused = vec!["1001:3: [1000]: 1002 servers are too many: at most 1000 can be listed".to_owned()];
+        assert_eq!(list(&text(1002)), Err(refused));
     }
 
     #[test]

@@ -381,6 +381,21 @@ fn a_client_stays_with_its_server_while_it_can() {
 }
 
 #[test]
+fn a_client_stays_with_its_server_in_a_panic_too() {
+    let pool = pool_of(EQUAL, |settings| settings.panic_below = 50);
+    let home = Endpoint::from(addr("10.0.0.3:80"));
+    let ask = Ask { stays_with: Some(home.id()), ..Ask::default() };
+    let visits = || (0..6).filter(|_| *pool.select(&ask).unwrap().endpoint() == home).count();
+    set_healthy(&pool, 2, false);
+    assert_eq!(visits(), 0);
+    (0..2).for_each(|index| set_healthy(&pool, index, false));
+    assert!(pool.is_panicking());
+    assert_eq!(visits(), 6);
+    assert!(pool.set_drained("10.0.0.3:80", true));
+    assert_eq!(visits(), 0);
+}
+
+#[test]
 fn a_pool_makes_the_cookies_of_its_origin() {
     let secret = Secret(b"secret".to_vec(), "env:KEY".to_owned());
     let settings = crate::config::model::Sticky { cookie: "stay".to_owned(), secret, ttl: None };

@@ -177,6 +177,29 @@ async fn requests_of_before_a_reload_make_room_for_those_after() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn higher_limits_are_of_use_while_requests_wait_by_the_former() {
+    let before = pool(ONE, 1, Duration::from_secs(60));
+    let held = before.select(&Ask::default()).unwrap();
+    let waits = wait(&before, Vec::new());
+    settle().await;
+    let limits = ServerLimits { requests: Some(2), ..before.origin().limits.clone() };
+    let settings = Origin { limits, ..(**before.origin()).clone() };
+    let after = Arc::new(Pool::from_previous(Arc::new(settings), &before));
+    let more = after.choose(&Ask::default()).now_or_never().expect("there is a place").unwrap();
+    // Those of the former pool free places here.
+    let second = wait(&after, Vec::new());
+    settle().await;
+    assert!(!second.is_finished() && !waits.is_finished());
+    drop(held);
+    let second = second.await.unwrap().unwrap();
+    drop((more, second));
+    drop(waits.await.unwrap().unwrap());
+    settle().await;
+    assert_idle(&after);
+    assert_idle(&before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_place_that_is_freed_is_told_to_whoever_has_asked_before() {
     let pool = pool(ONE, 2, Duration::from_secs(5));
     let held = pool.select(&Ask::default()).unwrap();
