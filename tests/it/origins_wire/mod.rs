@@ -6,6 +6,7 @@ mod http2;
 mod keeping;
 mod pki;
 mod plain;
+mod proxy;
 mod tls;
 mod tls_front;
 
