@@ -1,6 +1,7 @@
 //! The connections to origins, as the servers at their other end see them: TLS, versions of HTTP, sockets, the PROXY
 //! protocol, what is kept and for how long; and servers that misbehave on each of these.
 
+mod attacks;
 mod h2_server;
 mod http2;
 mod keeping;
