@@ -1,5 +1,6 @@
 //! Towards the origin: who is asked for what, and what became of it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -52,7 +53,7 @@ pub fn exchange(session: &Session, ctx: &mut Context) -> Result<Arc<Exchange>> {
     let wanted = Wanted {
         hash: affinity.hash,
         stays_with: affinity.stays_with,
-        proxied: origin.proxy_protocol.and_then(|_| proxied(session)),
+        proxied: origin.proxy_protocol.and_then(|_| proxied(session, client)),
         repeatable: header.method.is_idempotent(),
         upgrade: session.is_upgrade_req(),
     };
@@ -66,11 +67,13 @@ pub fn peer(session: &Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
     Ok(origin::peer(exchange(session, ctx)?))
 }
 
-/// The addresses of the client's connection, for servers that are told by the PROXY protocol.
-fn proxied(session: &Session) -> Option<Proxied> {
-    let client = super::link::peer(session)?;
+/// Who the client is and what it has connected to, for servers that are told by the PROXY protocol. Of one behind trusted
+/// proxies, the port is not known.
+fn proxied(session: &Session, client: Client) -> Option<Proxied> {
+    let peer = super::link::peer(session)?;
+    let client = if client.address == client.peer { peer } else { SocketAddr::new(client.address, 0) };
     let local = session.server_addr().and_then(|address| address.as_inet().copied());
-    Some(Proxied { client, local: local.unwrap_or_else(|| std::net::SocketAddr::new(client.ip(), 0)) })
+    Some(Proxied { client, local: local.unwrap_or_else(|| SocketAddr::new(peer.ip(), 0)) })
 }
 
 /// Writes the request for the origin.

@@ -31,6 +31,7 @@ mod methods;
 mod metrics;
 mod openapi;
 mod origin_failures;
+mod origins_wire;
 mod over;
 mod purge;
 mod purge_cli;

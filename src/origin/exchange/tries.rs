@@ -23,6 +23,10 @@ use crate::origin::wire::{How, RequestHead, ResponseHead, WireError};
 /// server that closes them on each request: those who wait for this one must not wait for all of them.
 const MAX_STALE: usize = 4;
 
+/// Each interim response is a sign of life, so no time limit between two reads ends a server that sends nothing else. One
+/// that says every few seconds that it is still at work may do so for an hour.
+const MAX_INTERIM: usize = 1000;
+
 /// What follows is another protocol: there is no other response.
 const SWITCHING_PROTOCOLS: u16 = 101;
 
@@ -163,7 +167,7 @@ impl Exchange {
             return (false, false);
         }
         let mut trail = self.trail();
-        if lost.kept && error.kind == FailureKind::Reset && trail.stale < MAX_STALE {
+        if is_stale(lost.kept, error) && trail.stale < MAX_STALE {
             trail.stale += 1;
             return (true, true);
         }
@@ -313,7 +317,7 @@ impl Exchange {
                 self.witness.failed(error.kind);
                 // Closed while it was kept: that says nothing of the server.
                 if let Some(chosen) = &chosen
-                    && !(kept && error.kind == FailureKind::Reset && !error.begun)
+                    && (error.begun || !is_stale(kept, &error))
                 {
                     failed(chosen, error.kind, took);
                 }
@@ -356,7 +360,7 @@ impl Exchange {
                 return Err(WireError::new(FailureKind::Timeout, why));
             }
         }
-        loop {
+        for _ in 0..=MAX_INTERIM {
             let head = live.next_head().await?;
             if head.status >= 200 || head.status == SWITCHING_PROTOCOLS {
                 return Ok(head);
@@ -365,6 +369,7 @@ impl Exchange {
             *kept = false;
             self.pass_on(head.wire);
         }
+        Err(WireError::new(FailureKind::Invalid, format!("more than {MAX_INTERIM} interim responses")))
     }
 }
 
@@ -391,6 +396,12 @@ impl Exchange {
 /// The one of two that passes first, at this pace of the request's body.
 fn deadline(own: Option<Deadline>, all: Option<Deadline>, pace: Option<&Pace>) -> Option<Deadline> {
     own.into_iter().chain(all).map(|deadline| deadline.at_pace(pace)).min_by_key(|deadline| deadline.at)
+}
+
+/// Whether a connection has ended that had been kept: perhaps before the request came to the server. A stream that is
+/// reset on one that goes on is the server's doing.
+fn is_stale(kept: bool, error: &WireError) -> bool {
+    kept && error.kind == FailureKind::Reset && !error.alone
 }
 
 fn failed(chosen: &Chosen, kind: FailureKind, took: Duration) {

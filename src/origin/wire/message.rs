@@ -60,11 +60,13 @@ pub(in crate::origin) struct WireError {
     pub(in crate::origin) untouched: bool,
     /// Something of the response had come already.
     pub(in crate::origin) begun: bool,
+    /// The server has given up this request alone (a stream reset): its connection goes on.
+    pub(in crate::origin) alone: bool,
 }
 
 impl WireError {
     pub(in crate::origin) fn new(kind: FailureKind, why: impl Into<String>) -> WireError {
-        WireError { kind, why: why.into(), untouched: kind.is_before_sending(), begun: false }
+        WireError { kind, why: why.into(), untouched: kind.is_before_sending(), begun: false, alone: false }
     }
 
     /// The connection's own failure while it was in use.

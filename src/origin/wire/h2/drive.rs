@@ -59,7 +59,7 @@ impl Life {
             (_, None) if error.is_library() => WireError::new(FailureKind::Invalid, error.to_string()),
             (_, None) => WireError::new(FailureKind::Other, error.to_string()),
         };
-        WireError { untouched: untouched || failed.untouched, ..failed }
+        WireError { untouched: untouched || failed.untouched, alone: error.is_reset(), ..failed }
     }
 
     fn silence(&self) -> Duration {
@@ -75,7 +75,8 @@ impl Life {
 /// What the server's giving up of a stream means.
 pub(super) fn reset(reason: Reason) -> WireError {
     let why = format!("the server has reset the stream: {reason}");
-    WireError { untouched: reason == Reason::REFUSED_STREAM, ..WireError::new(FailureKind::Reset, why) }
+    let untouched = reason == Reason::REFUSED_STREAM;
+    WireError { untouched, alone: true, ..WireError::new(FailureKind::Reset, why) }
 }
 
 /// Runs a connection until it ends, or nobody has a use for it.
