@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -34,12 +35,19 @@ use crate::origin::wire::{BodyLength, RequestHead, ResponseHead, WireError};
 /// order right. One read is enough; the second is for the case that the task's budget ends between the two.
 const PUT_OFF: u8 = 2;
 
+/// How long Pingora may keep an answered exchange whose end has not quite come: a stream of HTTP/2 may end in a frame of
+/// its own. It is then given back, or reset.
+const LEFTOVER: Duration = Duration::from_secs(1);
+
 /// What makes Pingora take an exchange for its connection to the origin.
 pub fn peer(exchange: Arc<Exchange>) -> Box<HttpPeer> {
+    /// No two exchanges are one another's connection, even if one should look as if it were unused.
+    static GROUP: AtomicU64 = AtomicU64::new(0);
     // Given a socket address, this resolves nothing and cannot fail. Nobody connects to it.
     let mut peer = Box::new(HttpPeer::new((Ipv4Addr::UNSPECIFIED, 0), false, String::new()));
     peer.options.custom_l4 = Some(Arc::new(Connect(exchange)));
-    peer.options.idle_timeout = Some(Duration::ZERO);
+    peer.group_key = GROUP.fetch_add(1, Ordering::Relaxed);
+    peer.options.idle_timeout = Some(LEFTOVER);
     peer
 }
 

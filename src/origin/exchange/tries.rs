@@ -12,7 +12,7 @@ use super::Exchange;
 use super::live::{Limits, Live};
 use super::trail::{Ending, Failure, Server};
 use super::upload::{Pace, Upload};
-use crate::config::model::HostHeader;
+use crate::config::model::{HostHeader, OriginHttp};
 use crate::origin::endpoint::Endpoint;
 use crate::origin::failure::FailureKind;
 use crate::origin::health::{Outcome, TryResult};
@@ -167,7 +167,7 @@ impl Exchange {
             return (false, false);
         }
         let mut trail = self.trail();
-        if is_stale(lost.kept, error) && trail.stale < MAX_STALE {
+        if was_stale(lost.kept, error) && trail.stale < MAX_STALE {
             trail.stale += 1;
             return (true, true);
         }
@@ -315,15 +315,22 @@ impl Exchange {
                     State { chosen, upload, live: None } => (chosen, upload),
                 };
                 self.witness.failed(error.kind);
-                // Closed while it was kept: that says nothing of the server.
                 if let Some(chosen) = &chosen
-                    && (error.begun || !is_stale(kept, &error))
+                    && !(was_stale(kept, &error) && !error.begun)
+                    && !self.asked_too_much(&error)
                 {
                     failed(chosen, error.kind, took);
                 }
                 Err(Lost { server, upload, error, kept })
             }
         }
+    }
+
+    /// Whether a client wanted another protocol of a server that is said to speak HTTP/2, and may speak nothing else: that
+    /// it does not understand is no fault of its own.
+    fn asked_too_much(&self, error: &WireError) -> bool {
+        let is_about_protocol = matches!(error.kind, FailureKind::Invalid | FailureKind::Reset | FailureKind::Tls);
+        self.wanted.upgrade && is_about_protocol && self.pool.origin().http == OriginHttp::Http2
     }
 
     async fn ask_server(
@@ -398,10 +405,9 @@ fn deadline(own: Option<Deadline>, all: Option<Deadline>, pace: Option<&Pace>) -
     own.into_iter().chain(all).map(|deadline| deadline.at_pace(pace)).min_by_key(|deadline| deadline.at)
 }
 
-/// Whether a connection has ended that had been kept: perhaps before the request came to the server. A stream that is
-/// reset on one that goes on is the server's doing.
-fn is_stale(kept: bool, error: &WireError) -> bool {
-    kept && error.kind == FailureKind::Reset && !error.alone
+/// Closed while it was kept: that says nothing of the server. A stream that the server has begun to work on and reset does.
+fn was_stale(kept: bool, error: &WireError) -> bool {
+    kept && error.kind == FailureKind::Reset && (error.untouched || !error.of_stream)
 }
 
 fn failed(chosen: &Chosen, kind: FailureKind, took: Duration) {
@@ -455,4 +461,19 @@ fn with_host(head: &RequestHead, host: &str) -> RequestHead {
         }
     }
     RequestHead { wire: Bytes::from(wire), ..head.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_closed_while_it_was_kept_is_no_failure_but_a_reset_stream_is() {
+        let reset = |untouched, of_stream| WireError { untouched, of_stream, ..WireError::new(FailureKind::Reset, "") };
+        assert!(was_stale(true, &reset(false, false)) && was_stale(true, &reset(true, false)));
+        assert!(was_stale(true, &reset(true, true)), "refused");
+        assert!(!was_stale(true, &reset(false, true)), "worked on");
+        assert!(!was_stale(false, &reset(false, false)), "a new connection");
+        assert!(!was_stale(true, &WireError::new(FailureKind::Timeout, "")));
+    }
 }

@@ -60,13 +60,13 @@ pub(in crate::origin) struct WireError {
     pub(in crate::origin) untouched: bool,
     /// Something of the response had come already.
     pub(in crate::origin) begun: bool,
-    /// The server has given up this request alone (a stream reset): its connection goes on.
-    pub(in crate::origin) alone: bool,
+    /// It is about this request alone, not about the connection that others share: the server has reset its stream.
+    pub(in crate::origin) of_stream: bool,
 }
 
 impl WireError {
     pub(in crate::origin) fn new(kind: FailureKind, why: impl Into<String>) -> WireError {
-        WireError { kind, why: why.into(), untouched: kind.is_before_sending(), begun: false, alone: false }
+        WireError { kind, why: why.into(), untouched: kind.is_before_sending(), begun: false, of_stream: false }
     }
 
     /// The connection's own failure while it was in use.

@@ -115,7 +115,11 @@ async fn large_bodies_go_both_ways() {
     }
     // In chunks, too: of a length that nobody has said.
     let mut client = edge.connect().await;
-    client.send("POST /c HTTP/1.1\r\nHost: edge.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n").await;
+    client
+        .send(
+            "POST /c HTTP/1.1\r\nHost: edge.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+        )
+        .await;
     assert_eq!(client.response("POST").await.body, b"abcde");
     assert_eq!(server.accepted(), 1);
 }

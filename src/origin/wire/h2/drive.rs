@@ -50,7 +50,8 @@ impl Life {
     pub(super) fn error(&self, error: ::h2::Error) -> WireError {
         // RFC 9113 §6.8, §8.7: neither has been worked on. Of streams up to the last that a GOAWAY allows, the error is
         // never the GOAWAY itself.
-        let is_refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+        let of_stream = error.is_reset();
+        let is_refused = of_stream && error.reason() == Some(Reason::REFUSED_STREAM);
         let untouched = error.is_remote() && (error.is_go_away() || is_refused);
         let failed = match (self.end.get(), error.get_io()) {
             (Some((kind, why)), Some(_)) => WireError::new(*kind, why.clone()),
@@ -59,7 +60,7 @@ impl Life {
             (_, None) if error.is_library() => WireError::new(FailureKind::Invalid, error.to_string()),
             (_, None) => WireError::new(FailureKind::Other, error.to_string()),
         };
-        WireError { untouched: untouched || failed.untouched, alone: error.is_reset(), ..failed }
+        WireError { untouched: untouched || failed.untouched, of_stream, ..failed }
     }
 
     fn silence(&self) -> Duration {
@@ -76,7 +77,7 @@ impl Life {
 pub(super) fn reset(reason: Reason) -> WireError {
     let why = format!("the server has reset the stream: {reason}");
     let untouched = reason == Reason::REFUSED_STREAM;
-    WireError { untouched, alone: true, ..WireError::new(FailureKind::Reset, why) }
+    WireError { untouched, of_stream: true, ..WireError::new(FailureKind::Reset, why) }
 }
 
 /// Runs a connection until it ends, or nobody has a use for it.
