@@ -249,9 +249,9 @@ pub fn may_serve_stale(shared: &Shared, session: &mut Session, ctx: &mut Context
                 // The response goes no further, so this is all that is ever seen of it.
                 upstream::answered(status, ctx);
             }
-            if may {
-                // Pingora does not keep the client's connection after a failure, so the client must be told: else it
-                // would send its next request into a connection that ends.
+            if may && !matches!(e.etype(), ErrorType::HTTPStatus(_)) {
+                // Pingora does not keep the client's connection after a failure, other than after an answer that counts
+                // as one. So the client must be told: else it would send its next request into a connection that ends.
                 session.set_keepalive(None);
             }
             may

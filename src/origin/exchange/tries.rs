@@ -167,7 +167,9 @@ impl Exchange {
             return (false, false);
         }
         let mut trail = self.trail();
-        if was_stale(lost.kept, error) && trail.stale < MAX_STALE {
+        // A connection may turn out to carry fewer streams than were sent: one that has been refused is sent again, once.
+        let was_refused = error.of_stream && error.untouched && trail.stale == 0 && self.pool.origin().retries > 0;
+        if (was_stale(lost.kept, error) && trail.stale < MAX_STALE) || was_refused {
             trail.stale += 1;
             return (true, true);
         }
@@ -405,9 +407,9 @@ fn deadline(own: Option<Deadline>, all: Option<Deadline>, pace: Option<&Pace>) -
     own.into_iter().chain(all).map(|deadline| deadline.at_pace(pace)).min_by_key(|deadline| deadline.at)
 }
 
-/// Closed while it was kept: that says nothing of the server. A stream that the server has begun to work on and reset does.
+/// Closed while it was kept: that says nothing of the server. A stream that it has reset does: the connection goes on.
 fn was_stale(kept: bool, error: &WireError) -> bool {
-    kept && error.kind == FailureKind::Reset && (error.untouched || !error.of_stream)
+    kept && error.kind == FailureKind::Reset && !error.of_stream
 }
 
 fn failed(chosen: &Chosen, kind: FailureKind, took: Duration) {
@@ -471,7 +473,7 @@ mod tests {
     fn what_was_closed_while_it_was_kept_is_no_failure_but_a_reset_stream_is() {
         let reset = |untouched, of_stream| WireError { untouched, of_stream, ..WireError::new(FailureKind::Reset, "") };
         assert!(was_stale(true, &reset(false, false)) && was_stale(true, &reset(true, false)));
-        assert!(was_stale(true, &reset(true, true)), "refused");
+        assert!(!was_stale(true, &reset(true, true)), "refused");
         assert!(!was_stale(true, &reset(false, true)), "worked on");
         assert!(!was_stale(false, &reset(false, false)), "a new connection");
         assert!(!was_stale(true, &WireError::new(FailureKind::Timeout, "")));
