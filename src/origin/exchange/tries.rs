@@ -318,7 +318,7 @@ impl Exchange {
                 };
                 self.witness.failed(error.kind);
                 if let Some(chosen) = &chosen
-                    && !(was_stale(kept, &error) && !error.begun)
+                    && (!was_stale(kept, &error) || error.begun)
                     && !self.asked_too_much(&error)
                 {
                     failed(chosen, error.kind, took);

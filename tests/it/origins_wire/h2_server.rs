@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-use crate::harness::{Port, within};
+use crate::harness::Port;
 
 pub type Answering = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Handler = dyn Fn(Asked) -> Answering + Send + Sync;
@@ -23,10 +23,6 @@ type Handler = dyn Fn(Asked) -> Answering + Send + Sync;
 pub struct Asked {
     pub request: Request<RecvStream>,
     pub respond: SendResponse<Bytes>,
-    /// Counts the connections.
-    pub connection: usize,
-    /// Counts the requests of all connections.
-    pub number: usize,
 }
 
 /// How its connections behave.
@@ -108,11 +104,6 @@ impl H2Server {
     pub fn targets(&self) -> Vec<(usize, String)> {
         self.shared.targets.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-
-    pub async fn wait_for_open(&self, n: usize) {
-        let mut open = self.shared.open.subscribe();
-        let _ = within(&format!("{n} open connections at a server"), open.wait_for(|open| *open == n)).await;
-    }
 }
 
 impl Drop for H2Server {
@@ -167,8 +158,8 @@ async fn serve<T: AsyncRead + AsyncWrite + Unpin>(stream: T, number: usize, stat
     while let Some(Ok((request, respond))) = connection.accept().await {
         let path = request.uri().path().to_owned();
         state.targets.lock().unwrap_or_else(PoisonError::into_inner).push((number, path));
-        let serial = state.requests.fetch_add(1, Ordering::SeqCst);
-        answers.spawn((state.handler)(Asked { request, respond, connection: number, number: serial }));
+        state.requests.fetch_add(1, Ordering::SeqCst);
+        answers.spawn((state.handler)(Asked { request, respond }));
         if let Some(left) = &mut left {
             *left = left.saturating_sub(1);
             if *left == 0 {

@@ -76,11 +76,6 @@ impl TlsFront {
         self.shared.greetings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Greets with this from the next connection on.
-    pub fn become_as(&self, config: ServerConfig) {
-        *self.shared.config.lock().unwrap() = Arc::new(config);
-    }
-
     /// Waits until exactly `n` connections are open.
     pub async fn wait_for_open(&self, n: usize) {
         let mut open = self.shared.open.subscribe();
