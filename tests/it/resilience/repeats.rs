@@ -1,6 +1,6 @@
 //! What is asked a second time, of whom, and what never is.
 
-use super::{BOTH, Way, retries};
+use super::{BOTH, Way, failures, retries};
 use crate::harness::{Ask, Connection, Gate, Origin, Port, Reply, Request};
 
 /// The first of the list that has not been tried is asked.
@@ -215,5 +215,15 @@ async fn an_answer_that_has_begun_is_no_longer_anothers() {
         let response = client.rest(head).await;
         assert!(response.end != crate::harness::End::Clean, "{way:?}: {response:?}");
         assert_eq!(good.count(), 0, "{way:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_can_read_is_the_servers_failure() {
+    for way in BOTH {
+        let odd = Origin::start(|_| Reply::ok("x").header("Transfer-Encoding", "gzip")).await;
+        let edge = way.pool(&[&odd], "").await;
+        assert_eq!(edge.get("/").await.status, 502, "{way:?}");
+        assert_eq!(failures(&edge.metrics().await, "protocol"), 1.0, "{way:?}");
     }
 }
