@@ -19,7 +19,7 @@ use crate::origin::health::{Outcome, TryResult};
 use crate::origin::pool::{Ask, Chosen};
 use crate::origin::wire::{How, RequestHead, ResponseHead, WireError};
 
-/// Kept connections of a request that may turn out closed without counting as tries. More than a few, and it is the
+/// Connections of a request that may turn out to be at their end without counting as tries. More than a few, and it is the
 /// server that closes them on each request: those who wait for this one must not wait for all of them.
 const MAX_STALE: usize = 4;
 
@@ -44,8 +44,8 @@ struct Lost {
     server: Server,
     upload: Option<Upload>,
     error: WireError,
-    /// It was made over a connection that had been kept.
-    kept: bool,
+    /// That says nothing of the server: see [`is_stale`].
+    stale: bool,
 }
 
 impl Exchange {
@@ -164,7 +164,7 @@ impl Exchange {
             return (false, false);
         }
         let mut trail = self.trail();
-        if is_stale(lost.kept, error) && trail.stale < MAX_STALE {
+        if lost.stale {
             trail.stale += 1;
             return (true, true);
         }
@@ -308,13 +308,13 @@ impl Exchange {
                     State { chosen, upload, live: None } => (chosen, upload),
                 };
                 self.witness.failed(error.kind);
-                // Closed while it was kept: that says nothing of the server.
+                let stale = !error.begun && is_stale(kept, &error) && self.trail().stale < MAX_STALE;
                 if let Some(chosen) = &chosen
-                    && (error.begun || !is_stale(kept, &error))
+                    && !stale
                 {
                     failed(chosen, error.kind, took);
                 }
-                Err(Lost { server, upload, error, kept })
+                Err(Lost { server, upload, error, stale })
             }
         }
     }
@@ -385,10 +385,11 @@ impl Exchange {
     }
 }
 
-/// Whether a connection has ended that had been kept: perhaps before the request came to the server. A stream that is
-/// reset on one that goes on is the server's doing.
+/// Whether a connection has ended that had been kept, perhaps before the request came to the server; or one that the server
+/// lets end in good order, as it does after so many requests. A stream that is reset on one that goes on is its doing.
 fn is_stale(kept: bool, error: &WireError) -> bool {
-    kept && error.kind == FailureKind::Reset && !error.alone
+    let is_goodbye = error.goodbye && error.untouched;
+    (kept || is_goodbye) && error.kind == FailureKind::Reset && !error.alone
 }
 
 fn failed(chosen: &Chosen, kind: FailureKind, took: Duration) {

@@ -62,11 +62,20 @@ pub(in crate::origin) struct WireError {
     pub(in crate::origin) begun: bool,
     /// The server has given up this request alone (a stream reset): its connection goes on.
     pub(in crate::origin) alone: bool,
+    /// The server lets the connection end in good order (a GOAWAY without an error), and has said that it has not begun.
+    pub(in crate::origin) goodbye: bool,
 }
 
 impl WireError {
     pub(in crate::origin) fn new(kind: FailureKind, why: impl Into<String>) -> WireError {
-        WireError { kind, why: why.into(), untouched: kind.is_before_sending(), begun: false, alone: false }
+        WireError {
+            kind,
+            why: why.into(),
+            untouched: kind.is_before_sending(),
+            begun: false,
+            alone: false,
+            goodbye: false,
+        }
     }
 
     /// The connection's own failure while it was in use.

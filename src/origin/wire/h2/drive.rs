@@ -59,7 +59,8 @@ impl Life {
             (_, None) if error.is_library() => WireError::new(FailureKind::Invalid, error.to_string()),
             (_, None) => WireError::new(FailureKind::Other, error.to_string()),
         };
-        WireError { untouched: untouched || failed.untouched, alone: error.is_reset(), ..failed }
+        let goodbye = error.is_remote() && error.is_go_away() && error.reason() == Some(Reason::NO_ERROR);
+        WireError { untouched: untouched || failed.untouched, alone: error.is_reset(), goodbye, ..failed }
     }
 
     fn silence(&self) -> Duration {
