@@ -178,10 +178,12 @@ async fn a_bomb_of_compressed_fields_is_no_answer() {
             async move {
                 stream.write_all(&SETTINGS).await?;
                 stream.write_all(&frame(1, if endless { 0 } else { 5 }, 1, &block)).await?;
-                while endless {
+                if !endless {
+                    return std::future::pending().await;
+                }
+                loop {
                     stream.write_all(&frame(9, 0, 1, &continued)).await?;
                 }
-                std::future::pending().await
             }
         })
         .await;

@@ -10,11 +10,10 @@ use h2::{Reason, RecvStream};
 use http::{Request, Response};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-use crate::harness::{Port, within};
+use crate::harness::Port;
 
 pub type Answering = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Handler = dyn Fn(Asked) -> Answering + Send + Sync;
@@ -23,10 +22,6 @@ type Handler = dyn Fn(Asked) -> Answering + Send + Sync;
 pub struct Asked {
     pub request: Request<RecvStream>,
     pub respond: SendResponse<Bytes>,
-    /// Counts the connections.
-    pub connection: usize,
-    /// Counts the requests of all connections.
-    pub number: usize,
 }
 
 /// How its connections behave.
@@ -50,7 +45,6 @@ struct Shared {
     manners: Manners,
     accepted: AtomicUsize,
     requests: AtomicUsize,
-    open: watch::Sender<usize>,
     targets: Mutex<Vec<(usize, String)>>,
 }
 
@@ -63,7 +57,6 @@ impl H2Server {
             manners,
             accepted: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
-            open: watch::Sender::new(0),
             targets: Mutex::default(),
         });
         let state = shared.clone();
@@ -74,7 +67,6 @@ impl H2Server {
                 let _ = stream.set_nodelay(true);
                 tasks.spawn(async move {
                     let number = state.accepted.fetch_add(1, Ordering::SeqCst);
-                    state.open.send_modify(|n| *n += 1);
                     match state.manners.tls.clone() {
                         None => serve(stream, number, &state).await,
                         Some(config) => {
@@ -83,7 +75,6 @@ impl H2Server {
                             }
                         }
                     }
-                    state.open.send_modify(|n| *n -= 1);
                 });
             }
         });
@@ -107,11 +98,6 @@ impl H2Server {
     /// The connection and the path of each request so far.
     pub fn targets(&self) -> Vec<(usize, String)> {
         self.shared.targets.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub async fn wait_for_open(&self, n: usize) {
-        let mut open = self.shared.open.subscribe();
-        let _ = within(&format!("{n} open connections at a server"), open.wait_for(|open| *open == n)).await;
     }
 }
 
@@ -167,8 +153,8 @@ async fn serve<T: AsyncRead + AsyncWrite + Unpin>(stream: T, number: usize, stat
     while let Some(Ok((request, respond))) = connection.accept().await {
         let path = request.uri().path().to_owned();
         state.targets.lock().unwrap_or_else(PoisonError::into_inner).push((number, path));
-        let serial = state.requests.fetch_add(1, Ordering::SeqCst);
-        answers.spawn((state.handler)(Asked { request, respond, connection: number, number: serial }));
+        state.requests.fetch_add(1, Ordering::SeqCst);
+        answers.spawn((state.handler)(Asked { request, respond }));
         if let Some(left) = &mut left {
             *left = left.saturating_sub(1);
             if *left == 0 {

@@ -105,7 +105,9 @@ async fn nothing_is_left_of_connections_that_servers_close() {
     let edge = before(&address, "").await;
     assert_eq!(edge.get("/").await.status, 200);
     let before = descriptors(&edge);
-    for reply in [Reply::ok("x").close(), Reply::ok("x").close_unsaid(), Reply::rst(), Reply::hang_up(), Reply::raw("junk")] {
+    for reply in
+        [Reply::ok("x").close(), Reply::ok("x").close_unsaid(), Reply::rst(), Reply::hang_up(), Reply::raw("junk")]
+    {
         origin.answer(move |_| reply.clone());
         for _ in 0..20 {
             edge.get("/").await;

@@ -162,7 +162,8 @@ async fn echo(front_config: rustls::ServerConfig, settings: &str) {
                 while !head.ends_with(b"\r\n\r\n") {
                     head.push(stream.read_u8().await.unwrap());
                 }
-                let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nwelcome";
+                let answer =
+                    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nwelcome";
                 stream.write_all(answer.as_bytes()).await.unwrap();
                 let (mut read, mut write) = stream.split();
                 let _ = tokio::io::copy(&mut read, &mut write).await;
@@ -239,10 +240,8 @@ async fn a_reload_changes_tls_under_load_and_nobody_notices() {
             edge.write_config(&yaml(&servers, &settings(&more)));
             edge.signal(Signal::HUP);
             reloads += 1.0;
-            edge.wait_metrics("the reload", |m| {
-                m.sum("foreland_config_reloads_total", &[("result", "ok")]) == reloads
-            })
-            .await;
+            edge.wait_metrics("the reload", |m| m.sum("foreland_config_reloads_total", &[("result", "ok")]) == reloads)
+                .await;
         }
     }
     origin.wait_for(origin.count() + 40).await;
