@@ -19,7 +19,7 @@ use crate::origin::health::{Outcome, TryResult};
 use crate::origin::pool::{Ask, Chosen};
 use crate::origin::wire::{How, RequestHead, ResponseHead, WireError};
 
-/// Kept connections of a request that may turn out closed without counting as tries. More than a few, and it is the
+/// Connections of a request that may turn out to be at their end without counting as tries. More than a few, and it is the
 /// server that closes them on each request: those who wait for this one must not wait for all of them.
 const MAX_STALE: usize = 4;
 
@@ -44,8 +44,8 @@ struct Lost {
     server: Server,
     upload: Option<Upload>,
     error: WireError,
-    /// It was made over a connection that had been kept.
-    kept: bool,
+    /// That says nothing of the server: see [`is_stale`].
+    stale: bool,
 }
 
 impl Exchange {
@@ -169,7 +169,7 @@ impl Exchange {
         let mut trail = self.trail();
         // A connection may turn out to carry fewer streams than were sent: one that has been refused is sent again, once.
         let was_refused = error.of_stream && error.untouched && trail.stale == 0 && self.pool.origin().retries > 0;
-        if (was_stale(lost.kept, error) && trail.stale < MAX_STALE) || was_refused {
+        if lost.stale || was_refused {
             trail.stale += 1;
             return (true, true);
         }
@@ -317,13 +317,14 @@ impl Exchange {
                     State { chosen, upload, live: None } => (chosen, upload),
                 };
                 self.witness.failed(error.kind);
+                let stale = !error.begun && is_stale(kept, &error) && self.trail().stale < MAX_STALE;
                 if let Some(chosen) = &chosen
-                    && (!was_stale(kept, &error) || error.begun)
+                    && !stale
                     && !self.asked_too_much(&error)
                 {
                     failed(chosen, error.kind, took);
                 }
-                Err(Lost { server, upload, error, kept })
+                Err(Lost { server, upload, error, stale })
             }
         }
     }
@@ -407,9 +408,11 @@ fn deadline(own: Option<Deadline>, all: Option<Deadline>, pace: Option<&Pace>) -
     own.into_iter().chain(all).map(|deadline| deadline.at_pace(pace)).min_by_key(|deadline| deadline.at)
 }
 
-/// Closed while it was kept: that says nothing of the server. A stream that it has reset does: the connection goes on.
-fn was_stale(kept: bool, error: &WireError) -> bool {
-    kept && error.kind == FailureKind::Reset && !error.of_stream
+/// Whether a connection has ended that had been kept, perhaps before the request came to the server; or one that the server
+/// lets end in good order, as it does after so many requests. A stream that is reset on one that goes on is its doing.
+fn is_stale(kept: bool, error: &WireError) -> bool {
+    let is_goodbye = error.goodbye && error.untouched;
+    (kept || is_goodbye) && error.kind == FailureKind::Reset && !error.of_stream
 }
 
 fn failed(chosen: &Chosen, kind: FailureKind, took: Duration) {
@@ -472,10 +475,10 @@ mod tests {
     #[test]
     fn what_was_closed_while_it_was_kept_is_no_failure_but_a_reset_stream_is() {
         let reset = |untouched, of_stream| WireError { untouched, of_stream, ..WireError::new(FailureKind::Reset, "") };
-        assert!(was_stale(true, &reset(false, false)) && was_stale(true, &reset(true, false)));
-        assert!(!was_stale(true, &reset(true, true)), "refused");
-        assert!(!was_stale(true, &reset(false, true)), "worked on");
-        assert!(!was_stale(false, &reset(false, false)), "a new connection");
-        assert!(!was_stale(true, &WireError::new(FailureKind::Timeout, "")));
+        assert!(is_stale(true, &reset(false, false)) && is_stale(true, &reset(true, false)));
+        assert!(!is_stale(true, &reset(true, true)), "refused");
+        assert!(!is_stale(true, &reset(false, true)), "worked on");
+        assert!(!is_stale(false, &reset(false, false)), "a new connection");
+        assert!(!is_stale(true, &WireError::new(FailureKind::Timeout, "")));
     }
 }

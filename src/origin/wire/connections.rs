@@ -204,7 +204,9 @@ async fn open(
                 Ok(Ok(client)) => Ok(Fresh::H2(client)),
                 Ok(Err(error)) => {
                     let why = format!("HTTP/2 with {endpoint}: {error}");
-                    Err(WireError::new(FailureKind::Connect, why))
+                    // A client certificate that does not please is told of late.
+                    let kind = if error.kind == FailureKind::Tls { FailureKind::Tls } else { FailureKind::Connect };
+                    Err(WireError::new(kind, why))
                 }
                 Err(_) => {
                     let why = format!("HTTP/2 with {endpoint} took too long to begin");

@@ -7,6 +7,8 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -19,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use self::drive::{Heard, Life, Patience};
 pub(in crate::origin) use self::stream::H2Stream;
 use super::message::WireError;
+use crate::origin::failure::FailureKind;
 
 /// What may come of a response before it is asked for: enough for a fast link and a round trip of some milliseconds.
 const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -32,8 +35,6 @@ const MAX_FRAME: u32 = 64 * 1024;
 const MAX_SEND_BUFFER: usize = 256 * 1024;
 /// In bytes, as HTTP/2 counts them.
 const MAX_HEAD: u32 = 256 * 1024;
-/// How many streams are opened before the server has said how many it allows (RFC 9113 §6.5.2 recommends no fewer).
-const FIRST_STREAMS: usize = 100;
 /// Streams that were given up and whose frames are still to be overlooked.
 const MAX_GIVEN_UP: usize = 1024;
 
@@ -55,7 +56,7 @@ struct Shared {
 }
 
 impl H2Client {
-    /// Begins HTTP/2 on a connection, and lets it run on the current runtime.
+    /// Begins HTTP/2 on a connection, waits until the server has too, and lets it run on the current runtime.
     ///
     /// `streams`: requests at once, at least 1; the server may allow fewer. `is_tls`: the scheme is https.
     ///
@@ -81,11 +82,21 @@ impl H2Client {
             .max_frame_size(MAX_FRAME)
             .max_send_buffer_size(MAX_SEND_BUFFER)
             .max_header_list_size(MAX_HEAD)
-            .initial_max_send_streams(streams.min(FIRST_STREAMS))
+            // Until the server has said how many it allows, and so that it can be seen that it has.
+            .initial_max_send_streams(0)
             .max_concurrent_reset_streams(MAX_GIVEN_UP)
             .handshake::<_, Bytes>(Heard::new(io, life.clone()));
-        let (sender, connection) =
+        let (sender, mut connection) =
             connecting.await.map_err(|error| WireError { untouched: true, ..life.error(error) })?;
+        // What is sent before the server's SETTINGS (RFC 9113 §3.4) may be refused, or go to one that speaks no HTTP/2.
+        poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Err(WireError::new(FailureKind::Reset, "the connection has ended"))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(life.error(error))),
+            Poll::Pending if sender.current_max_send_streams() > 0 => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+        .map_err(|error| WireError { untouched: true, ..error })?;
         let shared = Arc::new(Shared { sender, is_tls, streams, in_use: AtomicUsize::new(0), life: life.clone() });
         tokio::spawn(drive::drive(connection, life, Arc::downgrade(&shared), patience));
         Ok(H2Client { shared })

@@ -62,11 +62,20 @@ pub(in crate::origin) struct WireError {
     pub(in crate::origin) begun: bool,
     /// It is about this request alone, not about the connection that others share: the server has reset its stream.
     pub(in crate::origin) of_stream: bool,
+    /// The server lets the connection end in good order (a GOAWAY without an error), and has said that it has not begun.
+    pub(in crate::origin) goodbye: bool,
 }
 
 impl WireError {
     pub(in crate::origin) fn new(kind: FailureKind, why: impl Into<String>) -> WireError {
-        WireError { kind, why: why.into(), untouched: kind.is_before_sending(), begun: false, of_stream: false }
+        WireError {
+            kind,
+            why: why.into(),
+            untouched: kind.is_before_sending(),
+            begun: false,
+            of_stream: false,
+            goodbye: false,
+        }
     }
 
     /// The connection's own failure while it was in use.

@@ -10,7 +10,6 @@ use h2::{Reason, RecvStream};
 use http::{Request, Response};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
@@ -46,7 +45,6 @@ struct Shared {
     manners: Manners,
     accepted: AtomicUsize,
     requests: AtomicUsize,
-    open: watch::Sender<usize>,
     targets: Mutex<Vec<(usize, String)>>,
 }
 
@@ -59,7 +57,6 @@ impl H2Server {
             manners,
             accepted: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
-            open: watch::Sender::new(0),
             targets: Mutex::default(),
         });
         let state = shared.clone();
@@ -70,7 +67,6 @@ impl H2Server {
                 let _ = stream.set_nodelay(true);
                 tasks.spawn(async move {
                     let number = state.accepted.fetch_add(1, Ordering::SeqCst);
-                    state.open.send_modify(|n| *n += 1);
                     match state.manners.tls.clone() {
                         None => serve(stream, number, &state).await,
                         Some(config) => {
@@ -79,7 +75,6 @@ impl H2Server {
                             }
                         }
                     }
-                    state.open.send_modify(|n| *n -= 1);
                 });
             }
         });

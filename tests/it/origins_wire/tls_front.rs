@@ -30,7 +30,7 @@ pub struct TlsFront {
 }
 
 struct Shared {
-    config: Mutex<Arc<ServerConfig>>,
+    config: Arc<ServerConfig>,
     greetings: Mutex<Vec<Greeting>>,
     open: watch::Sender<usize>,
 }
@@ -43,11 +43,8 @@ impl TlsFront {
     pub fn before(config: ServerConfig, behind: SocketAddr) -> TlsFront {
         let port = Port::reserve();
         let listener = port.listen();
-        let shared = Arc::new(Shared {
-            config: Mutex::new(Arc::new(config)),
-            greetings: Mutex::default(),
-            open: watch::Sender::new(0),
-        });
+        let shared =
+            Arc::new(Shared { config: Arc::new(config), greetings: Mutex::default(), open: watch::Sender::new(0) });
         let state = shared.clone();
         let task = tokio::spawn(async move {
             let mut tasks = JoinSet::new();
@@ -91,7 +88,7 @@ impl Drop for TlsFront {
 
 async fn serve(stream: TcpStream, behind: SocketAddr, state: &Shared) {
     let _ = stream.set_nodelay(true);
-    let config = state.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let config = state.config.clone();
     let Ok(mut stream) = TlsAcceptor::from(config).accept(stream).await else { return };
     let session = stream.get_ref().1;
     let greeting = Greeting {

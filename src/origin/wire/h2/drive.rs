@@ -60,7 +60,8 @@ impl Life {
             (_, None) if error.is_library() => WireError::new(FailureKind::Invalid, error.to_string()),
             (_, None) => WireError::new(FailureKind::Other, error.to_string()),
         };
-        WireError { untouched: untouched || failed.untouched, of_stream, ..failed }
+        let goodbye = error.is_remote() && error.is_go_away() && error.reason() == Some(Reason::NO_ERROR);
+        WireError { untouched: untouched || failed.untouched, of_stream, goodbye, ..failed }
     }
 
     fn silence(&self) -> Duration {

@@ -420,8 +420,9 @@ async fn a_connection_that_breaks_breaks_its_streams() {
 #[tokio::test]
 async fn a_silent_server_is_given_up() {
     let patience = Patience { quiet: Duration::from_millis(20), answer: Duration::from_millis(20) };
-    // It takes what comes, and says nothing.
-    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    // It begins, takes what comes, and says nothing more.
+    let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+    theirs.write_all(&frame(SETTINGS, 0, 0, b"")).await.unwrap();
     let client = H2Client::with_patience(ours, 100, false, patience).await.unwrap();
     let mut stream = ask(&client, &get()).await;
     let given_up = tokio::time::timeout(Duration::from_secs(10), stream.read_head()).await;
@@ -460,6 +461,7 @@ const END_HEADERS: u8 = 4;
 /// What a client makes of a server that says `bytes` after the request, and closes.
 async fn said(bytes: &[u8]) -> Result<Vec<u8>, WireError> {
     let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+    theirs.write_all(&frame(SETTINGS, 0, 0, b"")).await.unwrap();
     let client = H2Client::handshake(ours, 100, true).await.unwrap();
     let mut stream = ask(&client, &get()).await;
     let mut came = BytesMut::new();
@@ -475,7 +477,6 @@ async fn said(bytes: &[u8]) -> Result<Vec<u8>, WireError> {
             assert_ne!(theirs.read_buf(&mut came).await.unwrap(), 0);
         }
     }
-    theirs.write_all(&frame(SETTINGS, 0, 0, b"")).await.unwrap();
     theirs.write_all(bytes).await.unwrap();
     theirs.shutdown().await.unwrap();
     stream.read_head().await?;
