@@ -168,6 +168,8 @@ async fn a_new_access_log_takes_over() {
     let yaml = Edge::yaml_before(&[&origin], "");
     let edge = Edge::start(&yaml).await;
     assert_eq!(edge.get("/old").await.status, 200);
+    // A line is written after its client has the answer.
+    assert_eq!(edge.access_log_lines(1).await.len(), 1);
     edge.write_config(&(yaml.clone() + "access_log: { path: \"{dir}/new.log\", format: json }\n"));
     hup(&edge, "ok", 1).await;
     assert_eq!(edge.get("/new").await.status, 200);
