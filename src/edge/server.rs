@@ -35,12 +35,6 @@ const DRAIN_TICK: Duration = Duration::from_millis(100);
 /// How long the last lines of the access log may take.
 const LOG_GRACE: Duration = Duration::from_secs(5);
 
-/// Connections to origins that are kept unused, over all of them.
-const UPSTREAM_POOL: usize = 1024;
-
-/// Tries of one request as far as Pingora is concerned; how many it gets is up to the origin's `retries`.
-const MAX_TRIES: usize = 64;
-
 /// What to run.
 pub struct Launch {
     pub config: Config,
@@ -357,12 +351,8 @@ async fn drain_connections(shared: &Shared, drained: &mut Drained, limit: Durati
 
 fn proxy(shared: &Arc<Shared>) -> HttpProxy<Edge> {
     let config = &shared.snapshot().config;
-    let conf = ServerConf {
-        threads: config.threads,
-        upstream_keepalive_pool_size: UPSTREAM_POOL,
-        max_retries: MAX_TRIES,
-        ..ServerConf::default()
-    };
+    // Its pool of connections and its retries have nothing to do: an exchange has its own.
+    let conf = ServerConf { threads: config.threads, ..ServerConf::default() };
     http_proxy(&Arc::new(conf), Edge { shared: shared.clone() })
 }
 
