@@ -19,6 +19,8 @@ pub mod store;
 
 pub mod origin;
 
+pub mod guard;
+
 pub mod observe;
 
 pub mod admin;

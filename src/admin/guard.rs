@@ -141,7 +141,13 @@ mod tests {
             role,
         });
         let address = AdminAddress::Unix("/s".into());
-        Guard::Tokens(Tokens::new(&Admin { address, token: Some(secret("secret")), tokens: tokens.into() }))
+        Guard::Tokens(Tokens::new(&Admin {
+            address,
+            token: Some(secret("secret")),
+            tokens: tokens.into(),
+            tls: None,
+            clients: Vec::new(),
+        }))
     }
 
     fn check(guard: &Guard, uri: &str, fields: &[(&'static str, &str)]) -> Result<Caller, Refusal> {

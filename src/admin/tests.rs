@@ -217,7 +217,7 @@ impl Answer {
 
 fn config(address: AdminAddress, token: Option<&str>) -> Admin {
     let token = token.map(|token| Secret(token.as_bytes().to_vec(), "env:TOKEN".to_owned()));
-    Admin { address, token, tokens: Vec::new() }
+    Admin { address, token, tokens: Vec::new(), tls: None, clients: Vec::new() }
 }
 
 #[test]

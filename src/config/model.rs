@@ -14,8 +14,12 @@ use super::pattern::PathPattern;
 use super::places::Places;
 use crate::http_cache::Policy;
 
+mod guard;
+mod listener;
 mod origin;
 
+pub use guard::*;
+pub use listener::*;
 pub use origin::*;
 
 /// The whole of one file, checked.
@@ -43,19 +47,17 @@ pub struct Config {
     /// Refreshes of stale objects that may run in the background at once, over the process; at least 1.
     pub background_fetches: usize,
     pub limits: Limits,
+    pub overload: Overload,
+    pub geo: Geo,
+    pub session_ticket_secrets: TicketSecrets,
+    /// What signs and verifies URLs.
+    pub keys: Vec<UrlKey>,
     pub origins: Vec<Arc<Origin>>,
     pub sites: Vec<Site>,
     /// Non-fatal remarks of the checks (an unused origin, …), each with its place, ready to print.
     pub warnings: Vec<String>,
     /// Where in the file the origins, the sites, their routes and their settings stand.
     pub places: Places,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listener {
-    pub address: SocketAddr,
-    /// HTTP/2 with prior knowledge is spoken beside HTTP/1.1.
-    pub h2c: bool,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -66,6 +68,10 @@ pub struct Admin {
     pub token: Option<Secret>,
     /// No two have the same name, and no two tokens at all the same secret.
     pub tokens: Vec<AdminToken>,
+    /// `None`: plain. Never with a Unix socket.
+    pub tls: Option<AdminTls>,
+    /// Only where `tls` has a `client_ca`. No two have the same identity.
+    pub clients: Vec<AdminClient>,
 }
 
 /// A token of the admin API.
@@ -122,6 +128,8 @@ impl std::fmt::Debug for Admin {
             .field("address", &self.address)
             .field("token", &self.token.as_ref().map(|_| "…"))
             .field("tokens", &self.tokens)
+            .field("tls", &self.tls)
+            .field("clients", &self.clients)
             .finish()
     }
 }
@@ -188,6 +196,14 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// Client connections at once, over all listeners.
     pub connections: usize,
+    /// The same from one address ([`client_network`]); trusted proxies and peers of the PROXY protocol are not counted by
+    /// their own. `None`: no such limit.
+    pub connections_per_address: Option<usize>,
+    /// Bytes a second that the body of a request must come with, over each `body_timeout`; `None`: any.
+    pub body_min_rate: Option<u64>,
+    /// Bytes a second that a client must take of a response, over each `write_timeout`; `None`: any.
+    pub send_min_rate: Option<u64>,
+    pub http2: Http2Limits,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -250,6 +266,7 @@ pub struct RequestPolicy {
     pub cache: Option<Policy>,
     /// The default where the cache is off.
     pub key: KeyPolicy,
+    pub guard: Guard,
 }
 
 /// Every condition that is present must hold; in a list, one of its members.
@@ -263,6 +280,7 @@ pub struct Matcher {
     /// Field names in lower case.
     pub headers: Vec<(String, ValueMatch)>,
     pub query: Vec<(String, ValueMatch)>,
+    pub client: ClientMatcher,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::model::{AdminAddress, Config, Listener, Role};
+use super::model::{AdminAddress, Config, Role};
 
 /// The keys that differ between two configurations and take effect only with a new process. Empty: a reload applies
 /// all of the new one.
@@ -30,7 +30,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
 
 /// In whatever order they are written.
 fn sockets(config: &Config) -> Vec<(std::net::SocketAddr, bool)> {
-    let mut sockets: Vec<_> = config.listeners.iter().map(|&Listener { address, h2c }| (address, h2c)).collect();
+    let mut sockets: Vec<_> = config.listeners.iter().map(|listener| (listener.address, listener.h2c)).collect();
     sockets.sort_unstable();
     sockets
 }

@@ -305,6 +305,10 @@ mod tests {
             body_timeout: Duration::from_secs(1),
             write_timeout: Duration::from_secs(1),
             connections: 10,
+            connections_per_address: None,
+            body_min_rate: None,
+            send_min_rate: None,
+            http2: crate::config::model::Http2Limits { streams: 128, resets: 1000, control_frames: 1000 },
         });
         watch.look(1000);
         let idle = watch.add();

@@ -76,7 +76,12 @@ mod tests {
         Site {
             name: "site".into(),
             hosts: hosts.collect(),
-            policy: Arc::new(RequestPolicy { origin: 0, cache: None, key: KeyPolicy::default() }),
+            policy: Arc::new(RequestPolicy {
+                origin: 0,
+                cache: None,
+                key: KeyPolicy::default(),
+                guard: Default::default(),
+            }),
             purge: None,
             routes: Vec::new(),
         }

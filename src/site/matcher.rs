@@ -228,7 +228,8 @@ mod tests {
 
     #[test]
     fn the_first_route_wins() {
-        let policy = Arc::new(RequestPolicy { origin: 0, cache: None, key: KeyPolicy::default() });
+        let policy =
+            Arc::new(RequestPolicy { origin: 0, cache: None, key: KeyPolicy::default(), guard: Default::default() });
         let route_for = |path: &[&str]| Route {
             name: "route".into(),
             matcher: Matcher {

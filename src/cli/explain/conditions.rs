@@ -74,6 +74,7 @@ mod tests {
             methods: vec!["GET".to_owned()],
             headers: vec![("x-kind".to_owned(), ValueMatch::Equals("a\"b".to_owned()))],
             query: vec![("q".to_owned(), ValueMatch::Absent)],
+            ..Matcher::default()
         }
     }
 

@@ -47,7 +47,7 @@ pub(super) fn admin(raw: &raw::Admin, base: &Path, env: Env<'_>, report: &mut Re
         Some(token) => Some(token?),
         None => None,
     };
-    Some(Admin { address, token, tokens: tokens? })
+    Some(Admin { address, token, tokens: tokens?, tls: None, clients: Vec::new() })
 }
 
 fn tokens(

@@ -15,10 +15,13 @@ pub(super) use origins::listed;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::Env;
 use super::decode::Placed;
-use super::model::{AccessLog, AdminAddress, Config, Limits, Listener, LogPath, Origin, ServerAddress};
+use super::model::{
+    AccessLog, AdminAddress, Config, Geo, Http2Limits, Limits, Listener, LogPath, Origin, Overload, ServerAddress,
+};
 use super::places::Places;
 use super::raw;
 use super::report::Report;
@@ -55,6 +58,10 @@ pub(super) fn check(root: &raw::Root, base: &Path, env: Env<'_>, report: &mut Re
         disks: tiers.disks?,
         background_fetches: background_fetches?.0,
         limits: limits?,
+        overload: Overload { requests: None, delay: None, memory: None, retry_after: Duration::from_secs(5) },
+        geo: Geo::default(),
+        session_ticket_secrets: Vec::new(),
+        keys: Vec::new(),
         origins: origins?.into_iter().map(Into::into).collect(),
         sites: sites?,
         warnings: Vec::new(),
@@ -80,7 +87,7 @@ fn listeners(root: &raw::Root, report: &mut Report) -> Option<Vec<Listener>> {
             claim(&mut bound, address.0, &address.place, report);
         }
         if let (Some(address), Some(h2c)) = (&listener.address, &listener.h2c) {
-            listeners.push(Listener { address: address.0, h2c: h2c.value });
+            listeners.push(Listener { address: address.0, h2c: h2c.value, proxy_protocol: Vec::new(), tls: None });
         }
     }
     if let Some(address) = root.admin.as_ref().and_then(|admin| admin.address.as_ref())
@@ -128,6 +135,10 @@ fn limits(raw: &raw::Limits) -> Option<Limits> {
         body_timeout: raw.body_timeout.as_ref()?.0,
         write_timeout: raw.write_timeout.as_ref()?.0,
         connections: raw.connections.as_ref()?.0,
+        connections_per_address: None,
+        body_min_rate: None,
+        send_min_rate: None,
+        http2: Http2Limits { streams: 128, resets: 1000, control_frames: 1000 },
     })
 }
 

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use super::cache::{self, Settings};
 use super::sites::{OriginIndex, policy};
 use crate::config::decode::{Map, OneOrMany, Placed};
-use crate::config::model::{Matcher, Route, ValueMatch};
+use crate::config::model::{ClientMatcher, Matcher, Route, ValueMatch};
 use crate::config::pattern::PathPattern;
 use crate::config::raw;
 use crate::config::report::{Place, Report};
@@ -66,6 +66,7 @@ fn matcher(raw: &Placed<raw::Match>, report: &mut Report) -> Option<Matcher> {
         methods: distinct(&raw.methods, |m| m.0.clone(), report),
         headers: expectations(&raw.headers, |name| name.0.clone(), report),
         query: expectations(&raw.query, |name| name.0.clone(), report),
+        client: ClientMatcher::default(),
     };
     // A condition that is given and wrong has been reported. What is left matches more than what was meant.
     if report.errors.iter().any(|e| e.place.path.starts_with(&raw.place.path)) {

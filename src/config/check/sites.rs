@@ -8,7 +8,7 @@ use super::cache::{self, Settings};
 use super::{purge, routes};
 use crate::config::Env;
 use crate::config::decode::Placed;
-use crate::config::model::{HostPattern, RequestPolicy, Site};
+use crate::config::model::{Guard, HostPattern, RequestPolicy, Site};
 use crate::config::raw;
 use crate::config::report::{Place, Report, suggest};
 use crate::config::words::OriginName;
@@ -68,8 +68,8 @@ fn site(
 
 pub(super) fn policy(origin: usize, settings: Settings) -> Arc<RequestPolicy> {
     Arc::new(match settings {
-        Some((cache, key)) => RequestPolicy { origin, cache: Some(cache), key },
-        None => RequestPolicy { origin, cache: None, key: Default::default() },
+        Some((cache, key)) => RequestPolicy { origin, cache: Some(cache), key, guard: Guard::default() },
+        None => RequestPolicy { origin, cache: None, key: Default::default(), guard: Guard::default() },
     })
 }
 

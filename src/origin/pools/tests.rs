@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::model::{HealthCheck, HealthCheckKind, HttpProbe, Limits, MemoryTier, Server, ServerAddress};
+use crate::config::model::{
+    HealthCheck, HealthCheckKind, Http2Limits, HttpProbe, Limits, MemoryTier, Overload, Server, ServerAddress,
+};
 use crate::origin::pool::Ask;
 
 /// Addresses and weights.
@@ -56,7 +58,15 @@ fn config(origins: Vec<Origin>) -> Config {
             body_timeout: Duration::ZERO,
             write_timeout: Duration::ZERO,
             connections: 0,
+            connections_per_address: None,
+            body_min_rate: None,
+            send_min_rate: None,
+            http2: Http2Limits { streams: 0, resets: 0, control_frames: 0 },
         },
+        overload: Overload { requests: None, delay: None, memory: None, retry_after: Duration::ZERO },
+        geo: Default::default(),
+        session_ticket_secrets: Vec::new(),
+        keys: Vec::new(),
         origins: origins.into_iter().map(Arc::new).collect(),
         sites: Vec::new(),
         warnings: Vec::new(),

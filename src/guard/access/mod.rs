@@ -1,0 +1,1 @@
+//! Who: addresses, countries, and what else of a request must hold.

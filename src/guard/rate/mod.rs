@@ -1,0 +1,1 @@
+//! How much: rates, requests in flight, bandwidth.

@@ -1,0 +1,79 @@
+//! Signed URLs: several formats behind one interface.
+//!
+//! A token is found by its place (a query parameter, a cookie, the first segment of the path), taken out of the request
+//! before anything else looks at it, and then verified. Comparisons are in constant time.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, Method};
+
+/// A request whose URL may be signed.
+#[derive(Clone, Copy, Debug)]
+pub struct Presented<'a> {
+    pub method: &'a Method,
+    /// The client came by https.
+    pub secure: bool,
+    /// Host and port as the client sent them, in lower case, without a default port.
+    pub authority: &'a str,
+    /// The path as the client sent it, percent-encoding and all, without a token of the path.
+    pub path: &'a str,
+    /// The query as the client sent it, tokens and all, without the `?`.
+    pub query: Option<&'a str>,
+    /// The token that the path began with: what followed `PARAMETER=` in its first segment.
+    pub in_path: Option<&'a str>,
+    pub headers: &'a HeaderMap,
+    /// The client's address, as seen through trusted proxies.
+    pub client: IpAddr,
+}
+
+/// A signature that holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// What tells this token from others: an id that it states, else the begin of its signature. Never enough of it to be
+    /// used as one.
+    pub id: String,
+    /// When it ends, in seconds since the epoch; `None`: never.
+    pub expires: Option<u64>,
+}
+
+/// Why a URL is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no token.
+    Missing,
+    /// There is one that cannot be read: why.
+    Malformed(&'static str),
+    /// The signature is not that of any key; or it is of another URL, method or client.
+    Mismatch,
+    /// It was valid until then, in seconds since the epoch.
+    Expired(u64),
+    /// It will be valid from then on.
+    NotYet(u64),
+    /// It holds, but not for this request: why (another address, another path).
+    Elsewhere(&'static str),
+}
+
+/// Where the tokens of a format are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// Query parameters, by their exact names: never part of the key, never sent on.
+    pub parameters: Vec<String>,
+    /// Cookies.
+    pub cookies: Vec<String>,
+    /// Request fields, lower case.
+    pub fields: Vec<String>,
+    /// `PARAMETER=`, which the first segment of a path begins with where it is a token.
+    pub path_prefix: Option<String>,
+}
+
+/// A format with its keys.
+pub trait Verifier: Send + Sync {
+    /// Where its tokens are.
+    fn places(&self) -> &Places;
+
+    /// Checks a request's token. `now` is in seconds since the epoch.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    fn verify(&self, request: &Presented<'_>, now: u64) -> Result<Grant, Refused>;
+}
