@@ -9,6 +9,8 @@ pub mod http_cache;
 
 pub mod bearer;
 
+pub mod watched;
+
 pub mod config;
 
 pub mod site;
