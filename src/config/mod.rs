@@ -7,6 +7,7 @@ mod check;
 mod decode;
 mod effective;
 pub mod model;
+pub mod networks;
 mod node;
 pub mod pattern;
 mod places;
