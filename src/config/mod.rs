@@ -11,6 +11,7 @@ pub mod model;
 pub mod networks;
 mod node;
 pub mod pattern;
+pub(crate) mod pem;
 mod places;
 mod raw;
 mod reference;
