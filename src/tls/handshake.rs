@@ -67,10 +67,7 @@ pub async fn accept(io: &mut TcpStream, server: &Arc<Server>) -> Result<ServerCo
 }
 
 async fn begin(io: &mut TcpStream, server: &Arc<Server>) -> Result<ServerConnection, Failure> {
-    let mut session = match server.certificates.refuses_unknown() {
-        false => ServerConnection::new(server.config.clone()).map_err(Failure::Tls)?,
-        true => known(io, server).await?,
-    };
+    let mut session = greeted(io, server).await?;
     while session.is_handshaking() {
         if session.wants_write() {
             flush(io, &mut session).await?;
@@ -79,43 +76,45 @@ async fn begin(io: &mut TcpStream, server: &Arc<Server>) -> Result<ServerConnect
             receive(io, &mut session).await?;
         }
     }
-    // The tickets.
-    flush(io, &mut session).await?;
+    // What is left to be sent are tickets: they leave with the first response, or as soon as nothing else is to be done.
     Ok(session)
 }
 
-/// Begins a session, if its client asks for a name that there is a certificate for.
-async fn known(io: &mut TcpStream, server: &Arc<Server>) -> Result<ServerConnection, Failure> {
+/// Begins a session, once the client has said what it wants.
+async fn greeted(io: &mut TcpStream, server: &Arc<Server>) -> Result<ServerConnection, Failure> {
     let mut acceptor = Acceptor::default();
-    loop {
-        match acceptor.accept() {
-            Ok(Some(accepted)) => {
-                let name = accepted.client_hello().server_name().map(str::to_owned);
-                if !server.certificates.knows(name.as_deref()) {
-                    let _ = io.write_all(&UNRECOGNISED_NAME).await;
-                    return Err(Failure::UnknownName(name));
-                }
-                let begun = accepted.into_connection(server.config.clone());
-                return match begun {
-                    Ok(session) => Ok(session),
-                    Err((e, mut alert)) => {
-                        tell(io, |out| alert.write_all(out)).await;
-                        Err(Failure::Tls(e))
-                    }
-                };
+    let accepted = loop {
+        // First: a client that has connected is about to speak.
+        match acceptor.read_tls(&mut Reader(io)) {
+            Ok(0) => return Err(Failure::Io(io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                io.readable().await.map_err(Failure::Io)?;
+                continue;
             }
+            Err(e) => return Err(Failure::Io(e)),
+        }
+        match acceptor.accept() {
+            Ok(Some(accepted)) => break accepted,
             Ok(None) => {}
             Err((e, mut alert)) => {
                 tell(io, |out| alert.write_all(out)).await;
                 return Err(Failure::Tls(e));
             }
         }
-        io.readable().await.map_err(Failure::Io)?;
-        match acceptor.read_tls(&mut Reader(io)) {
-            Ok(0) => return Err(Failure::Io(io::ErrorKind::UnexpectedEof.into())),
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(e) => return Err(Failure::Io(e)),
+    };
+    let hello = accepted.client_hello();
+    if server.certificates.refuses_unknown() && !server.certificates.knows(hello.server_name()) {
+        let name = hello.server_name().map(str::to_owned);
+        let _ = io.write_all(&UNRECOGNISED_NAME).await;
+        return Err(Failure::UnknownName(name));
+    }
+    let config = server.config(hello.cipher_suites());
+    match accepted.into_connection(config) {
+        Ok(session) => Ok(session),
+        Err((e, mut alert)) => {
+            tell(io, |out| alert.write_all(out)).await;
+            Err(Failure::Tls(e))
         }
     }
 }

@@ -193,6 +193,11 @@ impl Tls {
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    // Whoever waits to read has nothing more to say for now. What the socket does not take leaves with the
+                    // next write.
+                    if session.wants_write() {
+                        let _ = give(&mut session, &self.io);
+                    }
                     drop(session);
                     ready!(self.io.poll_read_ready(cx))?;
                 }
@@ -203,10 +208,12 @@ impl Tls {
 
     fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut session = self.session();
-        if session.wants_write() {
+        // What waits leaves together with this, as far as there is room.
+        let mut taken = session.writer().write_vectored(slices)?;
+        if taken == 0 && slices.iter().any(|slice| !slice.is_empty()) {
             give(&mut session, &self.io)?;
+            taken = session.writer().write_vectored(slices)?;
         }
-        let taken = session.writer().write_vectored(slices)?;
         match give(&mut session, &self.io) {
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => Err(e),
             _ => Ok(taken),
