@@ -10,6 +10,7 @@ mod effective;
 pub mod model;
 mod node;
 pub mod pattern;
+pub(crate) mod pem;
 mod places;
 mod raw;
 mod reference;
