@@ -43,7 +43,7 @@ options! {
         handshake_timeout: Timeout = Default("10s");
     }
 
-    /// A certificate and its key. Both files are read at start and at each reload, and may be one and the same.
+    /// A certificate and its key. Both are read at start, at each reload and when a file changes, and may stand in one file.
     pub struct CertificateFiles {
         /// A PEM file with the certificate, then those that lead to its authority.
         certificate: FilePath = Required;
