@@ -13,7 +13,7 @@ use x509_parser::time::ASN1Time;
 const MOST_IDENTITIES: usize = 64;
 
 /// Bytes of a name; DNS allows 253 characters, and a longer name cannot be cut without becoming another's.
-const LONGEST_IDENTITY: usize = 255;
+pub const LONGEST_NAME: usize = 255;
 
 /// What a server's certificate says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ fn parse(der: &[u8]) -> Option<X509Certificate<'_>> {
 fn names(certificate: &X509Certificate<'_>, wanted: impl Fn(&GeneralName<'_>) -> Option<String>) -> Vec<String> {
     let mut names = Vec::new();
     let mut add = |name: String| {
-        let fits = !name.is_empty() && name.len() <= LONGEST_IDENTITY && !name.chars().any(char::is_control);
+        let fits = !name.is_empty() && name.len() <= LONGEST_NAME && !name.chars().any(char::is_control);
         if fits && !names.contains(&name) {
             names.push(name);
         }
@@ -232,7 +232,7 @@ mod tests {
             }
             let names = identities(&bytes);
             prop_assert!(names.len() <= MOST_IDENTITIES);
-            prop_assert!(names.iter().all(|name| name.len() <= LONGEST_IDENTITY && !name.contains(['\0', '\n'])));
+            prop_assert!(names.iter().all(|name| name.len() <= LONGEST_NAME && !name.contains(['\0', '\n'])));
             _ = Facts::of(&bytes);
         }
     }
