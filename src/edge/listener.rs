@@ -93,7 +93,7 @@ pub async fn serve(
                 let _counted = counted;
                 if let Some(connection) = receive(io, peer, watched, doorway, &shared).await {
                     drop(shared);
-                    http1::serve(connection, app, busy, shutdown).await;
+                    http1::serve(busy, connection, app, shutdown).await;
                 }
             });
             true

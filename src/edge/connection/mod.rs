@@ -405,11 +405,9 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.watched.expired() {
-            return;
-        }
         self.io.close();
         if *self.linger.get_mut()
+            && !self.watched.expired()
             && let Err(e) = linger::linger(self.io.socket(), self.watched.another())
         {
             debug!("ending the connection of {} at once: {e}", self.peer);

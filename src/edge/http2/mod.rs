@@ -97,9 +97,10 @@ enum Event {
 
 /// Serves a connection whose client has begun with the preface of HTTP/2, until it ends.
 pub async fn serve(
+    // First, so that it is dropped last: a connection says goodbye as it is dropped.
+    alive: Busy,
     connection: Box<Connection>,
     app: Arc<HttpProxy<Edge>>,
-    alive: Busy,
     shutdown: watch::Receiver<bool>,
 ) {
     // A client that still has something to say as its last response leaves must not lose that for it.
