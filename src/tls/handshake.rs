@@ -67,7 +67,10 @@ pub async fn accept(io: &mut TcpStream, server: &Arc<Server>) -> Result<ServerCo
 }
 
 async fn begin(io: &mut TcpStream, server: &Arc<Server>) -> Result<ServerConnection, Failure> {
-    let mut session = greeted(io, server).await?;
+    let mut session = match server.certificates.refuses_unknown() {
+        false => ServerConnection::new(server.config.clone()).map_err(Failure::Tls)?,
+        true => known(io, server).await?,
+    };
     while session.is_handshaking() {
         if session.wants_write() {
             flush(io, &mut session).await?;
@@ -80,11 +83,10 @@ async fn begin(io: &mut TcpStream, server: &Arc<Server>) -> Result<ServerConnect
     Ok(session)
 }
 
-/// Begins a session, once the client has said what it wants.
-async fn greeted(io: &mut TcpStream, server: &Arc<Server>) -> Result<ServerConnection, Failure> {
+/// Begins a session, if its client asks for a name that there is a certificate for.
+async fn known(io: &mut TcpStream, server: &Arc<Server>) -> Result<ServerConnection, Failure> {
     let mut acceptor = Acceptor::default();
     let accepted = loop {
-        // First: a client that has connected is about to speak.
         match acceptor.read_tls(&mut Reader(io)) {
             Ok(0) => return Err(Failure::Io(io::ErrorKind::UnexpectedEof.into())),
             Ok(_) => {}
@@ -103,14 +105,12 @@ async fn greeted(io: &mut TcpStream, server: &Arc<Server>) -> Result<ServerConne
             }
         }
     };
-    let hello = accepted.client_hello();
-    if server.certificates.refuses_unknown() && !server.certificates.knows(hello.server_name()) {
-        let name = hello.server_name().map(str::to_owned);
+    let name = accepted.client_hello().server_name().map(str::to_owned);
+    if !server.certificates.knows(name.as_deref()) {
         let _ = io.write_all(&UNRECOGNISED_NAME).await;
         return Err(Failure::UnknownName(name));
     }
-    let config = server.config(hello.cipher_suites());
-    match accepted.into_connection(config) {
+    match accepted.into_connection(server.config.clone()) {
         Ok(session) => Ok(session),
         Err((e, mut alert)) => {
             tell(io, |out| alert.write_all(out)).await;

@@ -6,6 +6,7 @@ mod clients;
 mod counts;
 mod handshake;
 mod server;
+mod suites;
 mod tickets;
 
 pub use certificates::{Certificates, Expiry};

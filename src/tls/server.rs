@@ -3,24 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs;
+use rustls::ServerConfig;
 use rustls::server::{NoClientAuth, NoServerSessionStorage};
 use rustls::version::{TLS12, TLS13};
-use rustls::{CipherSuite, ServerConfig};
 
 use super::certificates::{Certificates, Expiry};
-use super::clients;
 use super::tickets::{Sealer, Tickets};
+use super::{clients, suites};
 use crate::config::model::{ClientAuth, Tls, TlsVersion};
 use crate::watched::Watcher;
 
 /// TLS of one listener, as one configuration has it.
 #[derive(Debug)]
 pub struct Server {
-    config: Arc<ServerConfig>,
-    /// The same, for clients whose own order of cipher suites counts.
-    client_order: Arc<ServerConfig>,
+    pub(super) config: Arc<ServerConfig>,
     pub(super) certificates: Arc<Certificates>,
     settings: Tls,
 }
@@ -41,7 +37,7 @@ impl Server {
         {
             return Ok(before.clone());
         }
-        let provider = Arc::new(provider());
+        let provider = Arc::new(suites::provider());
         let versions: &[_] = match settings.min_version {
             TlsVersion::Tls12 => &[&TLS13, &TLS12],
             TlsVersion::Tls13 => &[&TLS13],
@@ -64,26 +60,7 @@ impl Server {
             true => config.ticketer = Arc::new(Sealer::new(tickets.clone(), &context(settings))),
             false => config.send_tls13_tickets = 0,
         }
-        let client_order = Arc::new(config.clone());
-        config.ignore_client_order = true;
-        Ok(Arc::new(Server { config: Arc::new(config), client_order, certificates, settings: settings.clone() }))
-    }
-
-    /// What the session of a client is made with that offers these cipher suites. One that prefers ChaCha20 has no
-    /// instructions for AES, and gets its wish; for all others, AES-128 is as safe as they can use and the quickest.
-    pub(super) fn config(&self, offered: &[CipherSuite]) -> Arc<ServerConfig> {
-        const CHACHA20: [CipherSuite; 3] = [
-            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
-            CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-            CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-        ];
-        // Browsers put a suite that means nothing first (GREASE, RFC 8701).
-        let known =
-            |suite: &&CipherSuite| self.config.crypto_provider().cipher_suites.iter().any(|s| s.suite() == **suite);
-        match offered.iter().find(known) {
-            Some(first) if CHACHA20.contains(first) => self.client_order.clone(),
-            _ => self.config.clone(),
-        }
+        Ok(Arc::new(Server { config: Arc::new(config), certificates, settings: settings.clone() }))
     }
 
     /// From the connection to the end of the handshake.
@@ -99,15 +76,6 @@ impl Server {
     pub fn expiries(&self) -> Vec<Expiry> {
         self.certificates.expiries(self.settings.certificates.iter().map(|identity| identity.chain.path.as_path()))
     }
-}
-
-/// With the cipher suites in our order: AES-128 first.
-fn provider() -> CryptoProvider {
-    let mut provider = aws_lc_rs::default_provider();
-    // Stable: TLS 1.3 stays before TLS 1.2.
-    let is_128 = |suite: CipherSuite| suite.as_str().is_some_and(|name| name.contains("AES_128_GCM"));
-    provider.cipher_suites.sort_by_key(|suite| (suite.tls13().is_none(), !is_128(suite.suite())));
-    provider
 }
 
 /// What a ticket is bound to: a session that another authority's certificate has begun is not to be resumed.
