@@ -203,7 +203,8 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(cases(300))]
+    // A connection each, of which the system has only so many.
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     /// Over a socket, in pieces: the same as at once, and no more is taken than the header.
     #[test]
