@@ -23,6 +23,8 @@ pub mod origin;
 
 pub mod guard;
 
+pub mod tls;
+
 pub mod observe;
 
 pub mod admin;

@@ -48,5 +48,6 @@ mod startup;
 mod stop;
 mod syntax;
 mod systemd;
+mod tls;
 mod upgrade;
 mod windows;

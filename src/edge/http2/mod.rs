@@ -26,7 +26,7 @@ use pingora::apps::HttpServerApp;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::date::get_cached_date;
-use pingora::protocols::{Digest, GetSocketDigest};
+use pingora::protocols::{Digest, GetProxyDigest, GetSocketDigest};
 use pingora_proxy::HttpProxy;
 use tokio::sync::watch;
 
@@ -97,16 +97,18 @@ enum Event {
 
 /// Serves a connection whose client has begun with the preface of HTTP/2, until it ends.
 pub async fn serve(
+    // First, so that it is dropped last: a connection says goodbye as it is dropped.
+    alive: Busy,
     connection: Box<Connection>,
     app: Arc<HttpProxy<Edge>>,
-    alive: Busy,
     shutdown: watch::Receiver<bool>,
 ) {
     // A client that still has something to say as its last response leaves must not lose that for it.
     connection.linger(true);
     let handle = connection.watched().handle();
     handle.request_ended();
-    let digest = Digest { socket_digest: connection.get_socket_digest(), ..Digest::default() };
+    let (socket_digest, proxy_digest) = (connection.get_socket_digest(), connection.get_proxy_digest());
+    let digest = Digest { socket_digest, proxy_digest, ..Digest::default() };
     let common = Arc::new(Common { digest, unanswered: AtomicU32::new(0) });
     // It is large, and would be there once for each place that it is moved to.
     let mut http2 = match Box::pin(builder().handshake::<_, Tracked>(connection)).await {
