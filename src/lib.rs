@@ -32,3 +32,6 @@ pub mod admin;
 pub mod edge;
 
 pub mod cli;
+
+#[cfg(test)]
+mod testing;

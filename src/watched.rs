@@ -73,7 +73,16 @@ struct State {
     /// Of the last look; `None`: the path leads to nothing that can be looked at.
     stamps: Vec<Option<Stamp>>,
     due: Due,
-    on_change: Box<dyn FnMut() -> Result<(), String> + Send>,
+    on_change: OnChange,
+}
+
+type OnChange = Box<dyn FnMut() -> Result<(), String> + Send>;
+
+/// Files before they are read.
+struct Seen {
+    stamps: Vec<Option<Stamp>>,
+    /// Some have changed just now, and may again within a tick of the file system's clock, which would not show.
+    fresh: bool,
 }
 
 /// When the files are read next.
@@ -114,28 +123,41 @@ impl Watcher {
         (Watcher { list: Arc::default(), _alive: alive }, ended)
     }
 
-    /// Watches `paths` as one thing, which the log calls `what` (`certificate cdn.pem`): when one of them has changed and
+    /// Watches `paths` as one thing, which the log calls `what` (`the certificate cdn.pem`): when one of them has changed and
     /// all have stayed as they are for a moment, `on_change` is called, once, on the watcher's thread, where it may block. It
     /// reads the files and puts them in force, or says why that cannot be done: a phrase that follows `what`. Then all stays
     /// as it was, which is logged once, and it is called again when something changes, and every half minute.
     ///
-    /// Call this before the files are read for the first time: what changes from here on is not missed. `on_change` may be
-    /// called though nothing has changed.
+    /// What changes from here on is not missed; `on_change` may be called though nothing has changed.
     pub fn watch(
         &self,
         what: impl Into<String>,
         paths: Vec<PathBuf>,
         on_change: impl FnMut() -> Result<(), String> + Send + 'static,
     ) -> Watching {
-        let stamps: Vec<_> = paths.iter().map(|path| Stamp::at(path)).collect();
-        // What has changed just now may change again within a tick of the file system's clock, which would not show.
-        let now = SystemTime::now();
-        let due = match stamps.iter().flatten().any(|stamp| stamp.is_fresh(now)) {
-            true => Due::Settling,
-            false => Due::OnChange,
-        };
-        let state = State { stamps, due, on_change: Box::new(on_change) };
-        let entry = Arc::new(Entry { what: what.into(), paths, state: Mutex::new(state), problem: Mutex::default() });
+        let seen = Seen::now(&paths);
+        self.add(what.into(), paths, seen, Box::new(on_change))
+    }
+
+    /// Calls `load` here and now, and if that succeeds, watches as [`Watcher::watch`] does. Blocks.
+    ///
+    /// # Errors
+    /// What `load` says: nothing is watched then.
+    pub fn load(
+        &self,
+        what: impl Into<String>,
+        paths: Vec<PathBuf>,
+        mut load: impl FnMut() -> Result<(), String> + Send + 'static,
+    ) -> Result<Watching, String> {
+        let seen = Seen::now(&paths);
+        load()?;
+        Ok(self.add(what.into(), paths, seen, Box::new(load)))
+    }
+
+    fn add(&self, what: String, paths: Vec<PathBuf>, seen: Seen, on_change: OnChange) -> Watching {
+        let due = if seen.fresh { Due::Settling } else { Due::OnChange };
+        let state = Mutex::new(State { stamps: seen.stamps, due, on_change });
+        let entry = Arc::new(Entry { what, paths, state, problem: Mutex::default() });
         lock(&self.list.entries).push(Arc::downgrade(&entry));
         Watching { entry, _watcher: self.clone() }
     }
@@ -254,6 +276,14 @@ impl Entry {
             }
         }
         false
+    }
+}
+
+impl Seen {
+    fn now(paths: &[PathBuf]) -> Seen {
+        let stamps: Vec<_> = paths.iter().map(|path| Stamp::at(path)).collect();
+        let now = SystemTime::now();
+        Seen { fresh: stamps.iter().flatten().any(|stamp| stamp.is_fresh(now)), stamps }
     }
 }
 
@@ -449,6 +479,23 @@ mod tests {
         // The sender goes with what is watched, on whichever thread lets go of it last.
         while changes.recv_timeout(Duration::from_secs(30)).is_ok() {}
         assert_eq!(changes.try_recv(), Err(mpsc::TryRecvError::Disconnected));
+    }
+
+    #[test]
+    fn what_cannot_be_loaded_at_first_is_not_watched() {
+        let bench = Bench::new();
+        let path = bench.folder.write("a", "1");
+        let load =
+            |outcome: Result<(), String>| bench.watcher.load("list", vec![path.clone()], move || outcome.clone());
+        assert_eq!(load(Err("is wrong".to_owned())).err().as_deref(), Some("is wrong"));
+        assert_eq!(bench.watcher.totals().watched, 0);
+        let watching = load(Ok(())).unwrap();
+        assert_eq!((bench.watcher.totals().watched, watching.problem()), (1, None));
+        // The failure of one is none of another's, not even that of a panic.
+        let _panics = bench.watcher.watch("other", vec![path.clone()], || panic!("on purpose"));
+        bench.folder.write("a", "22");
+        bench.settle();
+        assert_eq!(bench.watcher.totals(), Totals { watched: 2, failing: 1, changes: 1, failures: 1 });
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::config::model::{RequestPolicy, Site};
 use crate::http_cache::{FwdReason, Outcome, Policy, RequestDirectives, Timestamp};
 use crate::observe::InFlight;
 use crate::origin::{Exchange, Trail};
-use crate::site::{Key, KeyText};
+use crate::site::{Key, KeyText, Visitor};
 use crate::store::{Fill, Object, Writer};
 
 /// One request's context.
@@ -168,6 +168,11 @@ impl Context {
     /// Whether the request comes from a trusted proxy.
     pub fn is_trusted(&self) -> bool {
         self.client.is_some_and(|client| client.trusted)
+    }
+
+    /// Who asks, as far as routes are chosen by it.
+    pub fn visitor(&self) -> Visitor<'_> {
+        self.client.map_or(Visitor::nobody(), |client| Visitor::of(client.address))
     }
 }
 

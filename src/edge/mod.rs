@@ -37,6 +37,7 @@ mod pass;
 mod post;
 mod preface;
 mod proxy;
+mod proxy_protocol;
 mod purge;
 mod purge_method;
 mod ranges;

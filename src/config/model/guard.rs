@@ -319,6 +319,14 @@ pub struct ClientMatcher {
     pub secure: Option<bool>,
 }
 
+/// Whether a name in a client's certificate is as [`Access::identities`] has it. Case counts, as in URIs and e-mail addresses.
+pub fn identity_matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_prefix('*') {
+        Some(end) => name.len() > end.len() && name.ends_with(end),
+        None => name == pattern,
+    }
+}
+
 /// The part of an IPv6 address that one client has.
 pub const CLIENT_PREFIX: u8 = 64;
 
