@@ -3,8 +3,13 @@
 //! A token is found by its place (a query parameter, a cookie, the first segment of the path), taken out of the request
 //! before anything else looks at it, and then verified. Comparisons are in constant time.
 
+pub mod akamai;
+pub mod cloudflare;
 mod find;
+pub mod foreland;
 mod keyring;
+pub mod secure_link;
+pub mod sign;
 pub mod take;
 mod text;
 

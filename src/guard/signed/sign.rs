@@ -1,0 +1,170 @@
+//! Making tokens: for `foreland sign`, and for the tests of what verifies them.
+
+use std::fmt;
+
+use http::Method;
+use ipnet::IpNet;
+
+use super::{akamai, cloudflare, foreland, jwt, secure_link};
+use crate::config::model::{UrlFormat, UrlKey};
+
+/// What is to be signed, and what the token is to say.
+#[derive(Clone, Debug)]
+pub struct Wish<'a> {
+    /// The URL's scheme is https.
+    pub secure: bool,
+    /// Host and port in normal form, without a default port.
+    pub authority: &'a str,
+    /// As it will be sent, without a token.
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+    /// In seconds since the epoch.
+    pub now: u64,
+    /// The last second in which the token holds.
+    pub expires: Option<u64>,
+    pub not_before: Option<u64>,
+    /// The clients that may use it.
+    pub client: Option<IpNet>,
+    /// The folder that it is for, which ends with a slash and which the path begins with; `None`: for the path alone.
+    pub prefix: Option<&'a str>,
+    /// The methods that it is for; empty: GET and HEAD.
+    pub methods: &'a [Method],
+    /// The query parameters whose values it binds; `*`: the whole query.
+    pub parameters: &'a [String],
+    pub id: Option<&'a str>,
+    pub place: Place,
+}
+
+/// Where a token is to stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    #[default]
+    Query,
+    Path,
+    Cookie,
+}
+
+/// What has been signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signed {
+    /// Path and query, with the token.
+    Target(String),
+    /// A cookie: `NAME=TOKEN`.
+    Cookie(String),
+}
+
+/// A part of a wish, that not every format can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Expires,
+    NotBefore,
+    Client,
+    Prefix,
+    Methods,
+    Parameters,
+    Id,
+    InPath,
+    InCookie,
+}
+
+/// Why nothing is signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CannotSign {
+    /// The format, by its name, has nothing of the kind.
+    Unsupported(&'static str, Part),
+    /// The format, or this key, does not do without.
+    Needs(Part),
+    /// What is asked for cannot be said in a token: why.
+    Value(Part, &'static str),
+    /// The URL cannot be signed, or not by this key: why.
+    Impossible(String),
+}
+
+/// Signs with the first secret of a key.
+///
+/// # Errors
+/// The key cannot, or the wish is none for its format.
+pub fn sign(key: &UrlKey, wish: &Wish<'_>) -> Result<Signed, CannotSign> {
+    if let Some(prefix) = wish.prefix
+        && !(prefix.ends_with('/') && wish.path.starts_with(prefix))
+    {
+        return Err(CannotSign::Value(Part::Prefix, "a folder that the path begins with, with a slash at its end"));
+    }
+    match &key.format {
+        UrlFormat::Foreland { secrets, parameter } => foreland::sign(secrets, parameter, wish),
+        UrlFormat::SecureLink { secrets, expression, md5_parameter, expires_parameter } => {
+            secure_link::sign(secrets, expression, md5_parameter, expires_parameter, wish)
+        }
+        UrlFormat::Akamai { .. } => akamai::sign(&key.format, wish),
+        UrlFormat::Cloudflare { secrets, parameter, lifetime } => {
+            cloudflare::sign(secrets, parameter, lifetime.as_secs(), wish)
+        }
+        UrlFormat::CloudFront { .. } => Err(CannotSign::Impossible(
+            "the configuration has public keys for this format, and only their private halves can sign".to_owned(),
+        )),
+        UrlFormat::Jwt { secrets, parameter, issuers, audience, .. } => {
+            jwt::sign(secrets, parameter, issuers.first().map(String::as_str), audience.as_deref(), wish)
+        }
+    }
+}
+
+impl Wish<'_> {
+    /// Whether the format has all that is wished for.
+    pub(super) fn within(&self, format: &'static str, parts: &[Part]) -> Result<(), CannotSign> {
+        let wished = [
+            (Part::Expires, self.expires.is_some()),
+            (Part::NotBefore, self.not_before.is_some()),
+            (Part::Client, self.client.is_some()),
+            (Part::Prefix, self.prefix.is_some()),
+            (Part::Methods, !self.methods.is_empty()),
+            (Part::Parameters, !self.parameters.is_empty()),
+            (Part::Id, self.id.is_some()),
+            (Part::InPath, self.place == Place::Path),
+            (Part::InCookie, self.place == Place::Cookie),
+        ];
+        match wished.iter().find(|(part, is)| *is && !parts.contains(part)) {
+            Some((part, _)) => Err(CannotSign::Unsupported(format, *part)),
+            None => Ok(()),
+        }
+    }
+
+    /// The token in its place. It must need no encoding there.
+    pub(super) fn placed(&self, parameter: &str, token: &str) -> Signed {
+        let rest = self.query.map(|query| format!("?{query}")).unwrap_or_default();
+        match self.place {
+            Place::Cookie => Signed::Cookie(format!("{parameter}={token}")),
+            Place::Path => Signed::Target(format!("/{parameter}={token}{}{rest}", self.path)),
+            Place::Query => self.with_query(&format!("{parameter}={token}")),
+        }
+    }
+
+    /// The target with this behind its query.
+    pub(super) fn with_query(&self, parameters: &str) -> Signed {
+        Signed::Target(match self.query {
+            None => format!("{}?{parameters}", self.path),
+            Some("") => format!("{}?{parameters}", self.path),
+            Some(query) => format!("{}?{query}&{parameters}", self.path),
+        })
+    }
+}
+
+/// One address rather than a network.
+pub(super) fn single(client: IpNet) -> Option<std::net::IpAddr> {
+    (client.prefix_len() == client.max_prefix_len()).then(|| client.addr())
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Part::Expires => "an end",
+            Part::NotBefore => "a begin",
+            Part::Client => "an address of the client",
+            Part::Prefix => "a prefix",
+            Part::Methods => "methods",
+            Part::Parameters => "a choice of query parameters",
+            Part::Id => "an id",
+            Part::InPath => "a place in the path",
+            Part::InCookie => "a place in a cookie",
+        })
+    }
+}
