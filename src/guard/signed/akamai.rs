@@ -150,7 +150,9 @@ impl Akamai {
                 b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => escaped.push(char::from(byte)),
                 b' ' => escaped.push('+'),
                 // Writing to a String cannot fail.
-                _ => drop(write!(escaped, "%{byte:02x}")),
+                _ => {
+                    let _ = write!(escaped, "%{byte:02x}");
+                }
             }
         }
         escaped
@@ -220,7 +222,9 @@ pub fn sign(format: &UrlFormat, wish: &Wish<'_>) -> Result<Signed, CannotSign> {
     let url = wish.prefix.is_none().then_some(wish.path);
     let tag = key.signing(&signed, url, |text| key.keys.sign(text));
     let mut token = format!("{signed}{}hmac=", key.fields);
-    tag.iter().for_each(|byte| drop(write!(token, "{byte:02x}")));
+    for byte in &tag {
+        let _ = write!(token, "{byte:02x}");
+    }
     if wish.place != Place::Cookie {
         // What ends a parameter or changes its meaning must not stand in it as it is.
         token = token.replace('%', "%25").replace('&', "%26").replace('#', "%23").replace('+', "%2b");

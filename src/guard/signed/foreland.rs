@@ -143,7 +143,9 @@ impl<'a> Claims<'a> {
         let mut rest = signed.split('~').peekable();
         let mut next = |name: &str| {
             let claim = rest.peek().and_then(|claim| claim.strip_prefix(name)?.strip_prefix('='));
-            claim.inspect(|_| drop(rest.next()))
+            claim.inspect(|_| {
+                rest.next();
+            })
         };
         let number = |claim: &str| seconds(claim).ok_or("a time of the token is not a number");
         let expires = number(next("exp").ok_or("the token does not begin with its end")?)?;
@@ -250,7 +252,6 @@ fn depth(folder: &str) -> usize {
 
 /// The claims as the token says them.
 fn claims(wish: &Wish<'_>, parameter: &str) -> Result<String, CannotSign> {
-    use std::fmt::Write;
     let every = [
         Part::Expires,
         Part::NotBefore,
@@ -265,33 +266,32 @@ fn claims(wish: &Wish<'_>, parameter: &str) -> Result<String, CannotSign> {
     wish.within("foreland", &every)?;
     let expires = wish.expires.ok_or(CannotSign::Needs(Part::Expires))?;
     let mut claims = format!("exp={expires}");
-    // Writing to a String cannot fail.
     if let Some(begin) = wish.not_before {
-        let _ = write!(claims, "~nbf={begin}");
+        claims += &format!("~nbf={begin}");
     }
     match wish.client.map(|client| (client.trunc(), single(client))) {
         None => {}
-        Some((_, Some(address))) => drop(write!(claims, "~ip={}", address.to_canonical())),
-        Some((network, None)) => drop(write!(claims, "~ip={}_{}", network.addr(), network.prefix_len())),
+        Some((_, Some(address))) => claims += &format!("~ip={}", address.to_canonical()),
+        Some((network, None)) => claims += &format!("~ip={}_{}", network.addr(), network.prefix_len()),
     }
     if !wish.methods.is_empty() {
         let names: Vec<&str> = wish.methods.iter().map(Method::as_str).collect();
-        let _ = write!(claims, "~m={}", names.join(","));
+        claims += &format!("~m={}", names.join(","));
     }
     if let Some(prefix) = wish.prefix {
-        let _ = write!(claims, "~p={}", depth(prefix));
+        claims += &format!("~p={}", depth(prefix));
     }
     if !wish.parameters.is_empty() {
         if wish.parameters.iter().any(|name| name == parameter) {
             return Err(CannotSign::Value(Part::Parameters, "other parameters than that of the token"));
         }
-        let _ = write!(claims, "~q={}", wish.parameters.join(","));
+        claims += &format!("~q={}", wish.parameters.join(","));
     }
     if let Some(id) = wish.id {
         if !is_id(id) {
             return Err(CannotSign::Value(Part::Id, "up to 64 letters, digits, `-`, `_` and `.`"));
         }
-        let _ = write!(claims, "~id={id}");
+        claims += &format!("~id={id}");
     }
     // What the verifier would not read is not given out.
     match Claims::read(&format!("{claims}~mac=")) {

@@ -5,8 +5,9 @@ use std::fmt;
 use http::Method;
 use ipnet::IpNet;
 
-use super::{akamai, cloudflare, foreland, jwt, secure_link};
-use crate::config::model::{UrlFormat, UrlKey};
+use super::jwt::{Mac, Stated, below, exactly, token};
+use super::{akamai, cloudflare, foreland, secure_link};
+use crate::config::model::{Secret, UrlFormat, UrlKey};
 
 /// What is to be signed, and what the token is to say.
 #[derive(Clone, Debug)]
@@ -103,9 +104,42 @@ pub fn sign(key: &UrlKey, wish: &Wish<'_>) -> Result<Signed, CannotSign> {
             "the configuration has public keys for this format, and only their private halves can sign".to_owned(),
         )),
         UrlFormat::Jwt { secrets, parameter, issuers, audience, .. } => {
-            jwt::sign(secrets, parameter, issuers.first().map(String::as_str), audience.as_deref(), wish)
+            let secret = secrets.first().ok_or_else(|| {
+                CannotSign::Impossible("the key has no secret, and only the private halves of its keys can sign".to_owned())
+            })?;
+            jwt(secret, parameter, issuers.first().map(String::as_str), audience.as_deref(), wish)
         }
     }
+}
+
+/// A token of RFC 9246, for a URL by its hash and for a prefix by a pattern.
+fn jwt(
+    secret: &Secret,
+    parameter: &str,
+    issuer: Option<&str>,
+    audience: Option<&str>,
+    wish: &Wish<'_>,
+) -> Result<Signed, CannotSign> {
+    let parts = [Part::Expires, Part::NotBefore, Part::Prefix, Part::Id, Part::InPath, Part::InCookie];
+    wish.within("jwt", &parts)?;
+    let expires = wish.expires.ok_or(CannotSign::Needs(Part::Expires))?;
+    let root = format!("{}://{}", if wish.secure { "https" } else { "http" }, wish.authority);
+    let container = match (wish.prefix, wish.query) {
+        (Some(prefix), _) => below(&format!("{root}{prefix}")),
+        (None, None) => exactly(&format!("{root}{}", wish.path)),
+        (None, Some(query)) => exactly(&format!("{root}{}?{query}", wish.path)),
+    };
+    let container = container.map_err(|why| CannotSign::Impossible(why.to_owned()))?;
+    let stated = Stated {
+        issuer,
+        audience,
+        expires: Some(expires),
+        not_before: wish.not_before,
+        issued_at: Some(wish.now),
+        id: wish.id,
+        container: &container,
+    };
+    Ok(wish.placed(parameter, &token(&secret.0, Mac::Hs256, &stated)))
 }
 
 impl Wish<'_> {
