@@ -3,6 +3,14 @@
 //! A token is found by its place (a query parameter, a cookie, the first segment of the path), taken out of the request
 //! before anything else looks at it, and then verified. Comparisons are in constant time.
 
+mod find;
+mod keyring;
+pub mod take;
+mod text;
+
+#[cfg(test)]
+mod testing;
+
 use std::net::IpAddr;
 
 use http::{HeaderMap, Method};
