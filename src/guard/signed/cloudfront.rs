@@ -15,14 +15,17 @@ use base64::Engine;
 use base64::alphabet::Alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-use super::keys::{Key, Scheme};
-use super::parts::{MAX_TOKEN, begin, cookie, parameter, scheme, without};
-use super::{Grant, Places, Presented, Refused, Verifier};
+use super::keys::{Key, Scheme, begin, scheme};
+use super::text::plain;
+use super::{Grant, Places, Presented, Refused, Verifier, find, take};
 use crate::config::model::PublicKey;
 use policy::Policy;
 
 /// The schemes of CloudFront's keys: RSA of 2048 bits and more, and ECDSA on P-256.
 const SCHEMES: [Scheme; 4] = [Scheme::RsaSha1, Scheme::RsaSha256, Scheme::P256Sha1Der, Scheme::P256Sha256Der];
+
+/// Bytes of a policy and its signature, encoded. CloudFront's own limit, that of a whole URL, is the same.
+const LONGEST: usize = 8 * 1024;
 
 /// Verifies CloudFront's signed URLs and cookies.
 pub struct CloudFront {
@@ -50,6 +53,13 @@ impl CloudFront {
         };
         CloudFront { keys, skew: skew.as_secs(), places }
     }
+
+    /// The URL as the client asked for it, without the token.
+    fn url(&self, request: &Presented<'_>) -> String {
+        let query = request.query.and_then(|query| take::from_query(query, &self.places.parameters));
+        let (mark, query) = query.as_deref().map_or(("", ""), |query| ("?", query));
+        format!("{}://{}{}{mark}{query}", scheme(request.secure), request.authority, request.path)
+    }
 }
 
 impl Verifier for CloudFront {
@@ -60,7 +70,7 @@ impl Verifier for CloudFront {
     fn verify(&self, request: &Presented<'_>, now: u64) -> Result<Grant, Refused> {
         let token = Token::of(request)?;
         let signature = decode(&token.signature).ok_or(Refused::Malformed("Signature is not in base64"))?;
-        let url = url(request);
+        let url = self.url(request);
         let (text, expires) = match &token.terms {
             Terms::Canned(expires) => (canned(&url, expires)?.into_bytes(), Some(seconds(expires)?)),
             Terms::Custom(encoded) => (decode(encoded).ok_or(Refused::Malformed("Policy is not in base64"))?, None),
@@ -68,8 +78,7 @@ impl Verifier for CloudFront {
         // Nothing of a policy is read before it is known who has written it.
         let signed = |key: &Key| {
             let (rsa, curve) = token.hash.schemes();
-            key.id == token.key
-                && (key.has_signed(rsa, &text, &signature) || key.has_signed(curve, &text, &signature))
+            key.id == token.key && (key.has_signed(rsa, &text, &signature) || key.has_signed(curve, &text, &signature))
         };
         if !self.keys.iter().any(signed) {
             return Err(Refused::Mismatch);
@@ -98,13 +107,8 @@ impl Names {
     }
 }
 
-const IN_QUERY: Names = Names {
-    expires: "Expires",
-    policy: "Policy",
-    signature: "Signature",
-    key: "Key-Pair-Id",
-    hash: "Hash-Algorithm",
-};
+const IN_QUERY: Names =
+    Names { expires: "Expires", policy: "Policy", signature: "Signature", key: "Key-Pair-Id", hash: "Hash-Algorithm" };
 
 const IN_COOKIES: Names = Names {
     expires: "CloudFront-Expires",
@@ -148,18 +152,18 @@ impl Hash {
 impl<'a> Token<'a> {
     /// The token of a request. As CloudFront does it: where the URL is signed, cookies do not count.
     fn of(request: &Presented<'a>) -> Result<Self, Refused> {
-        let query = |name: &str| parameter(request.query, name);
+        let query = |name| find::values(request.query, name).find(|value| !value.is_empty()).and_then(plain);
         if query(IN_QUERY.signature).is_some() || query(IN_QUERY.key).is_some() {
             return Token::read(&IN_QUERY, query);
         }
-        let cookies = |name: &str| cookie(request.headers, name).map(Cow::Borrowed);
+        let cookies = |name| find::cookies(request.headers, name).find(|value| !value.is_empty()).map(Cow::Borrowed);
         if cookies(IN_COOKIES.signature).is_some() || cookies(IN_COOKIES.key).is_some() {
             return Token::read(&IN_COOKIES, cookies);
         }
         Err(Refused::Missing)
     }
 
-    fn read(names: &Names, find: impl Fn(&str) -> Option<Cow<'a, str>>) -> Result<Self, Refused> {
+    fn read(names: &Names, find: impl Fn(&'static str) -> Option<Cow<'a, str>>) -> Result<Self, Refused> {
         let signature = find(names.signature).ok_or(Refused::Malformed("there is no Signature"))?;
         let key = find(names.key).ok_or(Refused::Malformed("there is no Key-Pair-Id"))?;
         let hash = match find(names.hash).as_deref() {
@@ -173,28 +177,11 @@ impl<'a> Token<'a> {
             (None, None) => return Err(Refused::Malformed("there is neither Expires nor Policy")),
         };
         let (Terms::Canned(text) | Terms::Custom(text)) = &terms;
-        if signature.len() + text.len() > MAX_TOKEN {
+        if signature.len() + text.len() > LONGEST {
             return Err(Refused::Malformed("the token is longer than 8 KiB"));
         }
         Ok(Token { key, signature, hash, terms })
     }
-}
-
-/// The URL as the client asked for it, without the token.
-fn url(request: &Presented<'_>) -> String {
-    let query = without(request.query, &IN_QUERY.all());
-    let mut url = String::with_capacity(
-        "https://".len() + request.authority.len() + request.path.len() + query.as_ref().map_or(0, |rest| rest.len() + 1),
-    );
-    url.push_str(scheme(request.secure));
-    url.push_str("://");
-    url.push_str(request.authority);
-    url.push_str(request.path);
-    if let Some(query) = query {
-        url.push('?');
-        url.push_str(&query);
-    }
-    url
 }
 
 /// The text of a canned policy. It has the URL as it is: one that would end the text before its time is none that a signer

@@ -4,10 +4,26 @@ use http::HeaderMap;
 use http::header::COOKIE;
 
 use super::text::decoded;
-use super::{Places, Presented};
+use super::{Grant, Places, Presented, Refused};
 
 /// How many tokens of one request are looked at: two cookies of one name are usual where their paths overlap.
 const MOST: usize = 4;
+
+/// The grant of the first token that holds; else why the first is refused.
+pub(super) fn first_that_holds<'a>(
+    request: &Presented<'a>,
+    places: &'a Places,
+    mut check: impl FnMut(&'a str) -> Result<Grant, Refused>,
+) -> Result<Grant, Refused> {
+    let mut refused = None;
+    for token in tokens(request, places) {
+        match check(token) {
+            Ok(grant) => return Ok(grant),
+            Err(why) => drop(refused.get_or_insert(why)),
+        }
+    }
+    Err(refused.unwrap_or(Refused::Missing))
+}
 
 /// The tokens that a request has, those of the URL first.
 pub(super) fn tokens<'a>(request: &Presented<'a>, places: &'a Places) -> impl Iterator<Item = &'a str> {

@@ -19,14 +19,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::keys::{Key, Scheme};
-use super::parts::{MAX_TOKEN, begin, cookie, parameter};
-use super::{Grant, Places, Presented, Refused, Verifier};
+use super::keys::{Key, Scheme, begin};
+use super::text::plain;
+use super::{Grant, Places, Presented, Refused, Verifier, find};
 use crate::config::model::{PublicKey, Secret};
 use claims::Claims;
 use container::Patterns;
 pub use container::{below, exactly};
-pub use sign::{Mac, Signed, sign};
+pub use sign::{Mac, Stated, token};
 
 /// The schemes of RFC 7518 §3.1 with public keys.
 const SCHEMES: [Scheme; 8] = [
@@ -40,11 +40,13 @@ const SCHEMES: [Scheme; 8] = [
     Scheme::P384Sha384,
 ];
 
+/// Bytes of a token. With encrypted claims it may have a few hundred, with RSA a thousand.
+const LONGEST: usize = 8 * 1024;
+
 /// Verifies tokens of RFC 9246.
 pub struct Jwt {
     secrets: Vec<Macs>,
     keys: Vec<Key>,
-    parameter: String,
     terms: Terms,
     patterns: Patterns,
     places: Places,
@@ -83,23 +85,40 @@ impl Jwt {
         Ok(Jwt {
             secrets: secrets.iter().map(|Secret(bytes, _)| Macs::new(bytes)).collect(),
             keys,
-            parameter: parameter.to_owned(),
-            terms: Terms {
-                issuers: issuers.to_vec(),
-                audience: audience.map(str::to_owned),
-                skew: skew.as_secs(),
-            },
+            terms: Terms { issuers: issuers.to_vec(), audience: audience.map(str::to_owned), skew: skew.as_secs() },
             patterns: Patterns::default(),
             places,
         })
     }
 
-    /// The token, from the path, else the query, else a cookie.
-    fn token<'a>(&self, request: &Presented<'a>) -> Option<Cow<'a, str>> {
-        let in_path = request.in_path.filter(|token| !token.is_empty()).map(crate::site::normalise_query);
-        in_path
-            .or_else(|| parameter(request.query, &self.parameter))
-            .or_else(|| cookie(request.headers, &self.parameter).map(Cow::Borrowed))
+    fn check(&self, token: &str, request: &Presented<'_>, now: u64) -> Result<Grant, Refused> {
+        if token.len() > LONGEST {
+            return Err(Refused::Malformed("the token is longer than 8 KiB"));
+        }
+        let token = plain(token).ok_or(Refused::Malformed("the token is not text"))?;
+        let Some(Parts { message, header, claims, signature }) = Parts::of(&token) else {
+            return Err(Refused::Malformed("the token has not the three parts of a signed JWT"));
+        };
+        let (Some(header), Some(raw)) = (decode(header), decode(signature)) else {
+            return Err(Refused::Malformed("a part of the token is not in base64url"));
+        };
+        let Ok(header) = serde_json::from_slice::<Header<'_>>(&header) else {
+            return Err(Refused::Malformed("the token's header is not a JSON object with an alg"));
+        };
+        // RFC 7515 §4.1.11: extensions that must be understood, and none is.
+        if header.crit.is_some() {
+            return Err(Refused::Malformed("the token's header has critical extensions"));
+        }
+        if !self.is_signed(&header, message.as_bytes(), &raw)? {
+            return Err(Refused::Mismatch);
+        }
+        // Nothing of the claims is read before it is known who has made them.
+        let claims = decode(claims).ok_or(Refused::Malformed("a part of the token is not in base64url"))?;
+        let claims = Claims::read(&claims)?;
+        claims.check(&self.terms, now)?;
+        self.patterns.check(claims.container(), &container::uri(request, &self.places.parameters))?;
+        let id = claims.id().map_or_else(|| begin(signature), str::to_owned);
+        Ok(Grant { id, expires: claims.expires() })
     }
 
     /// Whether one of the secrets or keys has signed this.
@@ -135,33 +154,7 @@ impl Verifier for Jwt {
     }
 
     fn verify(&self, request: &Presented<'_>, now: u64) -> Result<Grant, Refused> {
-        let token = self.token(request).ok_or(Refused::Missing)?;
-        if token.len() > MAX_TOKEN {
-            return Err(Refused::Malformed("the token is longer than 8 KiB"));
-        }
-        let Some(Parts { message, header, claims, signature }) = Parts::of(&token) else {
-            return Err(Refused::Malformed("the token has not the three parts of a signed JWT"));
-        };
-        let (Some(header), Some(raw)) = (decode(header), decode(signature)) else {
-            return Err(Refused::Malformed("a part of the token is not in base64url"));
-        };
-        let Ok(header) = serde_json::from_slice::<Header<'_>>(&header) else {
-            return Err(Refused::Malformed("the token's header is not a JSON object with an alg"));
-        };
-        // RFC 7515 §4.1.11: extensions that must be understood, and none is.
-        if header.crit.is_some() {
-            return Err(Refused::Malformed("the token's header has critical extensions"));
-        }
-        if !self.is_signed(&header, message.as_bytes(), &raw)? {
-            return Err(Refused::Mismatch);
-        }
-        // Nothing of the claims is read before it is known who has made them.
-        let claims = decode(claims).ok_or(Refused::Malformed("a part of the token is not in base64url"))?;
-        let claims = Claims::read(&claims)?;
-        claims.check(&self.terms, now)?;
-        self.patterns.check(claims.container(), &container::uri(request, &self.parameter))?;
-        let id = claims.id().map_or_else(|| begin(signature), str::to_owned);
-        Ok(Grant { id, expires: claims.expires() })
+        find::first_that_holds(request, &self.places, |token| self.check(token, request, now))
     }
 }
 
@@ -207,11 +200,7 @@ struct Macs {
 
 impl Macs {
     fn new(secret: &[u8]) -> Self {
-        Macs {
-            hs256: Mac::Hs256.key(secret),
-            hs384: Mac::Hs384.key(secret),
-            hs512: Mac::Hs512.key(secret),
-        }
+        Macs { hs256: Mac::Hs256.key(secret), hs384: Mac::Hs384.key(secret), hs512: Mac::Hs512.key(secret) }
     }
 
     fn key(&self, mac: Mac) -> &hmac::Key {

@@ -1,8 +1,14 @@
 //! Public keys of signers, each parsed once for every scheme that it may be used with.
 
+#[cfg(test)]
+pub(super) mod testing;
+
 use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
 
 use crate::config::model::{PublicKey, PublicKeyKind};
+
+/// Characters of a signature that tell tokens apart. Those of ECDSA in DER begin with a few that are the same for all.
+const SHOWN: usize = 16;
 
 /// How something is signed. An RSA key is of no use to a scheme of a curve, nor the other way round: what a token says of
 /// its algorithm can only choose among those that fit the key.
@@ -94,4 +100,14 @@ impl Key {
         let parsed = ParsedPublicKey::new(algorithm, bytes).expect("an example's key");
         Key { id: id.to_owned(), schemes: vec![(scheme, parsed)] }
     }
+}
+
+/// The scheme of the URL that was asked for.
+pub(super) fn scheme(secure: bool) -> &'static str {
+    if secure { "https" } else { "http" }
+}
+
+/// What tells a token from others without being of use as one: the begin of its signature.
+pub(super) fn begin(signature: &str) -> String {
+    signature.chars().take(SHOWN).collect()
 }

@@ -3,8 +3,11 @@
 //! A token is found by its place (a query parameter, a cookie, the first segment of the path), taken out of the request
 //! before anything else looks at it, and then verified. Comparisons are in constant time.
 
+pub mod cloudfront;
 mod find;
+pub mod jwt;
 mod keyring;
+mod keys;
 pub mod take;
 mod text;
 

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::guard::signed::text::may_climb;
 use crate::guard::signed::{Presented, Refused};
 use crate::site::has_dot_segments;
 
@@ -59,8 +60,9 @@ impl Policy {
             return Err(Refused::Elsewhere("the policy is for another address"));
         }
         let Some(resource) = &self.resource else { return Ok(()) };
-        // `/free/../paid/x` begins with `/free/` and is `/paid/x`. Clients resolve these themselves.
-        if has_dot_segments(request.path) {
+        // `/free/../paid/x` begins with `/free/` and is `/paid/x`. Clients resolve these themselves. So may an origin be
+        // led by `/free/..%2fpaid/x`.
+        if has_dot_segments(request.path) || may_climb(request.path) {
             return Err(Refused::Elsewhere("the path has dot segments, under a policy for many URLs"));
         }
         if !covers(resource.as_bytes(), url.as_bytes()) {
@@ -158,7 +160,8 @@ mod tests {
         let matches = |pattern: &str, text: &str| covers(pattern.as_bytes(), text.as_bytes());
         // The Developer Guide's own examples.
         let pattern = "http://d111111abcdef8.cloudfront.net/*game_download.zip*";
-        for url in ["game_download.zip", "example_game_download.zip?license=yes", "test_game_download.zip?license=temp"] {
+        for url in ["game_download.zip", "example_game_download.zip?license=yes", "test_game_download.zip?license=temp"]
+        {
             assert!(matches(pattern, &format!("http://d111111abcdef8.cloudfront.net/{url}")), "{url}");
         }
         assert!(!matches(pattern, "http://d111111abcdef8.cloudfront.net/game_download.rar"));
@@ -209,9 +212,8 @@ mod tests {
         // "If you omit the Resource parameter …, users can access all of the files".
         assert_eq!(read(&format!(r#"{{"Statement":[{{"Condition":{{{time}}}}}]}}"#)), Ok(Policy::until(9)));
         for source in ["0.0.0.0/0", "::/0"] {
-            let text = format!(
-                r#"{{"Statement":[{{"Condition":{{{time},"IpAddress":{{"AWS:SourceIp":"{source}"}}}}}}]}}"#
-            );
+            let text =
+                format!(r#"{{"Statement":[{{"Condition":{{{time},"IpAddress":{{"AWS:SourceIp":"{source}"}}}}}}]}}"#);
             assert_eq!(read(&text), Ok(Policy::until(9)), "{source}");
         }
         for text in [

@@ -48,7 +48,8 @@ pub(super) struct Claims<'a> {
 
 impl<'a> Claims<'a> {
     pub(super) fn read(text: &'a [u8]) -> Result<Self, Refused> {
-        serde_json::from_slice(text).map_err(|_| Refused::Malformed("the claims are not a JSON object of the right types"))
+        serde_json::from_slice(text)
+            .map_err(|_| Refused::Malformed("the claims are not a JSON object of the right types"))
     }
 
     /// Whether they hold at this time, for whoever this is; of the URL nothing is said.

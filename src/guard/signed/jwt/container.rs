@@ -9,8 +9,9 @@ use quick_cache::sync::Cache;
 use regex::bytes::{Regex, RegexBuilder};
 use sha2::{Digest, Sha256};
 
-use crate::guard::signed::parts::{scheme, without};
-use crate::guard::signed::{Presented, Refused};
+use crate::guard::signed::keys::scheme;
+use crate::guard::signed::text::may_climb;
+use crate::guard::signed::{Presented, Refused, take};
 use crate::site::{normalise_authority, normalise_path, normalise_query};
 
 /// Longer ones take too long to compile.
@@ -40,6 +41,10 @@ impl Patterns {
     pub(super) fn check(&self, container: &str, uri: &str) -> Result<(), Refused> {
         let holds = match container.split_once(':') {
             Some(("hash", segment)) => hashes_to(segment, uri)?,
+            // A token for many URLs is for no path that an origin could read as one outside of them.
+            Some(("regex", _)) if may_climb(path(uri)) => {
+                return Err(Refused::Elsewhere("the path has encoded dot segments, under a token for many URLs"));
+            }
             Some(("regex", pattern)) => self.compiled(pattern)?.is_match(uri.as_bytes()),
             _ => return Err(Refused::Malformed("cdniuc is neither hash: nor regex:")),
         };
@@ -50,7 +55,8 @@ impl Patterns {
         if let Some(kept) = self.kept.get(pattern) {
             return Ok(kept);
         }
-        let compiled = compile(pattern).ok_or(Refused::Malformed("cdniuc has a pattern that is wrong, or too large"))?;
+        let compiled =
+            compile(pattern).ok_or(Refused::Malformed("cdniuc has a pattern that is wrong, or too large"))?;
         let compiled = Arc::new(compiled);
         self.kept.insert(pattern.into(), Arc::clone(&compiled));
         Ok(compiled)
@@ -59,8 +65,8 @@ impl Patterns {
 
 /// The URI that is compared (RFC 9246 §2.1.15): without the token, normalised as RFC 3986 §6.2.2 and §6.2.3 say, and
 /// percent-encoded.
-pub(super) fn uri(request: &Presented<'_>, parameter: &str) -> String {
-    let query = without(request.query, &[parameter]);
+pub(super) fn uri(request: &Presented<'_>, parameters: &[String]) -> String {
+    let query = request.query.and_then(|query| take::from_query(query, parameters));
     write_uri(scheme(request.secure), request.authority, request.path, query.as_deref())
 }
 
@@ -119,6 +125,13 @@ fn write_uri(scheme: &str, authority: &str, path: &str, query: Option<&str>) -> 
         uri.push_str(&normalise_query(query));
     }
     uri
+}
+
+/// The path of a URI that [`write_uri`] has written.
+fn path(uri: &str) -> &str {
+    let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    let rest = rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default();
+    rest.split_once('?').map_or(rest, |(path, _)| path)
 }
 
 /// A URL segment of RFC 6920 §5. Its shorter hashes are not for what has to withstand an attack.

@@ -36,7 +36,7 @@ impl Mac {
 
 /// What a token is to say. Times are in seconds since the epoch.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Signed<'a> {
+pub struct Stated<'a> {
     #[serde(rename = "iss", skip_serializing_if = "Option::is_none")]
     pub issuer: Option<&'a str>,
     #[serde(rename = "aud", skip_serializing_if = "Option::is_none")]
@@ -55,7 +55,7 @@ pub struct Signed<'a> {
 }
 
 /// A token, for the parameter or cookie.
-pub fn sign(secret: &[u8], mac: Mac, claims: &Signed<'_>) -> String {
+pub fn token(secret: &[u8], mac: Mac, claims: &Stated<'_>) -> String {
     let mut token = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"{}"}}"#, mac.as_str()));
     token.push('.');
     // Texts and numbers alone: there is no claim that could not be written.
