@@ -128,7 +128,9 @@ mod tests {
     #[test]
     fn cookies_lose_their_tokens_and_nothing_else() {
         let tokens = names(&["token"]);
-        let left = |line: &[u8]| from_cookies(line, &tokens).map(|left| left.map(|l| String::from_utf8_lossy(&l).into_owned()));
+        let left = |line: &[u8]| {
+            from_cookies(line, &tokens).map(|left| left.map(|l| String::from_utf8_lossy(&l).into_owned()))
+        };
         assert_eq!(left(b"a=1; b=2"), None);
         assert_eq!(left(b"token=x"), Some(None));
         assert_eq!(left(b"token=x; token=y;"), Some(None));

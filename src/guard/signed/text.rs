@@ -91,9 +91,17 @@ mod tests {
 
     #[test]
     fn what_could_be_read_as_a_way_up() {
-        for path in
-            ["/a/..%2fb", "/a/..%2F", "/a/%2e%2e%5cb", "/a/..\\b", "/a\\..", "/a/..;x=1/b", "/..;", "/a%2f..", "/%2e%2e"]
-        {
+        for path in [
+            "/a/..%2fb",
+            "/a/..%2F",
+            "/a/%2e%2e%5cb",
+            "/a/..\\b",
+            "/a\\..",
+            "/a/..;x=1/b",
+            "/..;",
+            "/a%2f..",
+            "/%2e%2e",
+        ] {
             assert!(may_climb(path), "{path}");
         }
         for path in ["/a/b", "/a;v=1/b", "/a/...%2Fb", "/a/..b;/c", "/a%2Fb", "/a/.%2Fb", "/100%", "/a;..b/c"] {
