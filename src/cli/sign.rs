@@ -149,7 +149,9 @@ fn url(text: &str) -> Result<Uri, &'static str> {
     let uri: Uri = text.parse().map_err(|_| "expected a URL")?;
     match uri.scheme_str() {
         Some("http" | "https") if text.contains('#') => Err("a fragment is never sent, so it cannot be signed"),
-        Some("http" | "https") if !text.is_ascii() => Err("what is beyond ASCII must be percent-encoded, as it will be sent"),
+        Some("http" | "https") if !text.is_ascii() => {
+            Err("what is beyond ASCII must be percent-encoded, as it will be sent")
+        }
         Some("http" | "https") => Ok(uri),
         _ => Err("expected a URL that begins with http:// or https://"),
     }

@@ -46,7 +46,10 @@ async fn the_signed_url_alone_is_printed() {
     let keys = Keys::new("printed");
     let end = ["--expires", "1767290400"];
     for (args, expected) in [
-        (&["https://cdn.example/video/a.mp4"][..], "https://cdn.example/video/a.mp4?token=exp=1767290400~mac=TRDrAQVHE2ghKhUu5QgmLQ\n"),
+        (
+            &["https://cdn.example/video/a.mp4"][..],
+            "https://cdn.example/video/a.mp4?token=exp=1767290400~mac=TRDrAQVHE2ghKhUu5QgmLQ\n",
+        ),
         (
             &["https://CDN.example:443/video/abc/master.m3u8?x", "--prefix", "--in", "path"],
             "https://CDN.example:443/token=exp=1767290400~p=2~mac=gRUKX_bQveqpSsrhiNHjig/video/abc/master.m3u8?x\n",
@@ -57,8 +60,19 @@ async fn the_signed_url_alone_is_printed() {
         ),
         (
             &[
-                "https://cdn.example/a%2fb/%41?h=2&x=3&w=%61%2f", "--not-before", "1767286800", "--ip", "192.0.2.0/24",
-                "--method", "GET", "--method", "POST", "--query", "w,h", "--id", "order-17",
+                "https://cdn.example/a%2fb/%41?h=2&x=3&w=%61%2f",
+                "--not-before",
+                "1767286800",
+                "--ip",
+                "192.0.2.0/24",
+                "--method",
+                "GET",
+                "--method",
+                "POST",
+                "--query",
+                "w,h",
+                "--id",
+                "order-17",
             ],
             "https://cdn.example/a%2fb/%41?h=2&x=3&w=%61%2f&token=exp=1767290400~nbf=1767286800~ip=192.0.2.0_24~m=GET,POST\
              ~q=w,h~id=order-17~mac=_aKJ7Z8D7cjPoUca0OtEng\n",

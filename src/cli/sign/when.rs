@@ -62,7 +62,9 @@ mod tests {
         assert_eq!(parse("1767290400"), Ok(When::At(1_767_290_400)));
         assert_eq!((When::In(5).after(7), When::At(5).after(7)), (12, 5));
         assert_eq!(When::In(5).after(u64::MAX), u64::MAX);
-        for wrong in ["", "h", "0h", "-1h", "1.5h", "1h30m", "36501d", "1w", "1 h", "99999999999999999999s", "999999999999"] {
+        for wrong in
+            ["", "h", "0h", "-1h", "1.5h", "1h30m", "36501d", "1w", "1 h", "99999999999999999999s", "999999999999"]
+        {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

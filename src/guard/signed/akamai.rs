@@ -36,7 +36,8 @@ pub struct Akamai {
 impl Akamai {
     /// `None` for another format. `skew` is in seconds.
     pub fn new(format: &UrlFormat, skew: u64) -> Option<Akamai> {
-        let UrlFormat::Akamai { secrets, parameter, algorithm, salt, field_delimiter, acl_delimiter, escape_early } = format
+        let UrlFormat::Akamai { secrets, parameter, algorithm, salt, field_delimiter, acl_delimiter, escape_early } =
+            format
         else {
             return None;
         };
@@ -65,16 +66,16 @@ impl Akamai {
         if token.len() > LONGEST {
             return Err(Refused::Malformed("the token is too long"));
         }
-        match Fields::read(token, self.fields) {
+        let check = |token: &str| match Fields::read(token, self.fields) {
             Ok(fields) => self.check_fields(&fields, request, now),
+            Err(why) => Err(Refused::Malformed(why)),
+        };
+        match check(token) {
             // Some clients encode a parameter's value whole.
-            Err(why) => match plain(token).filter(|plain| plain != token) {
-                Some(plain) => {
-                    let fields = Fields::read(&plain, self.fields).map_err(Refused::Malformed)?;
-                    self.check_fields(&fields, request, now)
-                }
-                None => Err(Refused::Malformed(why)),
-            },
+            Err(why @ (Refused::Malformed(_) | Refused::Mismatch)) if token.contains('%') => {
+                plain(token).map_or(Err(why), |plain| check(&plain))
+            }
+            checked => checked,
         }
     }
 
@@ -197,7 +198,8 @@ pub fn sign(format: &UrlFormat, wish: &Wish<'_>) -> Result<Signed, CannotSign> {
     let expires = wish.expires.ok_or(CannotSign::Needs(Part::Expires))?;
     let mut parts: SmallVec<[String; 6]> = SmallVec::new();
     if let Some(client) = wish.client {
-        let text = super::sign::single(client).map_or_else(|| client.trunc().to_string(), |address| address.to_string());
+        let text =
+            super::sign::single(client).map_or_else(|| client.trunc().to_string(), |address| address.to_string());
         parts.push(format!("ip={}", key.escaped(&text)));
     }
     if let Some(begin) = wish.not_before {
@@ -225,9 +227,9 @@ pub fn sign(format: &UrlFormat, wish: &Wish<'_>) -> Result<Signed, CannotSign> {
     for byte in &tag {
         let _ = write!(token, "{byte:02x}");
     }
-    if wish.place != Place::Cookie {
-        // What ends a parameter or changes its meaning must not stand in it as it is.
-        token = token.replace('%', "%25").replace('&', "%26").replace('#', "%23").replace('+', "%2b");
+    if wish.place != Place::Cookie && token.contains('&') {
+        // It would end there.
+        token = token.replace('%', "%25").replace('&', "%26");
     }
     Ok(wish.placed(parameter, &token))
 }

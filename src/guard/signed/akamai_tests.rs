@@ -148,7 +148,9 @@ fn tokens_stand_in_queries_cookies_and_fields() {
     let format = plain_format();
     let folder = Wish { prefix: Some("/video/"), id: Some("user-1"), ..wish("/video/a") };
     let in_query = signed(&format, &folder);
-    let Some(token) = in_query.query.as_deref().and_then(|query| query.strip_prefix("hdnts=")) else { panic!("no token") };
+    let Some(token) = in_query.query.as_deref().and_then(|query| query.strip_prefix("hdnts=")) else {
+        panic!("no token")
+    };
     let cookie = signed(&format, &Wish { place: Place::Cookie, ..folder.clone() });
     let field = Request::get("/video/b").header("hdnts", token);
     let encoded = Request::get("/video/b").query(&format!("hdnts={}", token.replace('~', "%7E").replace('=', "%3D")));
@@ -157,6 +159,11 @@ fn tokens_stand_in_queries_cookies_and_fields() {
         assert_eq!(grant, Grant { id: "user-1".to_owned(), expires: Some(NOW + 60) });
     }
     assert_eq!(key(&format).verify(&Request::get("/video/b").presented(), NOW), Err(Refused::Missing));
+    // What would end the parameter is encoded.
+    for format in [plain_format(), escaping()] {
+        let request = signed(&format, &Wish { prefix: Some("/a&b%2F/"), ..wish("/a&b%2F/c") });
+        assert!(key(&format).verify(&request.presented(), NOW).is_ok(), "{request:?}");
+    }
 }
 
 #[test]
@@ -197,7 +204,9 @@ fn an_acl_covers_paths() {
 
 #[test]
 fn an_address_may_be_a_network() {
-    for (format, client) in [(plain_format(), "10.1.2.3/32"), (escaping(), "2001:db8::/32"), (plain_format(), "10.0.0.0/8")] {
+    for (format, client) in
+        [(plain_format(), "10.1.2.3/32"), (escaping(), "2001:db8::/32"), (plain_format(), "10.0.0.0/8")]
+    {
         let client: IpNet = client.parse().expect("a network");
         let request = signed(&format, &Wish { client: Some(client), ..wish("/a") });
         let inside = Request { client: client.addr(), ..request.clone() };
@@ -214,8 +223,20 @@ fn tokens_are_read_to_the_letter() {
     assert_eq!(read("exp=1~hmac=0"), Ok(()));
     assert_eq!(read("acl=/*~data=a=b~id=c~ip=::1~exp=1~st=0~hmac=0"), Ok(()));
     for wrong in [
-        "", "hmac=0", "~hmac=0", "exp=1", "exp=1~hmac", "exp=1~hmac=0~", "exp=~hmac=0", "exp=x~hmac=0", "st=1~hmac=0",
-        "exp=1~exp=2~hmac=0", "exp=1~url=/a~hmac=0", "exp=1~x=1~hmac=0", "exp=1~~hmac=0", "exp=1~st=-1~hmac=0",
+        "",
+        "hmac=0",
+        "~hmac=0",
+        "exp=1",
+        "exp=1~hmac",
+        "exp=1~hmac=0~",
+        "exp=~hmac=0",
+        "exp=x~hmac=0",
+        "st=1~hmac=0",
+        "exp=1~exp=2~hmac=0",
+        "exp=1~url=/a~hmac=0",
+        "exp=1~x=1~hmac=0",
+        "exp=1~~hmac=0",
+        "exp=1~st=-1~hmac=0",
     ] {
         assert!(read(wrong).is_err(), "{wrong}");
     }

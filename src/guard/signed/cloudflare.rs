@@ -95,7 +95,8 @@ pub fn sign(secrets: &[Secret], parameter: &str, lifetime: u64, wish: &Wish<'_>)
     wish.within("cloudflare", &[Part::Expires])?;
     let issued = match wish.expires {
         None => wish.now,
-        Some(end) => (end + 1)
+        Some(end) => end
+            .saturating_add(1)
             .checked_sub(lifetime)
             .filter(|issued| *issued <= wish.now)
             .ok_or(CannotSign::Value(Part::Expires, "no later than the key's lifetime allows"))?,

@@ -82,7 +82,8 @@ fn what_stands_before_the_token_is_signed() {
 
 #[test]
 fn a_token_that_is_none() {
-    for token in ["", "-", "1767286800", "1767286800-", "176728680-AAAA", "17672868000-AAAA", "176728680x-AAAA", "%ff"] {
+    for token in ["", "-", "1767286800", "1767286800-", "176728680-AAAA", "17672868000-AAAA", "176728680x-AAAA", "%ff"]
+    {
         assert!(matches!(verify(&format!("/a?verify={token}"), NOW), Err(Refused::Malformed(_))), "{token}");
     }
     let mac = "A".repeat(43);

@@ -64,7 +64,8 @@ impl Foreland {
             Some(depth) => folder(&path, depth)?,
         };
         let subject = Subject { authority: request.authority, path, query: request.query };
-        let mac = URL_SAFE_NO_PAD.decode(claims.mac).map_err(|_| Refused::Malformed("the signature is not base64url"))?;
+        let mac =
+            URL_SAFE_NO_PAD.decode(claims.mac).map_err(|_| Refused::Malformed("the signature is not base64url"))?;
         let lines = subject.lines(claims.parameters, &self.places)?;
         if !self.keys.verifies(&text(claims.signed, &subject, &lines), &mac, MAC) {
             return Err(Refused::Mismatch);
@@ -239,7 +240,8 @@ fn text<'a>(claims: &'a str, subject: &'a Subject<'_>, lines: &'a Lines<'_>) -> 
 /// The first `depth` segments of a path in normal form, with the slash behind them.
 fn folder(path: &str, depth: usize) -> Result<&str, Refused> {
     let slash = memchr::memchr_iter(b'/', path.as_bytes()).nth(depth);
-    let folder = slash.and_then(|at| path.get(..=at)).ok_or(Refused::Elsewhere("the path is shorter than the prefix"))?;
+    let folder =
+        slash.and_then(|at| path.get(..=at)).ok_or(Refused::Elsewhere("the path is shorter than the prefix"))?;
     if may_climb(path) {
         return Err(Refused::Elsewhere("the path could be read as one outside of the prefix"));
     }

@@ -210,10 +210,34 @@ fn claims_are_read_to_the_letter() {
         assert_eq!(read(right), Ok(()), "{right}");
     }
     for wrong in [
-        "", "exp", "exp=", "exp=-1", "exp=1~exp=2", "nbf=1~exp=1", "exp=1~", "~exp=1", "exp=1~x=1", "exp=1~id=",
-        "exp=1~id=a b", "exp=1~p=", "exp=1~p=1000", "exp=1~p=+1", "exp=1~m=", "exp=1~m=get", "exp=1~m=GET,", "exp=1~q=",
-        "exp=1~q=a,,b", "exp=1~q=*,a", "exp=1~ip=", "exp=1~ip=10.0.0.0_33", "exp=1~ip=10.0.0.0/8", "exp=1~q=a~p=1",
-        "EXP=1", "exp=1~mac=x", "exp=9999999999999", "exp=1~q=a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a",
+        "",
+        "exp",
+        "exp=",
+        "exp=-1",
+        "exp=1~exp=2",
+        "nbf=1~exp=1",
+        "exp=1~",
+        "~exp=1",
+        "exp=1~x=1",
+        "exp=1~id=",
+        "exp=1~id=a b",
+        "exp=1~p=",
+        "exp=1~p=1000",
+        "exp=1~p=+1",
+        "exp=1~m=",
+        "exp=1~m=get",
+        "exp=1~m=GET,",
+        "exp=1~q=",
+        "exp=1~q=a,,b",
+        "exp=1~q=*,a",
+        "exp=1~ip=",
+        "exp=1~ip=10.0.0.0_33",
+        "exp=1~ip=10.0.0.0/8",
+        "exp=1~q=a~p=1",
+        "EXP=1",
+        "exp=1~mac=x",
+        "exp=9999999999999",
+        "exp=1~q=a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a",
     ] {
         assert!(read(wrong).is_err(), "{wrong}");
     }
@@ -237,10 +261,7 @@ fn what_cannot_be_said_is_not_signed() {
     let own = ["token".to_owned()];
     assert!(matches!(sign(Wish { parameters: &own, ..wish("/a") }), Err(CannotSign::Value(Part::Parameters, _))));
     assert!(matches!(sign(Wish { id: Some("a~b"), ..wish("/a") }), Err(CannotSign::Value(Part::Id, _))));
-    assert!(matches!(
-        sign(Wish { prefix: Some("/%61/"), ..wish("/%61/b") }),
-        Err(CannotSign::Value(Part::Prefix, _))
-    ));
+    assert!(matches!(sign(Wish { prefix: Some("/%61/"), ..wish("/%61/b") }), Err(CannotSign::Value(Part::Prefix, _))));
     assert!(matches!(sign(Wish { prefix: Some("/a/"), ..wish("/a/..%2fb") }), Err(CannotSign::Impossible(_))));
 }
 
@@ -253,7 +274,8 @@ fn target() -> impl Strategy<Value = String> {
             let parameters: &[String] = if parameters { &["a".to_owned(), "b".to_owned()] } else { &[] };
             let prefix = folder.then(|| path.get(..=path.rfind('/').unwrap_or(0)).unwrap_or("/"));
             let wish = Wish { query: query.as_deref(), parameters, place, prefix, ..wish(&path) };
-            match sign(&[secret("k1")], "token", &wish).or_else(|_| sign(&[secret("k1")], "token", &Wish { prefix: None, ..wish }))
+            match sign(&[secret("k1")], "token", &wish)
+                .or_else(|_| sign(&[secret("k1")], "token", &Wish { prefix: None, ..wish }))
             {
                 Ok(Signed::Target(target)) => target,
                 other => panic!("{other:?}"),
@@ -293,5 +315,20 @@ proptest! {
         path in "(/[a-z.%;\\\\]{0,5}){0,4}", query in prop::option::of("[a-z=&%]{0,12}")) {
         let request = Request { in_path: Some(token), query, ..Request::get(&path) };
         prop_assert!(verified(&request).is_err());
+    }
+
+    /// Whatever a path is made of: what a folder's token lets in is in the folder, for the edge and for who decodes twice.
+    #[test]
+    fn nothing_leads_out_of_a_folder(rest in "(\\.|/|%2[ef]|%2[EF]|%5c|\\\\|;|[ab]|\\.\\./){0,10}") {
+        let folder = Wish { prefix: Some("/video/abc/"), place: Place::Path, ..wish("/video/abc/") };
+        let request = ask(&(signed(&folder) + &rest));
+        let path = normalise_path(&request.path).into_owned();
+        if verified(&request).is_ok() {
+            prop_assert!(path.starts_with("/video/abc/"), "{path}");
+            let plainly = path.replace("%2F", "/").replace("%5C", "/").replace('\\', "/").replace("..;", "../");
+            prop_assert!(!plainly.split('/').any(|segment| segment == ".."), "{path}");
+        } else {
+            prop_assert!(!path.starts_with("/video/abc/") || path.contains(".."), "{path}");
+        }
     }
 }

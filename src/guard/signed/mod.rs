@@ -19,6 +19,7 @@ mod text;
 #[cfg(test)]
 mod testing;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -70,6 +71,19 @@ pub enum Refused {
     NotYet(u64),
     /// It holds, but not for this request: why (another address, another path).
     Elsewhere(&'static str),
+}
+
+/// For the log: nothing of the token is in it.
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Missing => f.write_str("no token"),
+            Refused::Malformed(why) | Refused::Elsewhere(why) => f.write_str(why),
+            Refused::Mismatch => f.write_str("the signature is not of this URL, or of another key"),
+            Refused::Expired(end) => write!(f, "the token ended at {end}"),
+            Refused::NotYet(begin) => write!(f, "the token begins at {begin}"),
+        }
+    }
 }
 
 /// Where the tokens of a format are.

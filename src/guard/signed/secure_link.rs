@@ -12,7 +12,7 @@ use md5::{Digest, Md5};
 use smallvec::SmallVec;
 use subtle::{Choice, ConstantTimeEq};
 
-use super::sign::{CannotSign, Part, Place, Signed, Wish, single};
+use super::sign::{CannotSign, Part, Signed, Wish, single};
 use super::text::decoded;
 use super::{Grant, Places, Presented, Refused, Verifier, find};
 use crate::config::model::{Piece, Secret};
@@ -126,7 +126,6 @@ pub fn sign(
             return Err(CannotSign::Impossible(why));
         }
     }
-    debug_assert_eq!(wish.place, Place::Query);
     let query = match (wish.query, &end) {
         (query, None) => query.map(str::to_owned),
         (None | Some(""), Some(end)) => Some(format!("{expires_parameter}={end}")),

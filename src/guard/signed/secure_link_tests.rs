@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::guard::signed::sign::Place;
 use crate::guard::signed::testing::{Request, fuzz_cases};
 
 const NOW: u64 = 1_767_286_800;
@@ -50,14 +51,17 @@ fn signed(expression: &[Piece], wish: &Wish<'_>) -> Result<String, CannotSign> {
 fn the_example_of_nginx() {
     let expression = documented();
     let key = key(&expression, &["secret"]);
-    let request =
-        Request::get("/s/link").query("md5=_e4Nc3iduzkWRm01TBBNYw&expires=2147483647").client("127.0.0.1");
+    let request = Request::get("/s/link").query("md5=_e4Nc3iduzkWRm01TBBNYw&expires=2147483647").client("127.0.0.1");
     let grant = key.verify(&request.presented(), NOW).expect("a grant");
     assert_eq!(grant, Grant { id: "_e4Nc3id".to_owned(), expires: Some(2_147_483_647) });
     assert!(key.verify(&request.presented(), 2_147_483_647).is_ok());
     assert_eq!(key.verify(&request.presented(), 2_147_483_648), Err(Refused::Expired(2_147_483_647)));
     assert_eq!(key.verify(&request.clone().client("127.0.0.2").presented(), NOW), Err(Refused::Mismatch));
-    let wish = Wish { client: Some("127.0.0.1/32".parse().expect("a network")), expires: Some(2_147_483_647), ..wish("/s/link") };
+    let wish = Wish {
+        client: Some("127.0.0.1/32".parse().expect("a network")),
+        expires: Some(2_147_483_647),
+        ..wish("/s/link")
+    };
     let target = sign(&[secret("secret")], &expression, "md5", "expires", &wish);
     assert_eq!(target, Ok(Signed::Target("/s/link?expires=2147483647&md5=_e4Nc3iduzkWRm01TBBNYw".to_owned())));
 }

@@ -6,7 +6,7 @@ use http::Method;
 use ipnet::IpNet;
 
 use super::jwt::{Mac, Stated, below, exactly, token};
-use super::{akamai, cloudflare, foreland, secure_link};
+use super::{akamai, cloudflare, find, foreland, secure_link, take, verifier};
 use crate::config::model::{Secret, UrlFormat, UrlKey};
 
 /// What is to be signed, and what the token is to say.
@@ -91,6 +91,7 @@ pub fn sign(key: &UrlKey, wish: &Wish<'_>) -> Result<Signed, CannotSign> {
     {
         return Err(CannotSign::Value(Part::Prefix, "a folder that the path begins with, with a slash at its end"));
     }
+    unsigned(key, wish)?;
     match &key.format {
         UrlFormat::Foreland { secrets, parameter } => foreland::sign(secrets, parameter, wish),
         UrlFormat::SecureLink { secrets, expression, md5_parameter, expires_parameter } => {
@@ -105,11 +106,27 @@ pub fn sign(key: &UrlKey, wish: &Wish<'_>) -> Result<Signed, CannotSign> {
         )),
         UrlFormat::Jwt { secrets, parameter, issuers, audience, .. } => {
             let secret = secrets.first().ok_or_else(|| {
-                CannotSign::Impossible("the key has no secret, and only the private halves of its keys can sign".to_owned())
+                CannotSign::Impossible(
+                    "the key has no secret, and only the private halves of its keys can sign".to_owned(),
+                )
             })?;
             jwt(secret, parameter, issuers.first().map(String::as_str), audience.as_deref(), wish)
         }
     }
+}
+
+/// A URL that has a token, or something in its place, would have two.
+fn unsigned(key: &UrlKey, wish: &Wish<'_>) -> Result<(), CannotSign> {
+    let verifier = verifier(key).map_err(CannotSign::Impossible)?;
+    let places = verifier.places();
+    let there = places.parameters.iter().find(|name| find::pieces(wish.query, name).next().is_some());
+    if let Some(name) = there {
+        return Err(CannotSign::Impossible(format!("the URL has a parameter {name:?} already")));
+    }
+    if places.path_prefix.as_ref().is_some_and(|prefix| take::from_path(wish.path, prefix).is_some()) {
+        return Err(CannotSign::Impossible("the URL's path begins with a token already".to_owned()));
+    }
+    Ok(())
 }
 
 /// A token of RFC 9246, for a URL by its hash and for a prefix by a pattern.
@@ -200,5 +217,109 @@ impl fmt::Display for Part {
             Part::InPath => "a place in the path",
             Part::InCookie => "a place in a cookie",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use http::StatusCode;
+
+    use super::*;
+    use crate::guard::signed::testing::Request;
+
+    const NOW: u64 = 1_767_286_800;
+
+    fn key(format: UrlFormat) -> UrlKey {
+        UrlKey { name: Arc::from("k"), format, expired: StatusCode::FORBIDDEN, skew: Duration::ZERO }
+    }
+
+    fn secrets() -> Vec<Secret> {
+        vec![Secret(b"secret".to_vec(), String::new())]
+    }
+
+    fn jwt_key() -> UrlKey {
+        key(UrlFormat::Jwt {
+            secrets: secrets(),
+            keys: Vec::new(),
+            parameter: "URISigningPackage".to_owned(),
+            issuers: vec!["me".to_owned(), "you".to_owned()],
+            audience: Some("cdn".to_owned()),
+        })
+    }
+
+    fn foreland_key() -> UrlKey {
+        key(UrlFormat::Foreland { secrets: secrets(), parameter: "token".to_owned() })
+    }
+
+    fn wish(path: &str) -> Wish<'_> {
+        Wish {
+            secure: true,
+            authority: "cdn.example",
+            path,
+            query: None,
+            now: NOW,
+            expires: Some(NOW + 60),
+            not_before: None,
+            client: None,
+            prefix: None,
+            methods: &[],
+            parameters: &[],
+            id: None,
+            place: Place::Query,
+        }
+    }
+
+    fn holds(key: &UrlKey, request: &Request) -> bool {
+        verifier(key).expect("a verifier").verify(&request.presented(), NOW).is_ok()
+    }
+
+    #[test]
+    fn a_jwt_is_for_its_url_or_folder() {
+        let key = jwt_key();
+        let prefix = Some("URISigningPackage=");
+        let Ok(Signed::Target(target)) = sign(&key, &Wish { query: Some("w=1"), id: Some("x"), ..wish("/a/b") }) else {
+            panic!("no signature")
+        };
+        assert!(holds(&key, &Request::target(&target, prefix)));
+        assert!(!holds(&key, &Request::target(&target.replace("w=1", "w=2"), prefix)));
+        let folder = Wish { prefix: Some("/a/"), place: Place::Path, ..wish("/a/b.m3u8") };
+        let Ok(Signed::Target(target)) = sign(&key, &folder) else { panic!("no signature") };
+        assert!(holds(&key, &Request::target(&target.replace("b.m3u8", "c/1.ts?x"), prefix)));
+        assert!(!holds(&key, &Request::target(&target.replace("/a/b.m3u8", "/b/c"), prefix)));
+        let unsupported = sign(&key, &Wish { methods: &[Method::PUT], ..wish("/a") });
+        assert_eq!(unsupported, Err(CannotSign::Unsupported("jwt", Part::Methods)));
+    }
+
+    #[test]
+    fn every_place_is_found_again() {
+        let key = foreland_key();
+        for place in [Place::Query, Place::Path, Place::Cookie] {
+            let request = match sign(&key, &Wish { place, query: Some("x=1"), ..wish("/a") }) {
+                Ok(Signed::Target(target)) => Request::target(&target, Some("token=")),
+                Ok(Signed::Cookie(cookie)) => Request::get("/a").header("cookie", &cookie),
+                Err(why) => panic!("{why:?}"),
+            };
+            assert_eq!(request.path, "/a");
+            assert!(holds(&key, &request), "{place:?}");
+        }
+        assert_eq!(wish("/a").with_query("b"), Signed::Target("/a?b".to_owned()));
+        assert_eq!(Wish { query: Some(""), ..wish("/a") }.with_query("b"), Signed::Target("/a?b".to_owned()));
+    }
+
+    #[test]
+    fn what_cannot_be_signed() {
+        let key = foreland_key();
+        for prefix in ["/a", "/b/", "a/", ""] {
+            let wrong = sign(&key, &Wish { prefix: Some(prefix), ..wish("/a/b") });
+            assert!(matches!(wrong, Err(CannotSign::Value(Part::Prefix, _))), "{prefix}");
+        }
+        let twice = sign(&key, &Wish { query: Some("%74oken=x"), ..wish("/a") });
+        assert!(matches!(twice, Err(CannotSign::Impossible(_))), "{twice:?}");
+        assert!(matches!(sign(&key, &wish("/token=x/a")), Err(CannotSign::Impossible(_))));
+        let public = sign(&self::key(UrlFormat::CloudFront { keys: Vec::new() }), &wish("/a"));
+        assert!(matches!(public, Err(CannotSign::Impossible(_))), "{public:?}");
     }
 }
