@@ -1,5 +1,6 @@
 //! The whole policy as YAML, every default filled in.
 
+mod guards;
 mod origins;
 
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use super::decode::{Decode, Presence, Shape};
 use super::model::{
-    AdminAddress, AdminToken, Config, DiskTier, KeyPolicy, LogFormat, LogPath, Matcher, MemoryTier, PurgeMethod,
+    AdminAddress, AdminToken, Config, DiskTier, Guard, KeyPolicy, LogFormat, LogPath, Matcher, MemoryTier, PurgeMethod,
     QueryKey, RequestPolicy, Route, Site, ValueMatch,
 };
 use super::raw;
@@ -28,6 +29,13 @@ pub fn cache_settings(policy: &Policy, key: &KeyPolicy) -> Vec<(String, String)>
     let mut settings = Vec::new();
     list_settings(&cache(policy, key), &raw::Cache::shape(), "", &mut settings);
     settings
+}
+
+/// Every guard in force, by its key (`rate_limit`) and with its value in YAML, on one line.
+pub fn guard_settings(guard: &Guard, config: &Config) -> Vec<(String, String)> {
+    let mut map = Fields::default();
+    guards::guard(&mut map, guard, config);
+    map.0.into_iter().map(|(name, value)| (name, value.inline())).collect()
 }
 
 /// The keys of a mapping as declared, so that none is forgotten; those of the mappings in it follow their parent's name.
@@ -108,6 +116,10 @@ fn root(config: &Config) -> Yaml {
     cache.plain("background_fetches", config.background_fetches);
     map.add("cache", cache.done());
     map.add("limits", limits(config));
+    map.option("geo", guards::geo(&config.geo));
+    if !config.keys.is_empty() {
+        map.add("keys", Yaml::Map(config.keys.iter().map(|key| (key.name.to_string(), guards::key(key))).collect()));
+    }
     let origins = config.origins.iter().map(|o| (o.name.clone(), origins::origin(o))).collect();
     map.add("origins", Yaml::Map(origins));
     map.add("sites", list(&config.sites, |s| site(s, config)));
@@ -192,20 +204,22 @@ fn matcher(matcher: &Matcher) -> Yaml {
         Yaml::Map(pairs) if pairs.is_empty() => None,
         _ => Some(list),
     };
-    let expectations = |pairs: &[(String, ValueMatch)]| {
-        let value = |value: &ValueMatch| match value {
-            ValueMatch::Present => Yaml::Plain("true".to_owned()),
-            ValueMatch::Absent => Yaml::Plain("false".to_owned()),
-            ValueMatch::Equals(wanted) => text(wanted),
-        };
-        Yaml::Map(pairs.iter().map(|(name, wanted)| (name.clone(), value(wanted))).collect())
-    };
     map.option("path", filled(list(&matcher.path, text)));
     map.option("extensions", filled(list(&matcher.extensions, text)));
     map.option("methods", filled(list(&matcher.methods, text)));
     map.option("headers", filled(expectations(&matcher.headers)));
     map.option("query", filled(expectations(&matcher.query)));
+    guards::client(&mut map, &matcher.client);
     map.done()
+}
+
+fn expectations(pairs: &[(String, ValueMatch)]) -> Yaml {
+    let value = |value: &ValueMatch| match value {
+        ValueMatch::Present => Yaml::Plain("true".to_owned()),
+        ValueMatch::Absent => Yaml::Plain("false".to_owned()),
+        ValueMatch::Equals(wanted) => text(wanted),
+    };
+    Yaml::Map(pairs.iter().map(|(name, wanted)| (name.clone(), value(wanted))).collect())
 }
 
 fn policy(map: &mut Fields, policy: &RequestPolicy, config: &Config) {
@@ -217,6 +231,7 @@ fn policy(map: &mut Fields, policy: &RequestPolicy, config: &Config) {
             Some(rules) => cache(rules, &policy.key),
         },
     );
+    guards::guard(map, &policy.guard, config);
 }
 
 fn cache(policy: &Policy, key: &KeyPolicy) -> Yaml {

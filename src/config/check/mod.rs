@@ -4,6 +4,7 @@
 
 mod admin;
 mod cache;
+mod guard;
 mod origins;
 mod purge;
 mod routes;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use super::Env;
 use super::decode::Placed;
 use super::model::{
-    AccessLog, AdminAddress, Config, Geo, Http2Limits, Limits, Listener, LogPath, Origin, Overload, ServerAddress,
+    AccessLog, AdminAddress, Config, Http2Limits, Limits, Listener, LogPath, Origin, Overload, ServerAddress,
 };
 use super::places::Places;
 use super::raw;
@@ -36,9 +37,14 @@ pub(super) fn check(root: &raw::Root, base: &Path, env: Env<'_>, report: &mut Re
     let background_fetches = root.cache.as_ref().and_then(|tiers| tiers.background_fetches.as_ref());
     let limits = root.limits.as_ref().and_then(|raw| limits(raw));
     let origins = origins::origins(root, base, env, report);
+    let geo = guard::geo(root, base, report);
+    let keys = guard::keys(root, base, env, report);
     let sites = sites::sites(root, tiers.there, base, env, report);
     if let (Some(listeners), Some(origins)) = (&listeners, &origins) {
         warn_of_loops(root, listeners, origins, report);
+    }
+    if let Some(listeners) = &listeners {
+        guard::facts(root, listeners, report);
     }
     Some(Config {
         source: None,
@@ -59,9 +65,9 @@ pub(super) fn check(root: &raw::Root, base: &Path, env: Env<'_>, report: &mut Re
         background_fetches: background_fetches?.0,
         limits: limits?,
         overload: Overload { requests: None, delay: None, memory: None, retry_after: Duration::from_secs(5) },
-        geo: Geo::default(),
+        geo: geo?,
         session_ticket_secrets: Vec::new(),
-        keys: Vec::new(),
+        keys: keys?,
         origins: origins?.into_iter().map(Into::into).collect(),
         sites: sites?,
         warnings: Vec::new(),

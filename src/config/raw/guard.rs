@@ -1,8 +1,7 @@
 //! The keys of guards: who may ask, and how much.
 
-use std::time::Duration;
-
 use crate::config::decode::{Int, List, Map, OneOrMany, options};
+use crate::config::model::KeyPart;
 use crate::config::pattern::PathPattern;
 use crate::config::words::*;
 
@@ -85,7 +84,7 @@ options! {
     pub struct RateLimit {
         /// How logs, metrics and `RateLimit-Policy` call it. Limits of the same name are one limit, and count together; they
         /// must have the same key, rate and burst.
-        name: Label = Absent("the site's name, or `SITE/ROUTE`; with `#2` for the second of a list, and so on");
+        name: LimitName = Absent("the site's name, or `SITE/ROUTE`; with `#2` for the second of a list, and so on");
         /// What requests are counted by: one, or a list, which counts each mix by itself. `client-ip` (of IPv6, the /64),
         /// `header:NAME`, `cookie:NAME`, `path`, `host`, `token-id` (the token of the signed URL), `country`, `asn`,
         /// `identity` (the client's certificate) or `all` (one count for all).
@@ -106,7 +105,7 @@ options! {
     /// A limit of how many requests are in flight.
     pub struct ConcurrencyLimit {
         /// As that of a `rate_limit`; limits of the same name have the same key and number.
-        name: Label = Absent("as that of a `rate_limit`");
+        name: LimitName = Absent("as that of a `rate_limit`");
         /// What requests are counted by, as in `rate_limit`.
         key: OneOrMany<KeyPart> = Default("client-ip");
         /// Requests at once.

@@ -48,6 +48,25 @@ impl Decode for Https {
     }
 }
 
+/// The name of a limit. Longer ones than others have: by itself it is called by its site's and route's.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct LimitName(pub String);
+
+const LONGEST_NAME: usize = 512;
+
+impl FromText for LimitName {
+    const KIND: Kind = Kind { name: "name", expected: "a name", pattern: "^.{1,512}$", numbers: false };
+
+    fn from_text(text: &str) -> Result<Self, Bad> {
+        match text {
+            "" => Err(Bad::Because("the name is empty".to_owned())),
+            _ if text.len() > LONGEST_NAME => Err(Bad::Because(format!("the name is longer than {LONGEST_NAME} bytes"))),
+            _ if text.contains(char::is_control) => Err(Bad::Because("a name holds no control characters".to_owned())),
+            _ => Ok(LimitName(text.to_owned())),
+        }
+    }
+}
+
 /// The fastest rate: beyond, the time between two requests cannot be told.
 const FASTEST: u128 = 10_000_000;
 
