@@ -34,7 +34,7 @@ pub fn cache_settings(policy: &Policy, key: &KeyPolicy) -> Vec<(String, String)>
 /// Every guard in force, by its key (`rate_limit`) and with its value in YAML, on one line.
 pub fn guard_settings(guard: &Guard, config: &Config) -> Vec<(String, String)> {
     let mut map = Fields::default();
-    guards::guard(&mut map, guard, config);
+    guards::guard(&mut map, guard, None, config);
     map.0.into_iter().map(|(name, value)| (name, value.inline())).collect()
 }
 
@@ -173,7 +173,7 @@ fn site(site: &Site, config: &Config) -> Yaml {
     let mut map = Fields::default();
     map.add("name", text(&site.name));
     map.add("hosts", list(&site.hosts, text));
-    policy(&mut map, &site.policy, config);
+    policy(&mut map, &site.policy, None, config);
     map.option("purge", site.purge.as_ref().map(purge));
     map.add("routes", list(&site.routes.iter().enumerate().collect::<Vec<_>>(), |(i, r)| route(*i, r, config)));
     map.done()
@@ -193,7 +193,7 @@ fn route(index: usize, route: &Route, config: &Config) -> Yaml {
         map.add("name", text(&route.name));
     }
     map.add("match", matcher(&route.matcher));
-    policy(&mut map, &route.policy, config);
+    policy(&mut map, &route.policy, route.matcher.client.secure, config);
     map.done()
 }
 
@@ -222,7 +222,8 @@ fn expectations(pairs: &[(String, ValueMatch)]) -> Yaml {
     Yaml::Map(pairs.iter().map(|(name, wanted)| (name.clone(), value(wanted))).collect())
 }
 
-fn policy(map: &mut Fields, policy: &RequestPolicy, config: &Config) {
+/// `secure`: whether the requests come by https, where the route says it.
+fn policy(map: &mut Fields, policy: &RequestPolicy, secure: Option<bool>, config: &Config) {
     map.option("origin", config.origins.get(policy.origin).map(|origin| text(&origin.name)));
     map.add(
         "cache",
@@ -231,7 +232,7 @@ fn policy(map: &mut Fields, policy: &RequestPolicy, config: &Config) {
             Some(rules) => cache(rules, &policy.key),
         },
     );
-    guards::guard(map, &policy.guard, config);
+    guards::guard(map, &policy.guard, secure, config);
 }
 
 fn cache(policy: &Policy, key: &KeyPolicy) -> Yaml {

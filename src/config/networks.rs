@@ -95,7 +95,11 @@ mod tests {
             ("10.0.0.0/8\n\n10.0.0.1/8\n", 3, "\"10.0.0.1/8\" has bits beyond its prefix; did you mean `10.0.0.0/8`?"),
             ("example.com", 1, "expected an IP address or network such as 10.0.0.0/8, found \"example.com\""),
             ("::1\n10.0.0.0/33", 2, "expected an IP address or network such as 10.0.0.0/8, found \"10.0.0.0/33\""),
-            ("10.0.0.1 10.0.0.2", 1, "expected an IP address or network such as 10.0.0.0/8, found \"10.0.0.1 10.0.0.2\""),
+            (
+                "10.0.0.1 10.0.0.2",
+                1,
+                "expected an IP address or network such as 10.0.0.0/8, found \"10.0.0.1 10.0.0.2\"",
+            ),
             ("10.0.0.0/8;", 1, "expected an IP address or network such as 10.0.0.0/8, found \"10.0.0.0/8;\""),
         ] {
             assert_eq!(parse(text), Err((line, why.to_owned())), "{text}");

@@ -95,6 +95,7 @@ fn table(path: &str, keys: &Keys, out: &mut String) {
 fn value(shape: &Shape) -> String {
     match shape {
         Shape::Bool => "`true` or `false`".to_owned(),
+        Shape::Number { min, max } if min == max => format!("`{min}`"),
         Shape::Number { min, max } => format!("number, {min} to {max}"),
         Shape::Words(words) => words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(" or "),
         Shape::Text(kind) => kind.name.to_owned(),

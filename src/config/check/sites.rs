@@ -50,7 +50,8 @@ fn site(
 ) -> Option<Site> {
     let origin = raw.origin.as_ref().and_then(|name| origins.find(name, report));
     let settings = cache::refine(&cache::on(), raw.cache.as_ref(), there, report);
-    let hosts = raw.hosts.as_ref().map(|list| list.0.iter().map(|host| host.value.clone()).collect::<Vec<HostPattern>>());
+    let hosts =
+        raw.hosts.as_ref().map(|list| list.0.iter().map(|host| host.value.clone()).collect::<Vec<HostPattern>>());
     let first = hosts.as_ref().and_then(|hosts| hosts.first()).map(ToString::to_string);
     let name = raw.name.as_ref().map(|name| name.0.clone()).or(first);
     let called = name.as_deref().unwrap_or_default();

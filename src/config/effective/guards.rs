@@ -37,15 +37,7 @@ pub(super) fn key(key: &UrlKey) -> Yaml {
                 map.add("expires_parameter", text(expires_parameter));
             }
         }
-        UrlFormat::Akamai {
-            secrets,
-            parameter,
-            algorithm,
-            salt,
-            field_delimiter,
-            acl_delimiter,
-            escape_early,
-        } => {
+        UrlFormat::Akamai { secrets, parameter, algorithm, salt, field_delimiter, acl_delimiter, escape_early } => {
             map.add("format", text("akamai"));
             map.add("secrets", list(secrets, secret));
             map.add("parameter", text(parameter));
@@ -95,18 +87,23 @@ fn public_keys(keys: &[PublicKey]) -> Yaml {
     Yaml::Map(keys.iter().map(|key| (key.id.clone(), path(&key.path))).collect())
 }
 
-/// The guards of a site or route, each of them.
-pub(super) fn guard(map: &mut Fields, guard: &Guard, config: &Config) {
-    map.add(
-        "https",
-        text(match guard.https {
-            Https::Optional => "optional",
-            Https::Redirect => "redirect",
-            Https::Required => "required",
-        }),
-    );
+/// The guards of a site or route. `secure`: whether its requests come by https, where it says so; what it then has from its
+/// site without effect, it may not say itself.
+pub(super) fn guard(map: &mut Fields, guard: &Guard, secure: Option<bool>, config: &Config) {
     let off = || text("off");
-    map.add("hsts", guard.hsts.as_ref().map_or_else(off, hsts));
+    if secure != Some(true) || guard.https == Https::Optional {
+        map.add(
+            "https",
+            text(match guard.https {
+                Https::Optional => "optional",
+                Https::Redirect => "redirect",
+                Https::Required => "required",
+            }),
+        );
+    }
+    if secure != Some(false) || guard.hsts.is_none() {
+        map.add("hsts", guard.hsts.as_ref().map_or_else(off, hsts));
+    }
     map.add("access", guard.access.as_deref().map_or_else(off, access));
     let signers: Vec<&str> =
         guard.signed_url.iter().filter_map(|i| config.keys.get(*i)).map(|key| &*key.name).collect();

@@ -28,6 +28,12 @@ impl<T: Decode> Decode for OffOrMany<T> {
         match &node.value {
             Value::Bool(false) => Some(OffOrMany::Off),
             Value::Text(text) if text == "off" => Some(OffOrMany::Off),
+            Value::Map(_) | Value::List(_) => OneOrMany::decode(node, trail, report).map(OffOrMany::Many),
+            _ if matches!(T::shape(), Shape::Keys(_)) => {
+                let message = format!("expected `off`, a mapping or a list of mappings, found {}", node.found());
+                report.error(&trail.place(node.mark), message);
+                None
+            }
             _ => OneOrMany::decode(node, trail, report).map(OffOrMany::Many),
         }
     }
@@ -60,7 +66,9 @@ impl FromText for LimitName {
     fn from_text(text: &str) -> Result<Self, Bad> {
         match text {
             "" => Err(Bad::Because("the name is empty".to_owned())),
-            _ if text.len() > LONGEST_NAME => Err(Bad::Because(format!("the name is longer than {LONGEST_NAME} bytes"))),
+            _ if text.len() > LONGEST_NAME => {
+                Err(Bad::Because(format!("the name is longer than {LONGEST_NAME} bytes")))
+            }
             _ if text.contains(char::is_control) => Err(Bad::Because("a name holds no control characters".to_owned())),
             _ => Ok(LimitName(text.to_owned())),
         }
@@ -167,7 +175,10 @@ impl FromText for KeyPart {
             "header" | "cookie" => Err(Bad::Because(format!("{} needs a name, as in `{text}:NAME`", quote(text)))),
             _ => {
                 let hint = suggest(text, &KEY_WORDS);
-                Err(Bad::Because(format!("expected {}, found {}{hint}", Self::KIND.expected, quote(text))))
+                match hint.contains("did you mean") {
+                    true => Err(Bad::Because(format!("expected {}, found {}{hint}", Self::KIND.expected, quote(text)))),
+                    false => Err(Bad::Form),
+                }
             }
         }
     }
@@ -254,21 +265,46 @@ impl<const MIN: u64> FromText for ByteRate<MIN> {
     }
 }
 
-/// A status that one of a few is.
-fn status(text: &str, of: &[u16]) -> Result<StatusCode, Bad> {
-    let status = text.parse::<u16>().ok().filter(|status| of.contains(status));
-    status.and_then(|status| StatusCode::from_u16(status).ok()).ok_or(Bad::Form)
+/// Reads a number that is a status of those that `fits`.
+fn status(
+    node: &Node,
+    expected: &str,
+    fits: impl Fn(u16) -> Result<(), String>,
+    trail: &Trail<'_>,
+    report: &mut Report,
+) -> Option<StatusCode> {
+    let plain = || format!("expected {expected}, found {}", node.found());
+    let number = match &node.value {
+        Value::Number(text) => text.parse::<u16>().map_err(|_| plain()),
+        _ => Err(plain()),
+    };
+    let checked = number.and_then(|number| {
+        let why = |why: String| if why.is_empty() { plain() } else { why };
+        fits(number).map_err(why).and_then(|()| StatusCode::from_u16(number).map_err(|_| plain()))
+    });
+    checked.map_err(|message| report.error(&trail.place(node.mark), message)).ok()
+}
+
+/// One of two statuses.
+fn either(number: u16, of: [u16; 2]) -> Result<(), String> {
+    if of.contains(&number) { Ok(()) } else { Err(String::new()) }
+}
+
+fn shape_of(of: [u16; 2]) -> Shape {
+    Shape::Any(of.map(|status| Shape::Number { min: status.into(), max: status.into() }).into())
 }
 
 /// What a request beyond a concurrency limit gets.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::config) struct ConcurrencyStatus(pub StatusCode);
 
-impl FromText for ConcurrencyStatus {
-    const KIND: Kind = Kind { name: "`429` or `503`", expected: "429 or 503", pattern: "^(429|503)$", numbers: true };
+impl Decode for ConcurrencyStatus {
+    fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
+        status(node, "429 or 503", |number| either(number, [429, 503]), trail, report).map(ConcurrencyStatus)
+    }
 
-    fn from_text(text: &str) -> Result<Self, Bad> {
-        status(text, &[429, 503]).map(ConcurrencyStatus)
+    fn shape() -> Shape {
+        shape_of([429, 503])
     }
 }
 
@@ -276,11 +312,13 @@ impl FromText for ConcurrencyStatus {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::config) struct ExpiredStatus(pub StatusCode);
 
-impl FromText for ExpiredStatus {
-    const KIND: Kind = Kind { name: "`403` or `410`", expected: "403 or 410", pattern: "^(403|410)$", numbers: true };
+impl Decode for ExpiredStatus {
+    fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
+        status(node, "403 or 410", |number| either(number, [403, 410]), trail, report).map(ExpiredStatus)
+    }
 
-    fn from_text(text: &str) -> Result<Self, Bad> {
-        status(text, &[403, 410]).map(ExpiredStatus)
+    fn shape() -> Shape {
+        shape_of([403, 410])
     }
 }
 
@@ -291,22 +329,20 @@ pub(in crate::config) struct DeniedStatus(pub StatusCode);
 /// Statuses that promise a field or a step that there is not (RFC 9110 §15.5).
 const PROMISING: [u16; 5] = [401, 405, 407, 416, 426];
 
-impl FromText for DeniedStatus {
-    const KIND: Kind = Kind {
-        name: "status, 400 to 599",
-        expected: "a status from 400 to 599, such as 403 or 404",
-        pattern: "^[45][0-9][0-9]$",
-        numbers: true,
-    };
-
-    fn from_text(text: &str) -> Result<Self, Bad> {
-        match text.parse::<u16>() {
-            Ok(status) if PROMISING.contains(&status) => {
-                Err(Bad::Because(format!("a {status} tells the client how to get in, which there is no way to")))
+impl Decode for DeniedStatus {
+    fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
+        let fits = |number: u16| match number {
+            _ if PROMISING.contains(&number) => {
+                Err(format!("a {number} tells the client how to get in, which there is no way to"))
             }
-            Ok(status @ 400..=599) => StatusCode::from_u16(status).map(DeniedStatus).map_err(|_| Bad::Form),
-            _ => Err(Bad::Form),
-        }
+            400..=599 => Ok(()),
+            _ => Err(String::new()),
+        };
+        status(node, "a status from 400 to 599, such as 403 or 404", fits, trail, report).map(DeniedStatus)
+    }
+
+    fn shape() -> Shape {
+        Shape::Number { min: 400, max: 599 }
     }
 }
 
@@ -362,24 +398,30 @@ impl FromText for Country {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::config) struct AsNumber(pub u32);
 
-impl FromText for AsNumber {
-    const KIND: Kind = Kind {
-        name: "number of an autonomous system",
-        expected: "the number of an autonomous system such as 64496",
-        pattern: "^[0-9]{1,10}$",
-        numbers: true,
-    };
-
-    fn from_text(text: &str) -> Result<Self, Bad> {
-        let bare = text.get(..2).filter(|start| start.eq_ignore_ascii_case("as")).and_then(|_| text.get(2..));
-        if let Some(number) = bare.filter(|number| number.parse::<u32>().is_ok()) {
-            return Err(Bad::Because(format!("{}: without the letters; did you mean `{number}`?", quote(text))));
-        }
-        match text.parse() {
+impl Decode for AsNumber {
+    fn decode(node: &Node, trail: &Trail<'_>, report: &mut Report) -> Option<Self> {
+        if let Value::Number(text) = &node.value
             // 0 is reserved (RFC 7607).
-            Ok(0) | Err(_) => Err(Bad::Form),
-            Ok(number) => Ok(AsNumber(number)),
+            && let Some(number) = text.parse().ok().filter(|number| *number > 0)
+        {
+            return Some(AsNumber(number));
         }
+        let letters = match &node.value {
+            Value::Text(text) => text.strip_prefix("AS").or_else(|| text.strip_prefix("as")),
+            _ => None,
+        };
+        let hint = match letters.and_then(|number| number.parse::<u32>().ok()) {
+            Some(number) => format!("; did you mean {number}?"),
+            None => String::new(),
+        };
+        let message =
+            format!("expected the number of an autonomous system such as 64496, found {}{hint}", node.found());
+        report.error(&trail.place(node.mark), message);
+        None
+    }
+
+    fn shape() -> Shape {
+        Shape::Number { min: 1, max: u32::MAX.into() }
     }
 }
 
@@ -527,11 +569,8 @@ const MEANT: [&str; 44] = [
 const MEANT_FAMILIES: [&str; 6] = ["accept", "access-control-", "content-", "if-", "proxy-", "sec-"];
 
 impl FromText for EdgeField {
-    const KIND: Kind = Kind {
-        name: "request field's name",
-        expected: "a request field's name such as X-Country",
-        ..FieldName::KIND
-    };
+    const KIND: Kind =
+        Kind { name: "request field's name", expected: "a request field's name such as X-Country", ..FieldName::KIND };
 
     fn from_text(text: &str) -> Result<Self, Bad> {
         let FieldName(name) = FieldName::from_text(text)?;
@@ -567,8 +606,22 @@ mod tests {
             assert_eq!(rate(text), Some((requests, per)), "{text}");
         }
         for text in [
-            "", "50", "/s", "50/", "0/s", "50/x", "-1/s", "1.5/s", "50 /s", "50/0s", "10001/1ms", "10000001/s",
-            "4294967296/d", "1/367d", "50r/s", "+5/s",
+            "",
+            "50",
+            "/s",
+            "50/",
+            "0/s",
+            "50/x",
+            "-1/s",
+            "1.5/s",
+            "50 /s",
+            "50/0s",
+            "10001/1ms",
+            "10000001/s",
+            "4294967296/d",
+            "1/367d",
+            "50r/s",
+            "+5/s",
         ] {
             assert_eq!(rate(text), None, "{text}");
         }
@@ -576,7 +629,9 @@ mod tests {
 
     #[test]
     fn parts_of_keys() {
-        for text in ["client-ip", "header:x-a", "cookie:Id", "path", "host", "token-id", "country", "asn", "identity", "all"] {
+        for text in
+            ["client-ip", "header:x-a", "cookie:Id", "path", "host", "token-id", "country", "asn", "identity", "all"]
+        {
             let part = KeyPart::from_text(text).unwrap_or_else(|_| panic!("{text}"));
             assert_eq!(show_key_part(&part), text);
         }
@@ -601,7 +656,6 @@ mod tests {
         fn no_text_panics(text in "\\PC{0,30}") {
             let _ = Rate::from_text(&text);
             let _ = KeyPart::from_text(&text);
-            let _ = AsNumber::from_text(&text);
             let _ = Country::from_text(&text);
             let _ = NetworkSource::from_text(&text);
             let _ = ByteRate::<1>::from_text(&text);

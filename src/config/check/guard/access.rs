@@ -75,12 +75,7 @@ fn sources(list: &Option<Placed<List<NetworkSource, 0>>>, base: &Path, report: &
     here.into_iter().chain(files).collect()
 }
 
-fn countries(
-    list: &Option<Placed<List<Country, 0>>>,
-    key: &str,
-    geo: &Known,
-    report: &mut Report,
-) -> Vec<[u8; 2]> {
+fn countries(list: &Option<Placed<List<Country, 0>>>, key: &str, geo: &Known, report: &mut Report) -> Vec<[u8; 2]> {
     let Some(list) = list.as_ref().filter(|list| !list.0.is_empty()) else { return Vec::new() };
     geo.need_country(key, &list.place, report);
     distinct(&list.0, |country| country_text(country.0), report);
@@ -146,7 +141,10 @@ fn referers(list: &OneOrMany<RefererWord>, report: &mut Report) -> Referers {
 fn contradictions(raw: &raw::Access, access: &Access, report: &mut Report) {
     let mut beside = |deny: Option<&Place>, key: &str, allow: bool, other: &str| {
         if let Some(place) = deny.filter(|_| allow) {
-            report.error(place, format!("`{key}` has no effect beside `{other}`: all that is not listed there is denied"));
+            report.error(
+                place,
+                format!("`{key}` has no effect beside `{other}`: all that is not listed there is denied"),
+            );
         }
     };
     let countries = raw.deny_countries.as_ref().filter(|list| !list.0.is_empty()).map(|list| &list.place);

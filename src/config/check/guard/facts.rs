@@ -135,12 +135,7 @@ mod tests {
 
     #[test]
     fn rules_by_tls_need_a_listener_that_has_it_or_proxies() {
-        let rules = [
-            "sites[0].https",
-            "sites[0].hsts",
-            "sites[0].routes[1].https",
-            "sites[0].routes[1].match.scheme",
-        ];
+        let rules = ["sites[0].https", "sites[0].hsts", "sites[0].routes[1].https", "sites[0].routes[1].match.scheme"];
         assert_eq!(found("", &[listener(false, false)]).1, rules);
         assert_eq!(found("", &[listener(false, false), listener(true, false)]).1, [""; 0]);
         assert_eq!(found("trusted_proxies: [127.0.0.1]", &[listener(false, false)]).1, [""; 0]);

@@ -80,28 +80,35 @@ fn readable(path: &Path) -> Result<(), String> {
 pub(in crate::config::check) struct Known {
     country: bool,
     asn: bool,
+    /// `geo` as a whole could be read, or is not there.
+    given: bool,
 }
 
 impl Known {
     pub fn of(root: &raw::Root) -> Self {
         let geo = root.geo.as_ref();
-        Known { country: geo.is_some_and(|geo| geo.country.is_some()), asn: geo.is_some_and(|geo| geo.asn.is_some()) }
+        Known {
+            country: geo.is_some_and(|geo| geo.country.is_some()),
+            asn: geo.is_some_and(|geo| geo.asn.is_some()),
+            given: geo.is_some(),
+        }
     }
 
     /// Complains of a rule by countries where none is known.
     pub fn need_country(&self, what: &str, place: &Place, report: &mut Report) {
-        need(self.country, what, "geo.country", place, report);
+        self.need(self.country, what, "geo.country", place, report);
     }
 
     /// The same of autonomous systems.
     pub fn need_asn(&self, what: &str, place: &Place, report: &mut Report) {
-        need(self.asn, what, "geo.asn", place, report);
+        self.need(self.asn, what, "geo.asn", place, report);
     }
-}
 
-fn need(known: bool, what: &str, database: &str, place: &Place, report: &mut Report) {
-    // A database that is given and wrong has been reported.
-    if !known && !report.is_wrong("geo") {
-        report.error(place, format!("`{what}` needs a database: `{database}`"));
+    fn need(&self, known: bool, what: &str, database: &str, place: &Place, report: &mut Report) {
+        // A database that is given and wrong has been reported.
+        let reported = report.is_wrong(if self.given { database } else { "geo" });
+        if !known && !reported {
+            report.error(place, format!("`{what}` needs a database: `{database}`"));
+        }
     }
 }

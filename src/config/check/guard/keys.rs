@@ -51,12 +51,7 @@ fn key(name: &str, raw: &Placed<raw::UrlKey>, base: &Path, env: Env<'_>, report:
         UrlFormatWord::CloudFront => Some(UrlFormat::CloudFront { keys: public.flatten()? }),
         UrlFormatWord::Jwt => jwt(raw, secrets, public, parameter("URISigningPackage")),
     };
-    Some(UrlKey {
-        name: name.into(),
-        format: format?,
-        expired: raw.expired.as_ref()?.0,
-        skew: raw.skew.as_ref()?.0,
-    })
+    Some(UrlKey { name: name.into(), format: format?, expired: raw.expired.as_ref()?.0, skew: raw.skew.as_ref()?.0 })
 }
 
 /// Reports settings of other formats than this.
@@ -224,7 +219,9 @@ fn endless(raw: &raw::UrlKey, report: &mut Report) {
         if let Some(place) = place {
             report.error(
                 place,
-                format!("`{name}` has no effect: the expression has no `$secure_link_expires`, so that URLs never expire"),
+                format!(
+                    "`{name}` has no effect: the expression has no `$secure_link_expires`, so that URLs never expire"
+                ),
             );
         }
     }

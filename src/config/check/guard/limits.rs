@@ -180,7 +180,11 @@ fn refill(rate: &Placed<Rate>, burst: u32, raw: &raw::RateLimit, report: &mut Re
         let place = raw.burst.as_ref().map_or(&rate.place, |burst| &burst.place);
         report.error(
             place,
-            format!("at {}, a burst of {burst} takes longer than {} to come back", rate.show(), show_duration(LONGEST_REFILL)),
+            format!(
+                "at {}, a burst of {burst} takes longer than {} to come back",
+                rate.show(),
+                show_duration(LONGEST_REFILL)
+            ),
         );
     }
 }

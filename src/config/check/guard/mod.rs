@@ -96,13 +96,7 @@ impl<'a> Guards<'a> {
     }
 
     /// What guards the site or route that is called `name`. `site` is the site's own guard, for a route.
-    pub fn guard(
-        &mut self,
-        layer: &Layer<'_>,
-        site: Option<&Guard>,
-        name: &str,
-        report: &mut Report,
-    ) -> Option<Guard> {
+    pub fn guard(&mut self, layer: &Layer<'_>, site: Option<&Guard>, name: &str, report: &mut Report) -> Option<Guard> {
         let mut guard = match site {
             Some(site) => copy(site),
             None => Guard::default(),
@@ -113,9 +107,7 @@ impl<'a> Guards<'a> {
         if let Some(raw) = layer.access {
             guard.access = match &raw.value {
                 OffOr::Off => None,
-                OffOr::Keys(keys) => {
-                    access::access(keys, &raw.place, &self.geo, self.base, report).map(Arc::new)
-                }
+                OffOr::Keys(keys) => access::access(keys, &raw.place, &self.geo, self.base, report).map(Arc::new),
             };
         }
         if let Some(raw) = layer.signed_url {
@@ -180,7 +172,10 @@ impl<'a> Guards<'a> {
             Choice::Keys(keys) => hsts(keys, report),
         };
         if layer.secure == Some(false) && !matches!(raw.value, Choice::Off) {
-            report.error(&raw.place, "`hsts` has no effect: the route takes requests by http alone, and it is sent over TLS");
+            report.error(
+                &raw.place,
+                "`hsts` has no effect: the route takes requests by http alone, and it is sent over TLS",
+            );
         }
     }
 
@@ -200,7 +195,9 @@ fn hsts(raw: &raw::Hsts, report: &mut Report) -> Option<Hsts> {
         preload: raw.preload.as_ref()?.value,
     };
     // What the lists of browsers ask for (hstspreload.org).
-    if let Some(preload) = raw.preload.as_ref().filter(|_| hsts.preload && (!hsts.include_subdomains || hsts.max_age < YEAR)) {
+    if let Some(preload) =
+        raw.preload.as_ref().filter(|_| hsts.preload && (!hsts.include_subdomains || hsts.max_age < YEAR))
+    {
         report.error(
             &preload.place,
             "`preload: true` has no effect without `include_subdomains: true` and a `max_age` of at least 365d",

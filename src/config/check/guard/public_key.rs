@@ -51,7 +51,9 @@ pub(super) fn all(
 fn parse(text: &[u8]) -> Result<(PublicKeyKind, Vec<u8>), String> {
     let has = |label: &[u8]| memchr::memmem::find(text, label).is_some();
     if has(b"PRIVATE KEY") {
-        return Err("holds a private key; only the public one is needed here, and the private one is safer elsewhere".into());
+        return Err(
+            "holds a private key; only the public one is needed here, and the private one is safer elsewhere".into()
+        );
     }
     let mut keys = SubjectPublicKeyInfoDer::pem_slice_iter(text);
     let der = match keys.next() {
@@ -76,9 +78,13 @@ fn parse(text: &[u8]) -> Result<(PublicKeyKind, Vec<u8>), String> {
         return Err(wrong());
     }
     if info.algorithm.algorithm == OID_PKCS1_RSAENCRYPTION {
+        let Ok(x509_parser::public_key::PublicKey::RSA(key)) = info.parsed() else { return Err(wrong()) };
+        let bits = bits(key.modulus);
+        if !(2048..=8192).contains(&bits) {
+            return Err(format!("holds an RSA key of {bits} bits; from 2048 to 8192 are needed"));
+        }
         let algorithm: &'static dyn VerificationAlgorithm = &RSA_PKCS1_2048_8192_SHA256;
-        ParsedPublicKey::new(algorithm, &*der)
-            .map_err(|_| "holds an RSA key that is broken or not of 2048 to 8192 bits".to_owned())?;
+        ParsedPublicKey::new(algorithm, &*der).map_err(|_| wrong())?;
         return Ok((PublicKeyKind::Rsa, der.to_vec()));
     }
     let curve = info.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
@@ -98,6 +104,13 @@ fn parse(text: &[u8]) -> Result<(PublicKeyKind, Vec<u8>), String> {
     }
     ParsedPublicKey::new(algorithm, &point).map_err(|_| wrong())?;
     Ok((kind, point))
+}
+
+/// The length of a big-endian number.
+fn bits(number: &[u8]) -> usize {
+    let zeros = number.iter().take_while(|b| **b == 0).count();
+    let first = number.get(zeros).map_or(0, |b| b.leading_zeros() as usize);
+    (number.len() - zeros) * 8 - first
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
@@ -146,6 +159,9 @@ mod tests {
     fn rsa() {
         let (kind, bytes) = parse(RSA).unwrap();
         assert_eq!((kind, bytes.first()), (PublicKeyKind::Rsa, Some(&0x30)));
+        let short = parse(include_bytes!("../../../../tests/config/keys/rsa_1024.pem")).unwrap_err();
+        assert!(short.contains("of 1024 bits"), "{short}");
+        assert_eq!([bits(&[]), bits(&[0, 0]), bits(&[0, 1, 0]), bits(&[0x80, 0])], [0, 0, 9, 16]);
     }
 
     #[test]
