@@ -30,7 +30,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-pub use effective::{cache_settings, effective};
+pub use effective::{cache_settings, effective, guard_settings};
 pub use model::Config;
 pub use places::{Places, PolicyPlaces, RoutePlaces, SitePlaces};
 pub use reference::reference;

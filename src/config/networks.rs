@@ -57,7 +57,17 @@ pub fn network(text: &str) -> Result<IpNet, String> {
     if network.trunc() != network {
         return Err(format!("{} has bits beyond its prefix; did you mean `{}`?", quote(text), network.trunc()));
     }
-    Ok(network)
+    Ok(canonical(network))
+}
+
+/// An IPv4 network that is written as IPv6 (`::ffff:10.0.0.0/104`) as IPv4: so are the addresses that are compared with it.
+fn canonical(network: IpNet) -> IpNet {
+    match (network.addr().to_canonical(), network.prefix_len().checked_sub(96)) {
+        (IpAddr::V4(v4), Some(prefix)) if matches!(network, IpNet::V6(_)) => {
+            IpNet::new(v4.into(), prefix).unwrap_or(network)
+        }
+        _ => network,
+    }
 }
 
 #[cfg(test)]
@@ -72,6 +82,11 @@ mod tests {
         let networks: Vec<String> = parse(text).unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(networks, ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32", "::1/128", "0.0.0.0/0"]);
         assert_eq!(parse(""), Ok(Vec::new()));
+        let mapped: Vec<String> = ["::ffff:10.0.0.0/104", "::ffff:192.0.2.1", "::/0", "::ffff:0:0/96"]
+            .iter()
+            .map(|text| network(text).unwrap().to_string())
+            .collect();
+        assert_eq!(mapped, ["10.0.0.0/8", "192.0.2.1/32", "::/0", "0.0.0.0/0"]);
     }
 
     #[test]
@@ -100,7 +115,8 @@ mod tests {
             let networks: Vec<IpNet> = bits.into_iter().filter_map(|(bits, v4, prefix)| {
                 let (address, prefix): (IpAddr, u8) = match v4 {
                     true => (std::net::Ipv4Addr::from((bits & 0xffff_ffff) as u32).into(), prefix.min(32)),
-                    false => (std::net::Ipv6Addr::from(bits).into(), prefix),
+                    // Not among those that stand for IPv4.
+                    false => (std::net::Ipv6Addr::from(bits | 1 << 127).into(), prefix),
                 };
                 IpNet::new(address, prefix).ok().map(|net| net.trunc())
             }).collect();
