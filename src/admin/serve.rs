@@ -29,6 +29,9 @@ use super::{Control, routes, tls};
 /// Connections at once, those included that are at their handshake; more wait to be accepted.
 const CONNECTIONS: usize = 256;
 
+/// From the connection to the end of the TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// For a request's header section, and for a kept connection without a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -188,7 +191,7 @@ async fn secure(
 ) {
     let Some(tls) = tls else { return serve(connection, Peer::default(), router, stopped).await };
     let done = tokio::select! {
-        done = tls::handshake(&tls, connection) => done,
+        done = tls::handshake(&tls, connection, HANDSHAKE_TIMEOUT) => done,
         _ = stopped.changed() => return,
     };
     match done {

@@ -16,9 +16,6 @@ use tokio_rustls::server::TlsStream;
 use crate::config::certificate::identities;
 use crate::config::model::{AdminTls, Pem};
 
-/// From the connection to the end of the handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// What answers handshakes as the configuration says.
 ///
 /// # Errors
@@ -58,8 +55,9 @@ pub fn acceptor(settings: &AdminTls) -> Result<TlsAcceptor, String> {
 pub async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     acceptor: &TlsAcceptor,
     stream: S,
+    within: Duration,
 ) -> io::Result<(TlsStream<S>, Arc<[String]>)> {
-    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
+    let stream = tokio::time::timeout(within, acceptor.accept(stream)).await??;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let names = certificate.map(|certificate| identities(certificate)).unwrap_or_default();
     Ok((stream, names.into()))
@@ -75,4 +73,29 @@ fn authorities(pem: &Pem) -> Result<RootCertStore, String> {
         roots.add(certificate).map_err(|error| format!("{}: {error}", pem.path.display()))?;
     }
     Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// A client that says half of a record and then nothing.
+    #[tokio::test]
+    async fn a_handshake_that_takes_too_long_is_ended() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec!["a".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+            .unwrap();
+        let (mut client, server) = tokio::io::duplex(1024);
+        client.write_all(b"\x16\x03\x01\x02\x00\x01").await.unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let done = handshake(&acceptor, server, Duration::from_millis(20)).await;
+        assert_eq!(done.map(|_| ()).unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
 }

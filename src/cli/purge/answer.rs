@@ -48,8 +48,8 @@ pub fn judge(answer: &Answer, batch: &Batch, client: &Client) -> Result<Done, Fa
             "{edge} asks for a token ({status}{said}): set {} to one of `admin:` in the edge's configuration",
             Token::VARIABLE
         )),
-        // What its role is, the edge says.
-        StatusCode::FORBIDDEN if client.has_token() => {
+        // What its role is, or that its certificate is nobody's, the edge says.
+        StatusCode::FORBIDDEN if client.has_token() || edge.is_secure() => {
             refused(format!("{edge} does not let this command in ({status}{said})"))
         }
         StatusCode::FORBIDDEN => refused(format!(
