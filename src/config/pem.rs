@@ -93,6 +93,14 @@ pub enum Mismatch {
     Certificate(String),
 }
 
+impl std::fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Mismatch::Key(why) | Mismatch::Certificate(why) => f.write_str(why),
+        }
+    }
+}
+
 fn pem(path: &Path, certificates: &[CertificateDer<'_>]) -> Pem {
     let certificates: Arc<[Vec<u8>]> = certificates.iter().map(|certificate| certificate.to_vec()).collect();
     Pem { path: PathBuf::from(path), certificates }

@@ -540,7 +540,7 @@ fn right_examples(page: &str) -> usize {
             "sites" => format!("{start}{}", example.replace("    cache:", "    origin: a\n    cache:")),
             _ => format!("{start}{site}{example}"),
         };
-        let read = from_bytes(text.as_bytes(), None, Path::new("/"), &environment);
+        let read = from_bytes(text.as_bytes(), None, &root().join("tests/config"), &environment);
         assert!(read.is_ok(), "{text}: {}", read.unwrap_err());
         examples += 1;
     }

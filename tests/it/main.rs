@@ -4,6 +4,7 @@
 
 mod access_log;
 mod admin;
+mod admin_tls;
 mod balancing;
 mod bodies;
 mod collapsing;
