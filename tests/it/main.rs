@@ -43,6 +43,7 @@ mod routing;
 mod rules;
 mod sharing;
 mod shield;
+mod sign;
 mod stale;
 mod startup;
 mod stop;

@@ -4,7 +4,7 @@ use aws_lc_rs::hmac as aws;
 use hmac::digest::block_api::EagerHash;
 use hmac::{Hmac, KeyInit, Mac};
 use md5::Md5;
-use sha2::{Sha256, Sha384, Sha512};
+use sha2::Sha256;
 use smallvec::SmallVec;
 use subtle::{Choice, ConstantTimeEq};
 
@@ -14,20 +14,16 @@ use crate::config::model::Secret;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Algorithm {
     Sha256,
-    Sha384,
-    Sha512,
     Sha1,
     Md5,
 }
 
-/// A signature, of up to 64 bytes.
-pub(super) type Tag = SmallVec<[u8; 64]>;
+/// A signature, of up to 32 bytes.
+pub(super) type Tag = SmallVec<[u8; 32]>;
 
 /// Secrets, each with what HMAC makes of it before it sees a text.
 pub(super) enum Keyring {
     Sha256(Vec<Hmac<Sha256>>),
-    Sha384(Vec<Hmac<Sha384>>),
-    Sha512(Vec<Hmac<Sha512>>),
     Sha1(Vec<aws::Key>),
     Md5(Vec<Hmac<Md5>>),
 }
@@ -36,8 +32,6 @@ impl Keyring {
     pub fn new(algorithm: Algorithm, secrets: &[Secret]) -> Keyring {
         match algorithm {
             Algorithm::Sha256 => Keyring::Sha256(prepared(secrets)),
-            Algorithm::Sha384 => Keyring::Sha384(prepared(secrets)),
-            Algorithm::Sha512 => Keyring::Sha512(prepared(secrets)),
             Algorithm::Md5 => Keyring::Md5(prepared(secrets)),
             Algorithm::Sha1 => {
                 let key = |secret: &Secret| aws::Key::new(aws::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &secret.0);
@@ -50,8 +44,6 @@ impl Keyring {
     pub fn length(&self) -> usize {
         match self {
             Keyring::Sha256(_) => 32,
-            Keyring::Sha384(_) => 48,
-            Keyring::Sha512(_) => 64,
             Keyring::Sha1(_) => 20,
             Keyring::Md5(_) => 16,
         }
@@ -85,8 +77,6 @@ impl Keyring {
     fn each(&self, text: &[&[u8]], mut see: impl FnMut(&[u8])) {
         match self {
             Keyring::Sha256(keys) => keys.iter().for_each(|key| see(&signature(key, text))),
-            Keyring::Sha384(keys) => keys.iter().for_each(|key| see(&signature(key, text))),
-            Keyring::Sha512(keys) => keys.iter().for_each(|key| see(&signature(key, text))),
             Keyring::Md5(keys) => keys.iter().for_each(|key| see(&signature(key, text))),
             Keyring::Sha1(keys) => keys.iter().for_each(|key| {
                 let mut mac = aws::Context::with_key(key);
@@ -131,15 +121,6 @@ mod tests {
             (Algorithm::Md5, "750c783e6ab0b503eaa86e310a5db738"),
             (Algorithm::Sha1, "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79"),
             (Algorithm::Sha256, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"),
-            (
-                Algorithm::Sha384,
-                "af45d2e376484031617f78d2b58a6b1b9c7ef464f5a01b47e42ec3736322445e8e2240ca5e69e2c78b3239ecfab21649",
-            ),
-            (
-                Algorithm::Sha512,
-                "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea2505549758bf75c05a994a6d034f65f8f0e6fd\
-                 caeab1a34d4a6b4b636e070a38bce737",
-            ),
         ] {
             let keys = Keyring::new(algorithm, &secrets);
             let text: [&[u8]; 2] = [b"what do ya want ", b"for nothing?"];
