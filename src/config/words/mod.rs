@@ -3,6 +3,7 @@
 mod choice;
 mod guard;
 mod key;
+mod limit;
 mod matching;
 mod net;
 mod origin;
@@ -13,6 +14,7 @@ mod text;
 pub(super) use choice::*;
 pub(super) use guard::*;
 pub(super) use key::*;
+pub(super) use limit::*;
 pub(super) use matching::*;
 pub(super) use net::*;
 pub(super) use origin::*;
