@@ -3,6 +3,7 @@
 mod choice;
 mod guard;
 mod key;
+mod limit;
 mod listener;
 mod matching;
 mod net;
@@ -14,6 +15,7 @@ mod text;
 pub(super) use choice::*;
 pub(super) use guard::*;
 pub(super) use key::*;
+pub(super) use limit::*;
 pub(super) use listener::*;
 pub(super) use matching::*;
 pub(super) use net::*;

@@ -156,7 +156,12 @@ fn contradictions(raw: &raw::Access, access: &Access, report: &mut Report) {
         if let NetworkSource::Net(net) = &item.value
             && let Some(wide) = denied.iter().find(|wide| wide.contains(net))
         {
-            report.error(&item.place, format!("`{net}` has no effect: it is denied by `{wide}`"));
+            // What others write as `allow …; deny all`.
+            let hint = match wide.prefix_len() {
+                0 => "; leave that out: whoever is not allowed is denied",
+                _ => "",
+            };
+            report.error(&item.place, format!("`{net}` has no effect: it is denied by `{wide}`{hint}"));
         }
     }
     if let (Some(referers), Some(list)) = (&access.referers, &raw.referers)
