@@ -9,6 +9,8 @@ pub mod http_cache;
 
 pub mod bearer;
 
+pub mod watched;
+
 pub mod config;
 
 pub mod site;
@@ -20,6 +22,8 @@ pub mod store;
 pub mod origin;
 
 pub mod guard;
+
+pub mod tls;
 
 pub mod observe;
 

@@ -189,7 +189,7 @@ async fn send(session: &mut Session, ctx: &mut Context, object: &Arc<Object>, pa
         if !in_one && let Body::Disk(file) = &object.body {
             ctx.reply.begun = true;
             let mut sent = 0;
-            let outcome = send_pieces(connection, file, pieces, &mut sent).await;
+            let outcome = send_pieces(connection, object, file, pieces, &mut sent).await;
             ctx.reply.body_bytes = Some(sent);
             outcome?;
         }
@@ -263,7 +263,13 @@ async fn in_one(object: &Object, pieces: &[Piece], length: u64) -> Result<Option
 }
 
 /// Sends what is in a file, behind the head that waits in the connection; `sent` counts the bytes of it.
-async fn send_pieces(connection: &Connection, file: &Arc<StoredFile>, pieces: &[Piece], sent: &mut u64) -> Result<()> {
+async fn send_pieces(
+    connection: &Connection,
+    object: &Object,
+    file: &Arc<StoredFile>,
+    pieces: &[Piece],
+    sent: &mut u64,
+) -> Result<()> {
     let gone = |e: std::io::Error| Error::because(ErrorType::WriteError, "a stored response", e).into_down();
     for piece in pieces {
         match piece {
@@ -271,7 +277,7 @@ async fn send_pieces(connection: &Connection, file: &Arc<StoredFile>, pieces: &[
                 connection.add(text);
                 *sent += text.len() as u64;
             }
-            Piece::Range(range) => {
+            Piece::Range(range) if connection.sends_files() => {
                 let mut at = range.start;
                 while at < range.end {
                     let window = file.window(at..range.end).await?;
@@ -284,7 +290,18 @@ async fn send_pieces(connection: &Connection, file: &Arc<StoredFile>, pieces: &[
                     at = end;
                 }
             }
+            Piece::Range(range) => {
+                let mut range = range.clone();
+                while let Some(bytes) = Whole::next(object, &mut range).await? {
+                    let len = bytes.len() as u64;
+                    connection.send_bytes(bytes).await.map_err(gone)?;
+                    tokio::task::yield_now().await;
+                    *sent += len;
+                }
+            }
         }
     }
+    // With TLS, what was added last may not have left.
+    connection.send_out().await.map_err(gone)?;
     Ok(())
 }

@@ -12,10 +12,10 @@ use rustix::net::{self as unix, AddressFamily, SocketFlags, SocketType, sockopt}
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::connection::Connection;
 use super::drain::Drain;
 use super::http1;
 use super::proxy::Edge;
+use super::receive::receive;
 use super::state::Shared;
 use crate::config::model;
 
@@ -28,7 +28,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// A listening socket that nothing serves yet.
 pub struct Bound {
     pub address: SocketAddr,
-    pub h2c: bool,
     socket: OwnedFd,
 }
 
@@ -40,13 +39,13 @@ impl Bound {
         sockopt::set_socket_reuseaddr(&socket, true)?;
         unix::bind(&socket, &listener.address)?;
         unix::listen(&socket, BACKLOG)?;
-        Ok(Bound { address: listener.address, h2c: listener.h2c, socket })
+        Ok(Bound { address: listener.address, socket })
     }
 
     /// A socket that another process has bound and hands over.
     pub fn adopt(listener: &model::Listener, socket: OwnedFd) -> io::Result<Bound> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        Ok(Bound { address: listener.address, h2c: listener.h2c, socket })
+        Ok(Bound { address: listener.address, socket })
     }
 
     /// To be handed over to another process.
@@ -56,7 +55,7 @@ impl Bound {
 
     /// A second handle of the same socket, for the accept loop.
     pub fn share(&self) -> io::Result<Bound> {
-        Ok(Bound { address: self.address, h2c: self.h2c, socket: self.socket.try_clone()? })
+        Ok(Bound { address: self.address, socket: self.socket.try_clone()? })
     }
 }
 
@@ -69,22 +68,33 @@ pub async fn serve(
     drain: Drain,
     shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let (address, h2c) = (bound.address, bound.h2c);
+    let address = bound.address;
     let listener = TcpListener::from_std(std::net::TcpListener::from(bound.socket))?;
-    let accept = |accepted: io::Result<(tokio::net::TcpStream, SocketAddr)>| match accepted {
+    // What a reload says of this address. One that it no longer has goes on as it was: the socket is there until a restart.
+    let mut doorway = shared.snapshot().doorway(address).cloned();
+    let mut accept = |accepted: io::Result<(tokio::net::TcpStream, SocketAddr)>| match accepted {
         Ok((io, peer)) => {
             if !shared.watch.has_room() {
                 shared.metrics.connection_refused();
                 return true;
             }
+            if let Some(newest) = shared.snapshot().doorway(address)
+                && !doorway.as_ref().is_some_and(|doorway| Arc::ptr_eq(doorway, newest))
+            {
+                doorway = Some(newest.clone());
+            }
+            let Some(doorway) = doorway.clone() else { return true };
             let counted = shared.metrics.connection_accepted();
             // Heads and bodies leave by one write, so nothing is gained by waiting for more.
             let _ = io.set_nodelay(true);
-            let connection = Connection::new(io, peer, h2c, &shared.watch);
-            let (app, shutdown, busy) = (app.clone(), shutdown.clone(), drain.connection());
+            let watched = shared.watch.add();
+            let (app, shared, shutdown, busy) = (app.clone(), shared.clone(), shutdown.clone(), drain.connection());
             tokio::spawn(async move {
                 let _counted = counted;
-                http1::serve(Box::new(connection), app, busy, shutdown).await;
+                if let Some(connection) = receive(io, peer, watched, doorway, &shared).await {
+                    drop(shared);
+                    http1::serve(connection, app, busy, shutdown).await;
+                }
             });
             true
         }

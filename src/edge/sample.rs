@@ -35,6 +35,20 @@ fn sample(shared: &Weak<Shared>, out: &mut Samples) {
     out.set(&table::BACKGROUND_SKIPPED, &[], shared.background.skipped() as f64);
     out.set(&table::CONNECTIONS_ENDED, &[], shared.watch.ended() as f64);
     let snapshot = shared.snapshot();
+    for (version, kind, count) in shared.handshakes.by_kind() {
+        out.set(&table::TLS_HANDSHAKES, &[version, kind], count as f64);
+    }
+    for (reason, count) in shared.handshakes.by_failure() {
+        out.set(&table::TLS_FAILURES, &[reason], count as f64);
+    }
+    for expiry in snapshot.doorways().flat_map(|doorway| doorway.tls.iter()).flat_map(|server| server.expiries()) {
+        out.set(&table::CERTIFICATE_EXPIRY, &[&expiry.file, &expiry.name], expiry.not_after as f64);
+    }
+    let files = shared.watcher.totals();
+    out.set(&table::FILES_WATCHED, &["ok"], files.watched.saturating_sub(files.failing) as f64);
+    out.set(&table::FILES_WATCHED, &["failing"], files.failing as f64);
+    out.set(&table::FILES_CHANGES, &["ok"], files.changes as f64);
+    out.set(&table::FILES_CHANGES, &["failed"], files.failures as f64);
     out.set(&table::CONNECTIONS_LIMIT, &[], snapshot.config.limits.connections as f64);
     for pool in snapshot.pools.iter() {
         let origin = &[pool.origin().name.as_str()];

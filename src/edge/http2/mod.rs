@@ -26,7 +26,7 @@ use pingora::apps::HttpServerApp;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::date::get_cached_date;
-use pingora::protocols::{Digest, GetSocketDigest};
+use pingora::protocols::{Digest, GetProxyDigest, GetSocketDigest};
 use pingora_proxy::HttpProxy;
 use tokio::sync::watch;
 
@@ -106,7 +106,8 @@ pub async fn serve(
     connection.linger(true);
     let handle = connection.watched().handle();
     handle.request_ended();
-    let digest = Digest { socket_digest: connection.get_socket_digest(), ..Digest::default() };
+    let (socket_digest, proxy_digest) = (connection.get_socket_digest(), connection.get_proxy_digest());
+    let digest = Digest { socket_digest, proxy_digest, ..Digest::default() };
     let common = Arc::new(Common { digest, unanswered: AtomicU32::new(0) });
     // It is large, and would be there once for each place that it is moved to.
     let mut http2 = match Box::pin(builder().handshake::<_, Tracked>(connection)).await {

@@ -188,6 +188,16 @@ table! {
     ORIGIN_PENDING: Gauge "foreland_origin_pending" in "requests" by ["origin"]
         "Requests that wait because each server has as many as it may (origins.NAME.limits.requests).";
 
+    TLS_HANDSHAKES: Counter "foreland_tls_handshakes_total" in "handshakes" by ["version", "kind"]
+        "TLS handshakes with clients, by version and by whether they were full or resumed a session.";
+    TLS_FAILURES: Counter "foreland_tls_handshake_failures_total" in "handshakes" by ["reason"]
+        "TLS handshakes with clients that failed: closed, timeout, unknown_name, client_certificate or protocol.";
+    CERTIFICATE_EXPIRY: Gauge "foreland_certificate_expiry_timestamp_seconds" in "seconds" by ["file", "name"]
+        "When a listener's certificate ends, as a Unix time.";
+    FILES_WATCHED: Gauge "foreland_watched_files" in "sets of files" by ["state"]
+        "Certificates, lists and databases that are read again when they change: ok, or failing where the newest content could not be put in force.";
+    FILES_CHANGES: Counter "foreland_watched_file_changes_total" in "changes" by ["result"]
+        "Changes of watched files: ok, or failed where what was before stays in force.";
     CONNECTIONS_OPEN: Gauge "foreland_client_connections_open" in "connections" by []
         "Client connections that are open now.";
     CONNECTIONS_LIMIT: Gauge "foreland_client_connections_limit" in "connections" by []

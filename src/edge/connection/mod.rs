@@ -6,6 +6,9 @@
 //! leave by one `writev`, takes a ready-made response through a shared reference (see [`Connection::reply`]), and
 //! lets the [`Watch`] end it when the client is too slow.
 
+mod outbox;
+mod transport;
+
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -30,20 +33,20 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+pub use self::transport::Transport;
+
+use self::outbox::{Outbox, is_interim, replace_date};
+use super::arrival::Secured;
 use super::linger;
 use super::preface::{self, PREFACE};
-use super::watch::{Watch, Watched};
+use super::watch::Watched;
 
 /// The largest write that is held back to leave together with the next one: the head of any ordinary response.
 const HOLD_MAX: usize = 16 * 1024;
 
-/// What of a connection's buffer is kept from one response to the next; more is given back, so that an idle
-/// connection costs little.
-const KEEP_CAPACITY: usize = 2 * 1024;
-
-/// One accepted TCP connection.
+/// One accepted connection.
 pub struct Connection {
-    io: TcpStream,
+    io: Transport,
     /// Behind a lock because [`Connection::reply`] has only a shared reference; it is never contended, since one
     /// task serves a connection.
     outbox: Mutex<Outbox>,
@@ -57,9 +60,11 @@ pub struct Connection {
     linger: AtomicBool,
     digest: Arc<SocketDigest>,
     peer: SocketAddr,
+    /// What is known by TLS, wrapped as Pingora takes it along; `None`: the connection is plain.
+    secured: Option<Arc<ProxyDigest>>,
     /// HTTP/2 with prior knowledge is looked for.
     h2c: bool,
-    /// It has been found.
+    /// The client speaks HTTP/2.
     http2: bool,
     watched: Watched,
     /// Bytes that have come, and bytes that the requests so far were made of. More than those: the next request has
@@ -68,24 +73,20 @@ pub struct Connection {
     served: AtomicU64,
 }
 
-/// Bytes that have been accepted for the client but not been given to the kernel yet.
-#[derive(Default)]
-struct Outbox {
-    /// What the next head says as its Date (see [`Connection::keep_date`]).
-    date: Option<HeaderValue>,
-    /// The next head waits for its body, however long that takes (see [`Connection::retain_head`]).
-    retain: bool,
-    head: Vec<u8>,
-    body: Bytes,
-    /// How much of head and body together has been sent.
-    sent: usize,
-}
-
 impl Connection {
-    /// Takes over an accepted socket and puts it under the watch.
-    pub fn new(io: TcpStream, peer: SocketAddr, h2c: bool, watch: &Arc<Watch>) -> Connection {
-        let digest = SocketDigest::from_raw_fd(io.as_raw_fd());
-        // Known already: saves a getpeername for each connection.
+    /// A plain connection of a client that is at `peer`. `h2c`: HTTP/2 with prior knowledge is looked for.
+    pub fn plain(io: TcpStream, peer: SocketAddr, h2c: bool, watched: Watched) -> Connection {
+        Connection::new(Transport::Plain(io), peer, watched, h2c, None)
+    }
+
+    /// One whose TLS handshake is over.
+    pub fn secured(io: Transport, peer: SocketAddr, secured: Secured, watched: Watched) -> Connection {
+        Connection::new(io, peer, watched, false, Some(secured))
+    }
+
+    fn new(io: Transport, peer: SocketAddr, watched: Watched, h2c: bool, secured: Option<Secured>) -> Connection {
+        let digest = SocketDigest::from_raw_fd(io.socket().as_raw_fd());
+        // Known already: saves a getpeername for each connection. Behind a proxy, it is another than the socket's.
         let _ = digest.peer_addr.set(Some(PeerAddr::Inet(peer)));
         Connection {
             io,
@@ -97,8 +98,9 @@ impl Connection {
             digest: Arc::new(digest),
             peer,
             h2c,
-            http2: false,
-            watched: watch.add(),
+            http2: secured.as_ref().is_some_and(|secured| secured.http2),
+            secured: secured.map(Secured::wrap),
+            watched,
             received: 0,
             served: AtomicU64::new(0),
         }
@@ -109,7 +111,7 @@ impl Connection {
         self.peer
     }
 
-    /// Whether the client speaks HTTP/2 with prior knowledge; its preface stays to be read.
+    /// Whether the client speaks HTTP/2: by ALPN, or with prior knowledge, whose preface stays to be read.
     ///
     /// A client of HTTP/1.1 may send fewer bytes than the preface has and then wait, so only what looks like the preface
     /// is waited for.
@@ -117,8 +119,10 @@ impl Connection {
     /// # Errors
     /// The socket's, or the watch has ended the connection.
     pub async fn speaks_http2(&mut self) -> io::Result<bool> {
-        let mut start = [0; PREFACE.len()];
-        self.http2 = self.h2c && preface::peek(&self.io, &self.watched, &mut start).await?;
+        if self.h2c {
+            let mut start = [0; PREFACE.len()];
+            self.http2 = preface::peek(self.io.socket(), &self.watched, &mut start).await?;
+        }
         Ok(self.http2)
     }
 
@@ -139,7 +143,7 @@ impl Connection {
     /// # Errors
     /// The socket's, or the watch has ended the connection.
     pub async fn readable(&self) -> io::Result<()> {
-        poll_fn(|cx| match self.io.poll_read_ready(cx) {
+        poll_fn(|cx| match self.io.poll_readable(cx) {
             Poll::Pending => self.watched.read_blocked(cx),
             ready => ready,
         })
@@ -149,18 +153,12 @@ impl Connection {
     /// Waits until the client has ended the connection. What it may send before that, such as its next request, stays to
     /// be read, and hides the end.
     pub async fn hung_up(&self) {
-        loop {
-            if self.readable().await.is_err() {
-                return;
-            }
-            match self.io.try_io(Interest::READABLE, || {
-                Ok(rustix::net::recv(&self.io, &mut [0; 1], rustix::net::RecvFlags::PEEK)?)
-            }) {
-                Ok((_, 0)) => return,
-                Ok(_) => return std::future::pending().await,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
-            }
+        let ended = poll_fn(|cx| match self.io.poll_ended(cx) {
+            Poll::Pending => self.watched.read_blocked(cx),
+            ready => ready,
+        });
+        if let Ok(None) = ended.await {
+            std::future::pending().await
         }
     }
 
@@ -220,15 +218,45 @@ impl Connection {
             loop {
                 let sent = lock(&self.outbox).send(&self.io, &self.watched);
                 match sent {
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self.io.poll_write_ready(cx) {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self.io.socket().poll_write_ready(cx) {
                         Poll::Ready(ready) => ready?,
                         Poll::Pending => return self.watched.write_blocked(cx),
                     },
-                    sent => return Poll::Ready(sent),
+                    Ok(()) => return self.poll_out(cx),
+                    failed => return Poll::Ready(failed),
                 }
             }
         })
         .await
+    }
+
+    /// Waits until the socket has what was taken for it.
+    fn poll_out(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.io.poll_flush(cx) {
+            Poll::Pending => self.watched.write_blocked(cx),
+            flushed => {
+                self.watched.write_moved();
+                flushed
+            }
+        }
+    }
+
+    /// Whether [`Connection::send_file`] can be used: where there is TLS, the bytes must pass through this process.
+    pub fn sends_files(&self) -> bool {
+        self.io.is_plain()
+    }
+
+    /// Sends what is in the outbox, and `bytes` behind it.
+    ///
+    /// # Errors
+    /// The socket's, or the watch has ended the connection.
+    pub async fn send_bytes(&self, bytes: Bytes) -> io::Result<()> {
+        {
+            let mut outbox = lock(&self.outbox);
+            outbox.close_up();
+            outbox.body = bytes;
+        }
+        self.send_out().await
     }
 
     /// Adds to what waits to be sent.
@@ -243,22 +271,24 @@ impl Connection {
     /// # Errors
     /// The socket's, the file's, or the watch has ended the connection.
     pub async fn send_file(&self, file: impl AsFd, mut range: Range<u64>) -> io::Result<()> {
+        let socket = self.io.socket();
+        debug_assert!(self.io.is_plain());
         poll_fn(|cx| {
             loop {
-                let sent = self.io.try_io(Interest::WRITABLE, || {
-                    lock(&self.outbox).send_more(&self.io)?;
+                let sent = socket.try_io(Interest::WRITABLE, || {
+                    lock(&self.outbox).send_more(socket)?;
                     let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
                     if len == 0 {
                         return Ok(0);
                     }
-                    match rustix::fs::sendfile(&self.io, &file, Some(&mut range.start), len)? {
+                    match rustix::fs::sendfile(socket, &file, Some(&mut range.start), len)? {
                         // The file has become shorter.
                         0 => Err(io::ErrorKind::UnexpectedEof.into()),
                         sent => Ok(sent),
                     }
                 });
                 match sent {
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self.io.poll_write_ready(cx) {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => match socket.poll_write_ready(cx) {
                         Poll::Ready(ready) => ready?,
                         Poll::Pending => return self.watched.write_blocked(cx),
                     },
@@ -316,7 +346,7 @@ impl Connection {
             let n_more = more.len().min(SLICES - 2);
             slices[2..2 + n_more].copy_from_slice(&more[..n_more]);
             let slices = &slices[..2 + n_more];
-            let sent = match Pin::new(&mut self.io).poll_write_vectored(cx, slices) {
+            let sent = match self.io.poll_write(cx, slices) {
                 Poll::Ready(sent) => sent?,
                 Poll::Pending => return self.watched.write_blocked(cx),
             };
@@ -375,93 +405,16 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        if self.watched.expired() {
+            return;
+        }
+        self.io.close();
         if *self.linger.get_mut()
-            && !self.watched.expired()
-            && let Err(e) = linger::linger(&self.io, self.watched.another())
+            && let Err(e) = linger::linger(self.io.socket(), self.watched.another())
         {
             debug!("ending the connection of {} at once: {e}", self.peer);
         }
     }
-}
-
-impl Outbox {
-    fn is_empty(&self) -> bool {
-        self.sent == self.head.len() + self.body.len()
-    }
-
-    /// It holds a head that waits for its body, and nothing else.
-    fn is_retained(&self) -> bool {
-        self.retain && !self.head.is_empty() && self.body.is_empty()
-    }
-
-    fn rest(&self) -> (&[u8], &[u8]) {
-        let in_head = self.sent.min(self.head.len());
-        (&self.head[in_head..], &self.body[self.sent - in_head..])
-    }
-
-    /// Gives the kernel what is there.
-    ///
-    /// # Errors
-    /// The socket's; `WouldBlock` where it does not take all of it now.
-    fn send(&mut self, io: &TcpStream, watched: &Watched) -> io::Result<()> {
-        while !self.is_empty() {
-            let (head, body) = self.rest();
-            match io.try_write_vectored(&[IoSlice::new(head), IoSlice::new(body)])? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                sent => self.sent += sent,
-            }
-            watched.write_moved();
-        }
-        self.reset();
-        Ok(())
-    }
-
-    /// Gives the kernel what is there, which is to leave together with what follows it.
-    ///
-    /// # Errors
-    /// The socket's; `WouldBlock` where it does not take all of it now.
-    fn send_more(&mut self, io: &TcpStream) -> io::Result<()> {
-        use rustix::net::{SendFlags, send};
-        self.close_up();
-        while self.sent < self.head.len() {
-            let flags = SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            match send(io, &self.head[self.sent..], flags)? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                sent => self.sent += sent,
-            }
-        }
-        self.reset();
-        Ok(())
-    }
-
-    /// Makes room for another head behind what waits already.
-    fn close_up(&mut self) {
-        if !self.body.is_empty() {
-            self.head.extend_from_slice(&std::mem::take(&mut self.body));
-        }
-    }
-
-    fn reset(&mut self) {
-        self.head.clear();
-        self.head.shrink_to(KEEP_CAPACITY);
-        self.body = Bytes::new();
-        self.sent = 0;
-    }
-}
-
-/// Whether a head is that of an interim response: any 1xx but 101, which is final. Where the next write may be something
-/// else than a head, this says nothing.
-fn is_interim(head: &[u8]) -> bool {
-    head.starts_with(b"HTTP/1.1 1") && !head.starts_with(b"HTTP/1.1 101")
-}
-
-/// Puts `date` in the place of the Date in the header section that begins at `start`.
-fn replace_date(head: &mut Vec<u8>, start: usize, date: &[u8]) {
-    const NAME: &[u8] = b"\ndate: ";
-    let found = head[start..].windows(NAME.len()).position(|at| at.eq_ignore_ascii_case(NAME));
-    let Some(from) = found.map(|at| start + at + NAME.len()) else { return };
-    let Some(len) = head[from..].iter().position(|byte| *byte == b'\r') else { return };
-    head.splice(from..from + len, date.iter().copied());
 }
 
 fn lock(outbox: &Mutex<Outbox>) -> MutexGuard<'_, Outbox> {
@@ -480,7 +433,7 @@ impl AsyncRead for Connection {
             return Poll::Ready(Err(e));
         }
         let before = buf.filled().len();
-        match Pin::new(&mut this.io).poll_read(cx, buf) {
+        match this.io.poll_read(cx, buf) {
             Poll::Ready(read) => {
                 let n = buf.filled().len() - before;
                 if n > 0 {
@@ -548,7 +501,11 @@ impl AsyncWrite for Connection {
         if self.outbox.get_mut().unwrap_or_else(PoisonError::into_inner).is_retained() {
             return Poll::Ready(Ok(()));
         }
-        if self.poll_send(cx, &[])?.is_pending() && !*self.absorb.get_mut() {
+        let mut waits = self.poll_send(cx, &[])?.is_pending();
+        if !self.io.is_flushed() {
+            waits |= self.poll_out(cx)?.is_pending();
+        }
+        if waits && !*self.absorb.get_mut() {
             return Poll::Pending;
         }
         self.hold = true;
@@ -557,7 +514,10 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_send(cx, &[]))?;
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        match self.io.poll_shutdown(cx) {
+            Poll::Pending => self.watched.write_blocked(cx),
+            shut => shut,
+        }
     }
 }
 
@@ -576,7 +536,7 @@ impl Shutdown for Connection {
 
 impl UniqueID for Connection {
     fn id(&self) -> UniqueIDType {
-        self.io.as_raw_fd()
+        self.io.socket().as_raw_fd()
     }
 }
 
@@ -589,8 +549,9 @@ impl GetTimingDigest for Connection {
 }
 
 impl GetProxyDigest for Connection {
+    /// Where what is known by TLS goes: it is all of Pingora's digests that takes something of ours along.
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
+        self.secured.clone()
     }
 }
 
