@@ -20,7 +20,10 @@ pub struct Pace {
     free: u64,
     /// The size of the bucket, in bytes.
     bucket: u64,
-    /// When the bucket was empty, or will be, in nanoseconds: it fills from then on.
+    /// How long the bucket takes to fill, in nanoseconds.
+    fill: u64,
+    /// When the bucket was empty, or will be, in nanoseconds: it fills from then on. Counted from `fill` before the caller's
+    /// clock, so that a bucket can be full when that begins.
     empty: u64,
 }
 
@@ -29,7 +32,8 @@ impl Pace {
     pub fn new(rate: u64, after: u64) -> Pace {
         let rate = rate.max(1);
         let bucket = (u128::from(rate) * BURST.as_nanos() / 1_000_000_000).max(2 * u128::from(PACKET));
-        Pace { rate, free: after, bucket: u64::try_from(bucket).unwrap_or(u64::MAX), empty: 0 }
+        let bucket = u64::try_from(bucket).unwrap_or(u64::MAX);
+        Pace { rate, free: after, bucket, fill: time(bucket, rate), empty: 0 }
     }
 
     /// How many bytes may leave at `now`, which counts from anything that stays.
@@ -37,8 +41,8 @@ impl Pace {
         if self.free > 0 {
             return self.free;
         }
-        let now = nanos(now);
-        self.empty = self.empty.max(now.saturating_sub(self.time(self.bucket)));
+        let now = self.clock(now);
+        self.empty = self.empty.max(now - self.fill);
         let bytes = u128::from(now.saturating_sub(self.empty)) * u128::from(self.rate) / 1_000_000_000;
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
@@ -51,18 +55,18 @@ impl Pace {
         self.free -= free;
         if free < bytes {
             self.allow(now);
-            self.empty = self.empty.saturating_add(self.time(bytes - free));
+            self.empty = self.empty.saturating_add(time(bytes - free, self.rate));
         }
         if self.free > 0 || self.allow(now) >= self.bucket / 16 {
             return None;
         }
-        let half = self.empty.saturating_add(self.time(self.bucket / 2));
-        Some(Duration::from_nanos(half.saturating_sub(nanos(now)).max(1)))
+        let half = self.empty.saturating_add(time(self.bucket / 2, self.rate));
+        Some(Duration::from_nanos(half.saturating_sub(self.clock(now)).max(1)))
     }
 
-    /// How long so many bytes take, in nanoseconds: rounded up, so that the rate is never exceeded.
-    fn time(&self, bytes: u64) -> u64 {
-        u64::try_from((u128::from(bytes) * 1_000_000_000).div_ceil(u128::from(self.rate))).unwrap_or(u64::MAX)
+    /// At least `fill`.
+    fn clock(&self, now: Duration) -> u64 {
+        u64::try_from(now.as_nanos()).unwrap_or(u64::MAX).saturating_add(self.fill)
     }
 }
 
@@ -72,8 +76,9 @@ impl From<Bandwidth> for Pace {
     }
 }
 
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+/// How long so many bytes take, in nanoseconds: rounded up, so that the rate is never exceeded.
+fn time(bytes: u64, rate: u64) -> u64 {
+    u64::try_from((u128::from(bytes) * 1_000_000_000).div_ceil(u128::from(rate))).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -82,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    const START: Duration = Duration::from_secs(1000);
+    const START: Duration = Duration::ZERO;
 
     /// Sends so many bytes to a client that takes what it is given, and is woken `late`; how long it took, and in how many
     /// steps.
@@ -147,10 +152,10 @@ mod tests {
 
     #[test]
     fn a_clock_that_goes_back_stops_nothing_for_good() {
-        let mut pace = Pace::new(1_000_000, 0);
-        pace.sent(50_000, START);
+        let (mut pace, later) = (Pace::new(1_000_000, 0), Duration::from_secs(1000));
+        pace.sent(50_000, later);
         assert_eq!(pace.allow(Duration::ZERO), 0);
-        assert!(pace.allow(START + Duration::from_millis(50)) > 0);
+        assert!(pace.allow(later + Duration::from_millis(50)) > 0);
         let mut fast = Pace::new(u64::MAX, 0);
         assert!(fast.allow(Duration::MAX) > 0);
         fast.sent(u64::MAX, Duration::MAX);

@@ -11,7 +11,17 @@ mod key;
 mod limit;
 mod table;
 
+use std::sync::Arc;
+
 pub use bandwidth::Pace;
 pub use concurrency::{Place, Places};
 pub use key::{KeyHash, Keys};
 pub use limit::{Judgement, Limiter, Verdict};
+
+/// What is counted over all requests, for the life of the process: a reload changes none of it.
+#[derive(Debug, Default)]
+pub struct Rates {
+    pub keys: Keys,
+    pub limiter: Limiter,
+    pub places: Arc<Places>,
+}

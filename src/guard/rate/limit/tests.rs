@@ -59,7 +59,8 @@ impl Bucket {
         self.parts = (self.parts + earned).min(Bucket::size(limit));
         self.at = now;
         let token = Bucket::token(limit);
-        let time = |parts: i128| Duration::from_nanos(parts.max(0).unsigned_abs().div_ceil(u128::from(limit.requests)) as u64);
+        let time =
+            |parts: i128| Duration::from_nanos(parts.max(0).unsigned_abs().div_ceil(u128::from(limit.requests)) as u64);
         let missing = token - self.parts;
         let patience = match limit.action {
             OverRate::Delay(patience) => patience.as_nanos() as i128 * i128::from(limit.requests),
@@ -78,8 +79,10 @@ impl Bucket {
 }
 
 fn rates() -> impl Strategy<Value = RateLimit> {
-    let per = prop_oneof![Just(1_000_000u64), Just(1_000_000_000), Just(86_400_000_000_000), 1_000_000..10_000_000_000u64];
-    let requests = prop_oneof![1..10u32, Just(3), Just(999_999_937), Just(1_000_000_000), any::<u32>().prop_map(|n| n.max(1))];
+    let per =
+        prop_oneof![Just(1_000_000u64), Just(1_000_000_000), Just(86_400_000_000_000), 1_000_000..10_000_000_000u64];
+    let requests =
+        prop_oneof![1..10u32, Just(3), Just(999_999_937), Just(1_000_000_000), any::<u32>().prop_map(|n| n.max(1))];
     let action = prop_oneof![
         Just(OverRate::Reject),
         Just(OverRate::Log),
@@ -171,10 +174,7 @@ fn limiter_apart(limit: &RateLimit) -> u64 {
 fn a_burst_and_then_the_rate() {
     let (limiter, limit) = (Limiter::new(), reject(50, SECOND, 100));
     assert_eq!(let_through(&limiter, &limit, key(0), 200, Duration::ZERO), 100);
-    assert_eq!(
-        limiter.check(&limit, key(0), Duration::ZERO),
-        Verdict::Over { retry_after: Duration::from_millis(20) },
-    );
+    assert_eq!(limiter.check(&limit, key(0), Duration::ZERO), Verdict::Over { retry_after: Duration::from_millis(20) },);
     assert_eq!(let_through(&limiter, &limit, key(1), 1, Duration::ZERO), 1, "another client");
     assert_eq!(let_through(&limiter, &limit, key(0), 200, SECOND), 50);
     assert_eq!(
