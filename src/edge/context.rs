@@ -13,6 +13,7 @@ use super::post;
 use super::request_id::RequestId;
 use super::state::Snapshot;
 use crate::config::model::{RequestPolicy, Site};
+use crate::guard::rate::Pace;
 use crate::http_cache::{FwdReason, Outcome, Policy, RequestDirectives, Timestamp};
 use crate::observe::InFlight;
 use crate::origin::{Exchange, Trail};
@@ -35,6 +36,8 @@ pub struct Context {
     pub cache: CacheTrace,
     pub upstream: Upstream,
     pub reply: Reply,
+    /// How fast the response may leave; `None`: as fast as the client takes it.
+    pub pace: Option<Pace>,
     /// This is a refresh in the background.
     pub background: Option<Running>,
 }
@@ -159,6 +162,7 @@ impl Context {
             cache: CacheTrace::default(),
             upstream: Upstream::default(),
             reply: Reply::default(),
+            pace: None,
             background: None,
         }
     }

@@ -18,7 +18,7 @@ use super::context::Context;
 use super::parts::{self, Part, Piece};
 use super::respond::{Answer, respond};
 use super::state::Shared;
-use super::{caching, link, trace};
+use super::{caching, link, pace, trace};
 use crate::http_cache::{self, Outcome, Reuse, Tiers};
 use crate::store::{Body, Head, Object, ObjectKey, StoredFile, Whole};
 
@@ -172,6 +172,7 @@ async fn send(session: &mut Session, ctx: &mut Context, object: &Arc<Object>, pa
         let old = session.req_header().version == Version::HTTP_10;
         let whole = in_one(object, pieces, length).await?;
         let in_one = whole.is_some();
+        pace::begin_on(connection, ctx);
         connection.reply(
             |wire| {
                 parts::write_head(wire, object, &part, length, ctx);
@@ -200,7 +201,8 @@ async fn send(session: &mut Session, ctx: &mut Context, object: &Arc<Object>, pa
         }
         return session.as_downstream_mut().finish_body().await;
     }
-    let head = parts::head(object, &part, length, ctx)?;
+    let mut head = parts::head(object, &part, length, ctx)?;
+    pace::begin(session, &mut head, ctx);
     session.write_response_header(Box::new(head), length == 0).await?;
     ctx.reply.first_byte = Some(ctx.started.elapsed());
     let mut left = length;

@@ -32,6 +32,7 @@ mod listener;
 mod lookup;
 mod notify;
 mod outgoing;
+mod pace;
 mod parts;
 mod pass;
 mod post;

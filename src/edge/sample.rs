@@ -33,6 +33,9 @@ fn sample(shared: &Weak<Shared>, out: &mut Samples) {
     out.set(&table::CACHE_WAITS, &[], shared.collapse.waits() as f64);
     out.set(&table::BACKGROUND_FETCHES, &[], shared.background.running() as f64);
     out.set(&table::BACKGROUND_SKIPPED, &[], shared.background.skipped() as f64);
+    out.set(&table::RATE_LIMIT_EVICTED, &[], shared.rates.limiter.evicted() as f64);
+    out.set(&table::RATE_LIMIT_TABLE, &[], shared.rates.limiter.bytes() as f64);
+    out.set(&table::CONCURRENCY_KEYS, &[], shared.rates.places.keys() as f64);
     out.set(&table::CONNECTIONS_ENDED, &[], shared.watch.ended() as f64);
     let snapshot = shared.snapshot();
     for (version, kind, count) in shared.handshakes.by_kind() {

@@ -18,6 +18,7 @@ use super::receive::Doorway;
 use super::watch::Watch;
 use super::witness::Counted;
 use crate::config::model::Config;
+use crate::guard::rate::Rates;
 use crate::observe::{AccessLog, Metrics, NO_SITE, OriginMetrics, SiteMetrics};
 use crate::origin::{Pool, Pools, Witness};
 use crate::site::Directory;
@@ -39,6 +40,7 @@ pub struct Shared {
     pub access_log: ArcSwapOption<AccessLog>,
     pub watch: Arc<Watch>,
     pub background: Arc<Background>,
+    pub rates: Rates,
     /// Looks at the files that are read again when they change.
     pub watcher: Watcher,
     pub tickets: Arc<Tickets>,
@@ -117,6 +119,7 @@ impl Shared {
             no_site: metrics_of_none,
             watch: Watch::new(limits),
             background,
+            rates: Rates::default(),
             watcher,
             tickets,
             ticket_secret,

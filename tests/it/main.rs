@@ -37,6 +37,7 @@ mod over;
 mod purge;
 mod purge_cli;
 mod purge_method;
+mod rate_limits;
 mod reload;
 mod resilience;
 mod revalidation;

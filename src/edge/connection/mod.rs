@@ -38,8 +38,10 @@ pub use self::transport::Transport;
 use self::outbox::{Outbox, is_interim, replace_date};
 use super::arrival::Secured;
 use super::linger;
+use super::pace::{self, Pacer};
 use super::preface::{self, PREFACE};
 use super::watch::Watched;
+use crate::guard::rate::Pace;
 
 /// The largest write that is held back to leave together with the next one: the head of any ordinary response.
 const HOLD_MAX: usize = 16 * 1024;
@@ -198,6 +200,11 @@ impl Connection {
         lock(&self.outbox).retain = true;
     }
 
+    /// How fast the response leaves, head and framing included, from here on and until the request has ended.
+    pub fn pace(&self, pace: Pace) {
+        lock(&self.outbox).pacer = Some(Pacer::new(pace));
+    }
+
     /// Takes a head back that has been retained; `false` where there is none, or it has gone.
     pub fn recall(&self) -> bool {
         let mut outbox = lock(&self.outbox);
@@ -216,13 +223,21 @@ impl Connection {
     pub async fn send_out(&self) -> io::Result<()> {
         poll_fn(|cx| {
             loop {
-                let sent = lock(&self.outbox).send(&self.io, &self.watched);
+                let mut outbox = lock(&self.outbox);
+                if outbox.is_empty() {
+                    outbox.reset();
+                    drop(outbox);
+                    return self.poll_out(cx);
+                }
+                let room = ready!(pace::poll_room(&mut outbox.pacer, cx));
+                let sent = outbox.send_some(&self.io, &self.watched, room);
+                drop(outbox);
                 match sent {
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self.io.socket().poll_write_ready(cx) {
                         Poll::Ready(ready) => ready?,
                         Poll::Pending => return self.watched.write_blocked(cx),
                     },
-                    Ok(()) => return self.poll_out(cx),
+                    Ok(()) => {}
                     failed => return Poll::Ready(failed),
                 }
             }
@@ -275,9 +290,10 @@ impl Connection {
         debug_assert!(self.io.is_plain());
         poll_fn(|cx| {
             loop {
+                let room = ready!(pace::poll_room(&mut lock(&self.outbox).pacer, cx));
                 let sent = socket.try_io(Interest::WRITABLE, || {
                     lock(&self.outbox).send_more(socket)?;
-                    let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+                    let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX).min(room);
                     if len == 0 {
                         return Ok(0);
                     }
@@ -293,7 +309,10 @@ impl Connection {
                         Poll::Pending => return self.watched.write_blocked(cx),
                     },
                     Err(e) => return Poll::Ready(Err(e)),
-                    Ok(_) => self.watched.write_moved(),
+                    Ok(sent) => {
+                        self.watched.write_moved();
+                        pace::sent(&mut lock(&self.outbox).pacer, sent);
+                    }
                 }
                 if range.is_empty() {
                     return Poll::Ready(Ok(()));
@@ -319,7 +338,7 @@ impl Connection {
         self.release_head(false);
         self.absorb(false);
         let mut outbox = lock(&self.outbox);
-        (outbox.retain, outbox.date) = (false, None);
+        (outbox.retain, outbox.date, outbox.pacer) = (false, None, None);
         drop(outbox);
         self.watched.request_ended();
     }
@@ -334,17 +353,18 @@ impl Connection {
         const SLICES: usize = 16;
         let outbox = self.outbox.get_mut().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let (head, body) = outbox.rest();
-            let waiting = head.len() + body.len();
-            if waiting == 0 && more.iter().all(|s| s.is_empty()) {
+            if outbox.is_empty() && more.iter().all(|s| s.is_empty()) {
                 outbox.reset();
                 return Poll::Ready(Ok(0));
             }
+            let mut room = ready!(pace::poll_room(&mut outbox.pacer, cx));
+            let (head, body) = outbox.rest();
+            let waiting = head.len() + body.len();
             let mut slices = [IoSlice::new(&[]); SLICES];
-            slices[0] = IoSlice::new(head);
-            slices[1] = IoSlice::new(body);
+            slices[0] = pace::part(head, &mut room);
+            slices[1] = pace::part(body, &mut room);
             let n_more = more.len().min(SLICES - 2);
-            slices[2..2 + n_more].copy_from_slice(&more[..n_more]);
+            slices[2..].iter_mut().zip(more).for_each(|(slice, more)| *slice = pace::part(more, &mut room));
             let slices = &slices[..2 + n_more];
             let sent = match self.io.poll_write(cx, slices) {
                 Poll::Ready(sent) => sent?,
@@ -354,6 +374,7 @@ impl Connection {
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            pace::sent(&mut outbox.pacer, sent);
             if sent < waiting {
                 outbox.sent += sent;
                 continue;

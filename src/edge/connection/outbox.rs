@@ -1,11 +1,12 @@
 //! What a connection has accepted for its client and not given to the kernel yet.
 
-use std::io::{self, IoSlice};
+use std::io;
 
 use bytes::Bytes;
 use http::HeaderValue;
 use tokio::net::TcpStream;
 
+use super::super::pace::{self, Pacer};
 use super::super::watch::Watched;
 use super::transport::Transport;
 
@@ -24,6 +25,8 @@ pub struct Outbox {
     pub body: Bytes,
     /// How much of head and body together has been sent.
     pub sent: usize,
+    /// How fast the response leaves (see [`super::Connection::pace`]).
+    pub pacer: Option<Box<Pacer>>,
 }
 
 impl Outbox {
@@ -47,14 +50,26 @@ impl Outbox {
     /// The socket's; `WouldBlock` where it does not take all of it now.
     pub fn send(&mut self, io: &Transport, watched: &Watched) -> io::Result<()> {
         while !self.is_empty() {
-            let (head, body) = self.rest();
-            match io.try_write(&[IoSlice::new(head), IoSlice::new(body)])? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                sent => self.sent += sent,
-            }
-            watched.write_moved();
+            self.send_some(io, watched, usize::MAX)?;
         }
         self.reset();
+        Ok(())
+    }
+
+    /// Gives the kernel some of what is there: no more than `room`, and at least a byte.
+    ///
+    /// # Errors
+    /// The socket's; `WouldBlock` where it takes nothing now.
+    pub fn send_some(&mut self, io: &Transport, watched: &Watched, mut room: usize) -> io::Result<()> {
+        let (head, body) = self.rest();
+        match io.try_write(&[pace::part(head, &mut room), pace::part(body, &mut room)])? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            sent => {
+                self.sent += sent;
+                pace::sent(&mut self.pacer, sent);
+            }
+        }
+        watched.write_moved();
         Ok(())
     }
 

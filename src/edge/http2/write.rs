@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -21,6 +21,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use super::super::fallback::Retained;
 use super::super::interim::Now;
+use super::super::pace::{self, Pacer};
 use super::patience::Patience;
 use super::tail::{Tail, Tracked};
 
@@ -60,6 +61,8 @@ pub struct Outgoing {
     tasks: VecDeque<HttpTask>,
     /// How long the client may take nothing.
     pub patience: Patience,
+    /// How fast the response leaves (see [`pace::begin`]).
+    pacer: Option<Box<Pacer>>,
 }
 
 /// What is left to be written of a part of the body.
@@ -84,6 +87,7 @@ impl Outgoing {
             piece: None,
             tasks: VecDeque::new(),
             patience: Patience::default(),
+            pacer: None,
         }
     }
 
@@ -125,6 +129,7 @@ impl Outgoing {
             self.retained = Some(head);
             return Ok(());
         }
+        self.pacer = head.extensions_mut().remove().map(Pacer::new);
         if is_ready_made(&head) {
             head.remove_header(&DATE);
             head.remove_header(&SERVER);
@@ -212,6 +217,7 @@ impl Outgoing {
             // That it fails is noticed by whoever writes next.
             if length > 0 && stream.send_data(Tracked::new(next.data, &self.tail), false).is_ok() {
                 self.sent += length;
+                pace::sent(&mut self.pacer, usize::try_from(length).unwrap_or(usize::MAX));
             }
         }
     }
@@ -312,7 +318,8 @@ impl Outgoing {
                 self.piece = None;
                 return Poll::Ready(if last { self.end() } else { Ok(()) });
             }
-            let wanted = piece.data.len().min(STEP);
+            let room = ready!(pace::poll_room(&mut self.pacer, cx));
+            let wanted = piece.data.len().min(STEP).min(room);
             stream.reserve_capacity(wanted);
             let room = match stream.capacity() {
                 0 => match stream.poll_capacity(cx) {
@@ -342,6 +349,7 @@ impl Outgoing {
             if let Err(e) = stream.send_data(Tracked::new(part, &self.tail), last) {
                 return Poll::Ready(Err(self.lost(gone(&e))));
             }
+            pace::sent(&mut self.pacer, usize::try_from(sent - self.sent).unwrap_or(usize::MAX));
             self.sent = sent;
             if last {
                 self.ended = true;

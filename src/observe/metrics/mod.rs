@@ -6,6 +6,7 @@
 
 mod cells;
 mod docs;
+mod limit;
 mod origin;
 mod samples;
 mod site;
@@ -22,11 +23,12 @@ use prometheus::{Registry, TEXT_FORMAT, TextEncoder, proto};
 pub use cells::{BUCKETS_MICROS, Counter, Distribution, Durations, Sharded};
 pub(crate) use cells::{shard_count, thread_number};
 pub use docs::reference;
+pub use limit::{ConcurrencyLimitMetrics, Limited, RateLimitMetrics};
 pub use origin::{Failure, OriginMetrics};
 pub use samples::{Sample, Samples};
 pub use site::{CACHE_WORDS, Finished, InFlight, SiteMetrics, TIERS};
 
-/// Names of sites, and of origins, that get series of their own in the life of a process. Names stay after a reload
+/// Names of sites, of origins, and of limits of sites, that get series of their own in the life of a process. Names stay after a reload
 /// that drops them, so that their counters do not run backwards: without a bound, a generated configuration that
 /// renames its sites would grow the exposition for ever.
 pub const NAME_LIMIT: usize = 1_000;
@@ -72,6 +74,16 @@ impl Metrics {
     /// The handles of an origin: the same for the same name. For the time of loading a configuration.
     pub fn origin(&self, name: &str) -> Arc<OriginMetrics> {
         named(&mut lock(&self.figures.origins), name, OriginMetrics::new)
+    }
+
+    /// The handles of a rate limit of a site: the same for the same names. For the time of loading a configuration.
+    pub fn rate_limit(&self, site: &str, limit: &str) -> Arc<RateLimitMetrics> {
+        named_of(&mut lock(&self.figures.rate_limits), site, limit, RateLimitMetrics::new)
+    }
+
+    /// The same of a concurrency limit.
+    pub fn concurrency_limit(&self, site: &str, limit: &str) -> Arc<ConcurrencyLimitMetrics> {
+        named_of(&mut lock(&self.figures.concurrency_limits), site, limit, ConcurrencyLimitMetrics::new)
     }
 
     /// Asks `sample` for its figures at each scrape, from now on. For the start of the process: what is registered
@@ -146,12 +158,17 @@ impl Drop for OpenConnection {
 struct Figures {
     sites: Mutex<BTreeMap<String, Arc<SiteMetrics>>>,
     origins: Mutex<BTreeMap<String, Arc<OriginMetrics>>>,
+    rate_limits: Mutex<OfSites<RateLimitMetrics>>,
+    concurrency_limits: Mutex<OfSites<ConcurrencyLimitMetrics>>,
     connections: Sharded<Connections>,
     reloads_ok: Counter,
     reloads_failed: Counter,
     config: Mutex<Option<(String, SystemTime)>>,
     asked: Mutex<Vec<Arc<dyn Sample>>>,
 }
+
+/// By site and name.
+type OfSites<T> = BTreeMap<(String, String), Arc<T>>;
 
 #[derive(Debug, Default)]
 struct Connections {
@@ -172,6 +189,10 @@ impl Figures {
         sites.iter().for_each(|site| site.collect(out));
         let origins: Vec<_> = lock(&self.origins).values().cloned().collect();
         origins.iter().for_each(|origin| origin.collect(out));
+        let limits: Vec<_> = lock(&self.rate_limits).values().cloned().collect();
+        limits.iter().for_each(|limit| limit.collect(out));
+        let limits: Vec<_> = lock(&self.concurrency_limits).values().cloned().collect();
+        limits.iter().for_each(|limit| limit.collect(out));
         let asked = lock(&self.asked).clone();
         asked.iter().for_each(|sample| sample.sample(out));
 
@@ -223,6 +244,14 @@ fn descriptions() -> &'static [Desc] {
 fn named<T>(map: &mut BTreeMap<String, Arc<T>>, name: &str, new: impl Fn(&str) -> T) -> Arc<T> {
     let name = if map.contains_key(name) || map.len() < NAME_LIMIT { name } else { OTHER };
     Arc::clone(map.entry(name.to_owned()).or_insert_with(|| Arc::new(new(name))))
+}
+
+/// The same for what a site has. Those beyond the bound are one, of no site.
+fn named_of<T>(map: &mut OfSites<T>, site: &str, name: &str, new: impl Fn(&str, &str) -> T) -> Arc<T> {
+    let own = (site.to_owned(), name.to_owned());
+    let key = if map.contains_key(&own) || map.len() < NAME_LIMIT { own } else { (OTHER.into(), OTHER.into()) };
+    let made = |(site, name): &(String, String)| Arc::new(new(site, name));
+    Arc::clone(map.entry(key).or_insert_with_key(made))
 }
 
 /// An index into [`STATUS_CLASSES`].

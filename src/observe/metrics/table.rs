@@ -61,6 +61,18 @@ table! {
     FIRST_BYTE: Histogram "foreland_time_to_first_byte_seconds" in "seconds" by ["site"]
         "Time from a request's header section to the first byte of its answer.";
 
+    RATE_LIMITED: Counter "foreland_rate_limited_total" in "requests" by ["site", "limit", "action"]
+        "Requests beyond a rate limit, by what became of them: reject, delay or log (rate_limit.action).";
+    RATE_LIMIT_EVICTED: Counter "foreland_rate_limit_evictions_total" in "keys" by []
+        "Keys of rate limits, such as addresses, that made room for others while they were in debt; where this grows fast, \
+         the table of keys is full, and new ones may be limited before they have had their burst.";
+    RATE_LIMIT_TABLE: Gauge "foreland_rate_limit_table_bytes" in "bytes" by []
+        "Bytes that the table of the rate limits' keys takes; it does not grow beyond 32 MiB and the locks of its parts.";
+    CONCURRENCY_LIMITED: Counter "foreland_concurrency_limited_total" in "requests" by ["site", "limit"]
+        "Requests refused since as many of their key were in flight as may be (concurrency_limit).";
+    CONCURRENCY_KEYS: Gauge "foreland_concurrency_limit_keys" in "keys" by []
+        "Keys of concurrency limits, such as addresses, that have requests in flight.";
+
     CACHE_HITS: Counter "foreland_cache_hits_total" in "requests" by ["site", "tier"]
         "Requests answered from the cache, by where the response was: fresh, stale, or confirmed by the origin.";
     CACHE_HIT_BYTES: Counter "foreland_cache_hit_bytes_total" in "bytes" by ["site", "tier"]

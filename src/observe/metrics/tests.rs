@@ -195,3 +195,31 @@ fn the_exposition_is_the_table() {
     let exposed: BTreeSet<_> = text.lines().filter(|line| line.starts_with("# TYPE")).map(str::to_owned).collect();
     assert_eq!(exposed, declared);
 }
+
+#[test]
+fn limits_are_counted_by_site_name_and_action() {
+    let metrics = Metrics::new();
+    metrics.rate_limit("cdn", "api").limited(Limited::Rejected);
+    metrics.rate_limit("cdn", "api").limited(Limited::Rejected);
+    metrics.rate_limit("cdn", "api").limited(Limited::Delayed);
+    metrics.rate_limit("shop", "api").limited(Limited::Logged);
+    metrics.concurrency_limit("cdn", "api").refused();
+    has(&metrics, r#"foreland_rate_limited_total{site="cdn",limit="api",action="reject"} 2"#);
+    has(&metrics, r#"foreland_rate_limited_total{site="cdn",limit="api",action="delay"} 1"#);
+    has(&metrics, r#"foreland_rate_limited_total{site="cdn",limit="api",action="log"} 0"#);
+    has(&metrics, r#"foreland_rate_limited_total{site="shop",limit="api",action="log"} 1"#);
+    has(&metrics, r#"foreland_concurrency_limited_total{site="cdn",limit="api"} 1"#);
+}
+
+#[test]
+fn limits_without_end_are_one() {
+    let metrics = Metrics::new();
+    for n in 0..=NAME_LIMIT {
+        metrics.concurrency_limit("cdn", &n.to_string()).refused();
+    }
+    metrics.concurrency_limit("cdn", "one more").refused();
+    has(&metrics, r#"foreland_concurrency_limited_total{site="cdn",limit="999"} 1"#);
+    has(&metrics, r#"foreland_concurrency_limited_total{site="other",limit="other"} 2"#);
+    metrics.concurrency_limit("cdn", "7").refused();
+    has(&metrics, r#"foreland_concurrency_limited_total{site="cdn",limit="7"} 2"#);
+}
