@@ -126,7 +126,7 @@ impl Connection {
     pub fn request_began(&self, header: usize, body: Option<u64>) {
         let len = body.map_or(0, |body| body.saturating_add(header as u64));
         self.served.fetch_add(len, Ordering::Relaxed);
-        self.watched.request_began();
+        self.watched.request_began(body != Some(0));
     }
 
     /// Something has come that belongs to no request yet; or it may have, where a body's length was not known.
@@ -263,7 +263,7 @@ impl Connection {
                         Poll::Pending => return self.watched.write_blocked(cx),
                     },
                     Err(e) => return Poll::Ready(Err(e)),
-                    Ok(_) => self.watched.write_moved(),
+                    Ok(sent) => self.watched.write_moved(sent),
                 }
                 if range.is_empty() {
                     return Poll::Ready(Ok(()));
@@ -320,7 +320,7 @@ impl Connection {
                 Poll::Ready(sent) => sent?,
                 Poll::Pending => return self.watched.write_blocked(cx),
             };
-            self.watched.write_moved();
+            self.watched.write_moved(sent);
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -408,9 +408,11 @@ impl Outbox {
             let (head, body) = self.rest();
             match io.try_write_vectored(&[IoSlice::new(head), IoSlice::new(body)])? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
-                sent => self.sent += sent,
+                sent => {
+                    self.sent += sent;
+                    watched.write_moved(sent);
+                }
             }
-            watched.write_moved();
         }
         self.reset();
         Ok(())
@@ -487,7 +489,7 @@ impl AsyncRead for Connection {
                     this.received += n as u64;
                     // Over HTTP/2, bytes need not be a request.
                     if !this.http2 {
-                        this.watched.read_some();
+                        this.watched.read_some(n);
                     }
                 }
                 Poll::Ready(read)

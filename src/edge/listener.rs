@@ -18,6 +18,7 @@ use super::http1;
 use super::proxy::Edge;
 use super::state::Shared;
 use crate::config::model;
+use crate::observe::NoRoom;
 
 /// Connections that the kernel keeps for us while we are busy.
 const BACKLOG: i32 = 4096;
@@ -74,16 +75,20 @@ pub async fn serve(
     let accept = |accepted: io::Result<(tokio::net::TcpStream, SocketAddr)>| match accepted {
         Ok((io, peer)) => {
             if !shared.watch.has_room() {
-                shared.metrics.connection_refused();
+                shared.metrics.connection_refused(NoRoom::Total);
                 return true;
             }
+            let Some(present) = shared.crowd.enter(peer.ip()) else {
+                shared.metrics.connection_refused(NoRoom::Address);
+                return true;
+            };
             let counted = shared.metrics.connection_accepted();
             // Heads and bodies leave by one write, so nothing is gained by waiting for more.
             let _ = io.set_nodelay(true);
             let connection = Connection::new(io, peer, h2c, &shared.watch);
             let (app, shutdown, busy) = (app.clone(), shutdown.clone(), drain.connection());
             tokio::spawn(async move {
-                let _counted = counted;
+                let _counted = (counted, present);
                 http1::serve(Box::new(connection), app, busy, shutdown).await;
             });
             true

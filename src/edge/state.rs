@@ -13,6 +13,8 @@ use tokio::runtime::Handle;
 
 use super::background::Background;
 use super::collapse::Collapse;
+use super::crowd::Crowd;
+use super::overload::Overload;
 use super::watch::Watch;
 use super::witness::Counted;
 use crate::config::model::Config;
@@ -34,6 +36,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub access_log: ArcSwapOption<AccessLog>,
     pub watch: Arc<Watch>,
+    pub crowd: Arc<Crowd>,
+    pub overload: Arc<Overload>,
     pub background: Arc<Background>,
     no_site: Arc<SiteMetrics>,
     /// How this process calls itself in CDN-Loop. Not the same for all: two edges may well stand one behind the
@@ -81,6 +85,7 @@ impl Shared {
         metrics.config_loaded(&config.hash, SystemTime::now());
         let runtime = Handle::current();
         let background = Background::new(config.background_fetches);
+        let (crowd, overload) = (Crowd::new(&config), Overload::new(config.overload));
         let (store, limits, file) = (Store::leak(config.memory, disks), config.limits, config.source.clone());
         let snapshot = Snapshot::new(config, &metrics, None);
         snapshot.pools.start(&runtime, None);
@@ -93,6 +98,8 @@ impl Shared {
             access_log: ArcSwapOption::new(access_log.map(Arc::new)),
             no_site: metrics_of_none,
             watch: Watch::new(limits),
+            crowd,
+            overload,
             background,
             cdn_id: cdn_id(),
             file,
@@ -126,6 +133,8 @@ impl Shared {
         // Until names are resolved and lists are read, the old pools know more servers.
         self.runtime.block_on(new.pools.ready());
         self.watch.set_limits(new.config.limits);
+        self.crowd.set_limits(&new.config);
+        self.overload.set(new.config.overload);
         self.background.set_max(new.config.background_fetches);
         self.store.disks().set_limits(&new.config.disks);
         self.metrics.config_loaded(&new.config.hash, SystemTime::now());
