@@ -1,5 +1,6 @@
 //! The whole policy as YAML, every default filled in.
 
+mod listener;
 mod origins;
 
 use std::path::Path;
@@ -7,8 +8,8 @@ use std::time::Duration;
 
 use super::decode::{Decode, Presence, Shape};
 use super::model::{
-    AdminAddress, AdminToken, Config, DiskTier, KeyPolicy, LogFormat, LogPath, Matcher, MemoryTier, PurgeMethod,
-    QueryKey, RequestPolicy, Route, Site, ValueMatch,
+    Config, DiskTier, KeyPolicy, LogFormat, LogPath, Matcher, MemoryTier, PurgeMethod, QueryKey, RequestPolicy, Route,
+    Site, ValueMatch,
 };
 use super::raw;
 use super::units::{show_duration, show_size};
@@ -64,28 +65,8 @@ fn root(config: &Config) -> Yaml {
     map.option("pid_file", config.pid_file.as_deref().map(path));
     map.option("upgrade_socket", config.upgrade_socket.as_deref().map(path));
     map.add("trusted_proxies", list(&config.trusted_proxies, text));
-    map.add(
-        "listeners",
-        list(&config.listeners, |listener| {
-            let mut map = Fields::default();
-            map.add("address", text(listener.address));
-            map.plain("h2c", listener.h2c);
-            map.done()
-        }),
-    );
-    if let Some(admin) = &config.admin {
-        let mut fields = Fields::default();
-        let address = match &admin.address {
-            AdminAddress::Tcp(address) => address.to_string(),
-            AdminAddress::Unix(path) => format!("unix:{}", path.display()),
-        };
-        fields.add("address", text(address));
-        fields.option("token", admin.token.as_ref().map(|secret| text(&secret.1)));
-        if !admin.tokens.is_empty() {
-            fields.add("tokens", list(&admin.tokens, admin_token));
-        }
-        map.add("admin", fields.done());
-    }
+    map.add("listeners", list(&config.listeners, listener::listener));
+    map.option("admin", config.admin.as_ref().map(listener::admin));
     map.add(
         "access_log",
         match &config.access_log {
@@ -107,7 +88,11 @@ fn root(config: &Config) -> Yaml {
     }
     cache.plain("background_fetches", config.background_fetches);
     map.add("cache", cache.done());
-    map.add("limits", limits(config));
+    map.add("limits", listener::limits(&config.limits));
+    map.option("overload", listener::overload(&config.overload));
+    if !config.session_ticket_secrets.is_empty() {
+        map.add("session_ticket_secrets", list(&config.session_ticket_secrets, |secret| text(&secret.1)));
+    }
     let origins = config.origins.iter().map(|o| (o.name.clone(), origins::origin(o))).collect();
     map.add("origins", Yaml::Map(origins));
     map.add("sites", list(&config.sites, |s| site(s, config)));
@@ -124,14 +109,6 @@ fn memory(tier: MemoryTier) -> Yaml {
     map.done()
 }
 
-fn admin_token(token: &AdminToken) -> Yaml {
-    let mut map = Fields::default();
-    map.add("name", text(&token.name));
-    map.add("token", text(&token.secret.1));
-    map.add("role", text(token.role.as_str()));
-    map.done()
-}
-
 fn disk(disk: &DiskTier) -> Yaml {
     let mut map = Fields::default();
     map.add("path", path(&disk.path));
@@ -139,21 +116,6 @@ fn disk(disk: &DiskTier) -> Yaml {
     map.add("max_object", size(disk.max_object));
     map.option("max_objects", disk.max_objects.map(|most| Yaml::Plain(most.to_string())));
     map.add("min_free", size(disk.min_free));
-    map.done()
-}
-
-fn limits(config: &Config) -> Yaml {
-    let limits = &config.limits;
-    let mut map = Fields::default();
-    map.plain("header_count", limits.header_count);
-    map.add("header_size", size(limits.header_size as u64));
-    map.add("uri_length", size(limits.uri_length as u64));
-    map.add("body_size", limits.body_size.map_or_else(|| text("unlimited"), size));
-    map.add("idle_timeout", duration(limits.idle_timeout));
-    map.add("header_timeout", duration(limits.header_timeout));
-    map.add("body_timeout", duration(limits.body_timeout));
-    map.add("write_timeout", duration(limits.write_timeout));
-    map.plain("connections", limits.connections);
     map.done()
 }
 

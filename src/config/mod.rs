@@ -3,12 +3,14 @@
 //! Text → [`node`] (a tree that remembers places) → [`raw`] (typed, key by key) → [`check`] (what only holds or fails
 //! as a whole) → [`Config`]. Mistakes are collected on the way and reported together.
 
+pub mod certificate;
 mod check;
 mod decode;
 mod effective;
 pub mod model;
 mod node;
 pub mod pattern;
+pub(crate) mod pem;
 mod places;
 mod raw;
 mod reference;

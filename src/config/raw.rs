@@ -1,13 +1,15 @@
 //! What the YAML says: every key there is, once. Parsing, the reference page and the JSON Schema follow from here.
 
+mod listener;
 mod origin;
 
 use std::time::Duration;
 
+pub(super) use listener::*;
 pub(super) use origin::*;
 
 use super::decode::{Int, List, Map, OneOrMany, options};
-use super::model::{AdminAddress, HostPattern, LogFormat, Role};
+use super::model::{HostPattern, LogFormat};
 use super::pattern::PathPattern;
 use super::words::*;
 
@@ -46,6 +48,12 @@ options! {
         cache: Tiers = Default("{}");
         /// What a client may send, and how slowly.
         limits: Limits = Default("{}");
+        /// When some requests are turned away for the sake of the others.
+        overload: Overload = Absent("none are");
+        /// What session tickets are made with (the first) and read with (all): edges that have the same resume each other's
+        /// TLS sessions, and sessions outlast a restart. Each by reference (`env:NAME` or `file:PATH`), at least 32 bytes. To
+        /// change it, put the new one in front, and take the old one away a day later.
+        session_ticket_secrets: List<SecretRef> = Absent("one of the process's own, which it hands on in an upgrade");
         /// Pools of servers, by name.
         origins: Map<OriginName, Origin> = Required;
         /// Which hosts are served, and how. A request goes to the site with the exact host, else to the one with the
@@ -55,41 +63,6 @@ options! {
             /// Secrets that sign and verify URLs.
             keys;
         }
-    }
-
-    /// A listener.
-    pub struct Listener {
-        /// An address and a port; IPv6 in brackets: `0.0.0.0:8080`, `[::]:8080`.
-        address: ListenAddress = Required;
-        /// Speak HTTP/2 with prior knowledge beside HTTP/1.1.
-        h2c: bool = Default("false");
-        later {
-            /// Certificates, chosen by SNI.
-            tls;
-        }
-    }
-
-    /// The admin API.
-    pub struct Admin {
-        /// An address and a port, or `unix:PATH`.
-        address: AdminAddress = Required;
-        /// A bearer token that may do everything, by reference: `env:NAME` or `file:PATH`. This or `tokens` is needed
-        /// unless the address is loopback or a Unix socket. Where there is any token, every request but the probes' must
-        /// carry one.
-        token: SecretRef = Absent("no such token");
-        /// Further tokens, each with a name and a role.
-        tokens: List<AdminToken> = Absent("no further tokens");
-    }
-
-    /// A token of the admin API.
-    pub struct AdminToken {
-        /// How the log calls whoever has it. No two tokens have the same name.
-        name: Label = Required;
-        /// The bearer token, by reference: `env:NAME` or `file:PATH`. No two tokens have the same secret.
-        token: SecretRef = Required;
-        /// What it may do: `purge` (purge, and read the ledger), `read` (every GET) or `all`. Each of them may read the
-        /// API's description.
-        role: Role = Required;
     }
 
     /// The access log. `access_log: off` turns it off.
@@ -132,28 +105,6 @@ options! {
         max_objects: Int<1, OBJECTS> = Absent("no limit");
         /// Space that this disk's responses leave free on the file system.
         min_free: Size<0> = Default("0B");
-    }
-
-    /// Limits on clients.
-    pub struct Limits {
-        /// Header fields in a request.
-        header_count: Int<1, 256> = Default("100");
-        /// Bytes of a request's header section, request line included.
-        header_size: Size<1, HEADER_BYTES> = Default("32KiB");
-        /// Bytes of a request's target.
-        uri_length: Size<1, HEADER_BYTES> = Default("8KiB");
-        /// Bytes of a request's body, or `unlimited`.
-        body_size: SizeOrUnlimited = Default("unlimited");
-        /// How long a keepalive connection may wait for its next request.
-        idle_timeout: Timeout = Default("60s");
-        /// From the first byte of a request to the end of its header section.
-        header_timeout: Timeout = Default("15s");
-        /// The longest pause between two reads of a request's body.
-        body_timeout: Timeout = Default("60s");
-        /// The longest time that a write to the client may make no progress.
-        write_timeout: Timeout = Default("60s");
-        /// Client connections at once, over all listeners.
-        connections: Int<1, CONNECTIONS> = Default("20000");
     }
 
     /// A site.
