@@ -4,6 +4,7 @@
 
 mod access_log;
 mod admin;
+mod attacks;
 mod balancing;
 mod bodies;
 mod collapsing;
@@ -33,6 +34,7 @@ mod openapi;
 mod origin_failures;
 mod origins_wire;
 mod over;
+mod overload;
 mod purge;
 mod purge_cli;
 mod purge_method;

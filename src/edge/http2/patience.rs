@@ -80,7 +80,7 @@ impl Patience {
         let Some(rate) = self.rate else { return };
         self.waited = self.waited.saturating_add(since.elapsed());
         if self.waited >= limit {
-            let wanted = u128::from(rate) * self.waited.as_millis();
+            let wanted = u128::from(rate).saturating_mul(self.waited.as_millis());
             self.is_slow = u128::from(self.moved) * 1000 < wanted;
             (self.waited, self.moved) = (Duration::ZERO, 0);
         }

@@ -79,7 +79,7 @@ impl Tail {
 
 /// Bytes that must leave in a time limit: one at least.
 fn least(limit: Duration, min_rate: Option<u64>) -> usize {
-    let bytes = u128::from(min_rate.unwrap_or(0)) * limit.as_millis() / 1000;
+    let bytes = u128::from(min_rate.unwrap_or(0)).saturating_mul(limit.as_millis()) / 1000;
     usize::try_from(bytes).unwrap_or(usize::MAX).max(1)
 }
 
