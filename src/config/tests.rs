@@ -406,10 +406,7 @@ fn the_admin_api_follows_a_reload_at_its_address() {
     };
     let old = admin("address: 'unix:s', tokens: [{name: a, token: env:DEPLOY_TOKEN, role: purge}]");
     let tokens = &old.admin.as_ref().unwrap().tokens;
-    assert_eq!(
-        tokens.iter().map(|t| (t.name.as_str(), t.role.as_str())).collect::<Vec<_>>(),
-        [("a", "purge")]
-    );
+    assert_eq!(tokens.iter().map(|t| (t.name.as_str(), t.role.as_str())).collect::<Vec<_>>(), [("a", "purge")]);
     assert!(needs_restart(&old, &admin("address: 'unix:s', token: env:SCRAPE_TOKEN")).is_empty());
     assert_eq!(needs_restart(&old, &admin("address: 'unix:t'")), ["admin.address"]);
 }

@@ -59,8 +59,7 @@ pub enum Abuse {
 }
 
 impl Abuse {
-    pub const ALL: [Abuse; 5] =
-        [Abuse::Resets, Abuse::ControlFrames, Abuse::GivenUp, Abuse::Malformed, Abuse::Framing];
+    pub const ALL: [Abuse; 5] = [Abuse::Resets, Abuse::ControlFrames, Abuse::GivenUp, Abuse::Malformed, Abuse::Framing];
 
     /// The value of the metric's label.
     pub fn as_str(self) -> &'static str {

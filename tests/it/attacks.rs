@@ -106,7 +106,7 @@ async fn a_slow_body() {
     tokio::join!(answer, drip(&edge, &mut clients, b"x"));
     drop(one);
     wait_for_open(&edge, 0.0).await;
-    origin.wait_for_open(0).await;
+    edge.wait_metrics("nothing is left of them", |m| m.sum("foreland_requests_in_flight", &[]) == 0.0).await;
     assert!(origin.seen().iter().filter(|request| request.path() == "/").all(|request| !request.complete));
 }
 
@@ -164,7 +164,7 @@ async fn a_slow_reader() {
         }
     };
     assert!(end.is_err(), "{end:?} of {head:?}");
-    origin.wait_for_open(0).await;
+    edge.wait_metrics("nothing is left of it", |m| m.sum("foreland_requests_in_flight", &[]) == 0.0).await;
     assert_eq!(edge.metrics().await.metric(TIMED_OUT), Some(1.0));
     assert!(memory(&edge) < before + 32, "{} MiB, then {}", before, memory(&edge));
 }

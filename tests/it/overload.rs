@@ -42,8 +42,10 @@ async fn hits_come_before_misses() {
         for response in refused {
             assert_eq!((response.status, response.header("Retry-After")), (503, Some("17")), "{response:?}");
         }
-        let upload = client.ask(&Ask::new("POST", "/miss").body(vec![b'x'; 100])).await;
+        // What is not read ends its connection with the answer.
+        let upload = edge.ask(&Ask::new("POST", "/miss").body(vec![b'x'; 100])).await;
         assert_eq!(upload.status, 503);
+        assert!(upload.headers.lists("Connection", "close"), "{upload:?}");
         // What is stored needs no place.
         assert!(client.ask(&Ask::get("/hit")).await.is_hit());
         assert!(h2.ask(&Ask::get("/hit")).await.is_hit());
@@ -76,9 +78,7 @@ async fn hits_come_before_misses() {
 async fn beyond_twice_as_much_all_are_refused() {
     let gate = Gate::new();
     let origin = holding(&gate).await;
-    let yaml = |requests| {
-        format!("{}overload: {{ requests: {requests} }}\n", Edge::yaml_before(&[&origin], ""))
-    };
+    let yaml = |requests| format!("{}overload: {{ requests: {requests} }}\n", Edge::yaml_before(&[&origin], ""));
     let edge = Edge::start(&yaml(100)).await;
     assert_eq!(edge.get("/hit").await.status, 200);
     let mut held = Vec::new();

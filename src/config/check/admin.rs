@@ -87,7 +87,10 @@ fn clients(admin: &raw::Admin, report: &mut Report) -> Option<Vec<AdminClient>> 
     let Some(list) = &admin.clients else { return Some(Vec::new()) };
     let asked = admin.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
     if !asked && !report.is_wrong("admin.tls") {
-        report.error(&list.place, "`clients` has no effect without `tls.client_ca`, by which their certificates are verified");
+        report.error(
+            &list.place,
+            "`clients` has no effect without `tls.client_ca`, by which their certificates are verified",
+        );
     }
     let mut identities = HashMap::new();
     let mut checked = Vec::new();

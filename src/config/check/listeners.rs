@@ -49,7 +49,10 @@ pub(super) fn ticket_secrets(
     };
     let listeners = root.listeners.iter().flat_map(|list| &list.0);
     if !report.is_wrong("listeners") && !listeners.into_iter().any(gives) {
-        report.error(&list.place, "`session_ticket_secrets` has no effect without a listener with TLS and session tickets");
+        report.error(
+            &list.place,
+            "`session_ticket_secrets` has no effect without a listener with TLS and session tickets",
+        );
     }
     let mut seen: HashMap<Vec<u8>, &Place> = HashMap::new();
     let mut read = Vec::new();
@@ -132,11 +135,7 @@ fn tls(raw: &Placed<raw::ListenerTls>, base: &Path, report: &mut Report) -> Opti
     })
 }
 
-fn certificates(
-    raw: &[Placed<raw::CertificateFiles>],
-    base: &Path,
-    report: &mut Report,
-) -> Option<Vec<Identity>> {
+fn certificates(raw: &[Placed<raw::CertificateFiles>], base: &Path, report: &mut Report) -> Option<Vec<Identity>> {
     let mut taken = HashMap::new();
     let mut checked = Vec::new();
     for raw in raw {
@@ -172,7 +171,8 @@ fn unique_names<'a>(
 ) {
     let shown = identity.chain.path.display();
     if identity.names.is_empty() {
-        report.error(place, format!("{shown}: the certificate has no name: no DNS name, no address and no common name"));
+        report
+            .error(place, format!("{shown}: the certificate has no name: no DNS name, no address and no common name"));
         return;
     }
     let mut first: Option<(&str, &Place)> = None;

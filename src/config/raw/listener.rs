@@ -169,4 +169,3 @@ options! {
         retry_after: WholeSeconds = Default("5s");
     }
 }
-

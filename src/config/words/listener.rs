@@ -113,7 +113,9 @@ impl FromText for CertificateName {
     fn from_text(text: &str) -> Result<Self, Bad> {
         match text {
             "" => Err(Bad::Because("the name is empty".to_owned())),
-            _ if text.len() > LONGEST_NAME => Err(Bad::Because(format!("the name is longer than {LONGEST_NAME} bytes"))),
+            _ if text.len() > LONGEST_NAME => {
+                Err(Bad::Because(format!("the name is longer than {LONGEST_NAME} bytes")))
+            }
             _ if text.contains(char::is_control) => Err(Bad::Because("a name holds no control characters".to_owned())),
             _ => Ok(CertificateName(text.to_owned())),
         }

@@ -192,7 +192,8 @@ mod tests {
     fn what_has_its_use_is_not_counted() {
         let mut census = open();
         for _ in 0..1000 {
-            for frame in [frame(kind::HEADERS, 4, 30), frame(2, 0, 5), frame(kind::DATA, 0, 1), frame(kind::DATA, 1, 0)] {
+            for frame in [frame(kind::HEADERS, 4, 30), frame(2, 0, 5), frame(kind::DATA, 0, 1), frame(kind::DATA, 1, 0)]
+            {
                 assert_eq!(census.received(&frame, 1), None);
             }
             census.sent(&frame(kind::DATA, 0, 16));

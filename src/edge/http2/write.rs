@@ -71,12 +71,7 @@ struct Piece {
 
 impl Outgoing {
     /// `min_rate`: bytes a second that the client must take, over each time limit's worth of waiting for it.
-    pub fn new(
-        respond: SendResponse<Tracked>,
-        tail: Arc<Tail>,
-        method: &Method,
-        min_rate: Option<u64>,
-    ) -> Outgoing {
+    pub fn new(respond: SendResponse<Tracked>, tail: Arc<Tail>, method: &Method, min_rate: Option<u64>) -> Outgoing {
         Outgoing {
             respond,
             stream: None,
@@ -330,7 +325,8 @@ impl Outgoing {
                     Poll::Pending => {
                         return self.patience.poll_spent(cx).map(|limit| {
                             self.reset(Reason::CANCEL);
-                            let why = format!("the client has taken nothing of a response, or too little, for {limit:?}");
+                            let why =
+                                format!("the client has taken nothing of a response, or too little, for {limit:?}");
                             Err(failed(ErrorType::WriteTimedout, why))
                         });
                     }
