@@ -9,6 +9,7 @@ use pingora::http::ResponseHeader;
 use super::background::Running;
 use super::client::Client;
 use super::framing::End;
+use super::overload::Flight;
 use super::post;
 use super::request_id::RequestId;
 use super::state::Snapshot;
@@ -29,6 +30,8 @@ pub struct Context {
     pub request: Option<Request>,
     /// Counts it as being served.
     pub in_flight: Option<InFlight>,
+    /// Counts it towards the limit on requests in flight.
+    pub flight: Option<Flight>,
     pub client: Option<Client>,
     pub id: RequestId,
     /// Bytes of the request's body so far.
@@ -156,6 +159,7 @@ impl Context {
             now: std::time::SystemTime::now().into(),
             request: None,
             in_flight: None,
+            flight: None,
             client: None,
             id: RequestId::default(),
             request_bytes: 0,

@@ -15,9 +15,10 @@ use tokio::sync::watch;
 use super::drain::Drain;
 use super::http1;
 use super::proxy::Edge;
-use super::receive::receive;
+use super::receive::{Arrived, receive};
 use super::state::Shared;
 use crate::config::model;
+use crate::observe::NoRoom;
 
 /// Connections that the kernel keeps for us while we are busy.
 const BACKLOG: i32 = 4096;
@@ -75,7 +76,7 @@ pub async fn serve(
     let mut accept = |accepted: io::Result<(tokio::net::TcpStream, SocketAddr)>| match accepted {
         Ok((io, peer)) => {
             if !shared.watch.has_room() {
-                shared.metrics.connection_refused();
+                shared.metrics.connection_refused(NoRoom::Total);
                 return true;
             }
             if let Some(newest) = shared.snapshot().doorway(address)
@@ -84,6 +85,17 @@ pub async fn serve(
                 doorway = Some(newest.clone());
             }
             let Some(doorway) = doorway.clone() else { return true };
+            // Of a proxy's connections, it is its client's address that counts, which is yet to come.
+            let present = match doorway.proxies.is_empty() {
+                true => match shared.crowd.enter(peer.ip()) {
+                    None => {
+                        shared.metrics.connection_refused(NoRoom::Address);
+                        return true;
+                    }
+                    present => present,
+                },
+                false => None,
+            };
             let counted = shared.metrics.connection_accepted();
             // Heads and bodies leave by one write, so nothing is gained by waiting for more.
             let _ = io.set_nodelay(true);
@@ -91,8 +103,9 @@ pub async fn serve(
             let (app, shared, shutdown, busy) = (app.clone(), shared.clone(), shutdown.clone(), drain.connection());
             tokio::spawn(async move {
                 let _counted = counted;
-                if let Some(connection) = receive(io, peer, watched, doorway, &shared).await {
-                    drop(shared);
+                let arrived = Arrived { io, peer, watched, present };
+                if let Some((connection, _present)) = receive(arrived, &doorway, &shared).await {
+                    drop((shared, doorway));
                     http1::serve(busy, connection, app, shutdown).await;
                 }
             });

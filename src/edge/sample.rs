@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use super::overload::Reason;
 use super::state::Shared;
+use super::watch::Abuse;
 use crate::invalidate::{By, Ledger};
 use crate::observe::{Distribution, Samples, table};
 use crate::origin::ServerStatus;
@@ -37,6 +39,13 @@ fn sample(shared: &Weak<Shared>, out: &mut Samples) {
     out.set(&table::RATE_LIMIT_TABLE, &[], shared.rates.limiter.bytes() as f64);
     out.set(&table::CONCURRENCY_KEYS, &[], shared.rates.places.keys() as f64);
     out.set(&table::CONNECTIONS_ENDED, &[], shared.watch.ended() as f64);
+    for why in Abuse::ALL {
+        out.set(&table::CONNECTIONS_CALMED, &[why.as_str()], shared.watch.calmed(why) as f64);
+    }
+    for reason in Reason::ALL {
+        out.set(&table::SHED, &[reason.as_str()], shared.overload.shed(reason) as f64);
+    }
+    out.set(&table::LOOP_DELAY, &[], shared.overload.delay().as_secs_f64());
     let snapshot = shared.snapshot();
     for (version, kind, count) in shared.handshakes.by_kind() {
         out.set(&table::TLS_HANDSHAKES, &[version, kind], count as f64);

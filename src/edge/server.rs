@@ -135,6 +135,7 @@ async fn serve(launch: Launch) -> Result<(), String> {
     let (stop, stopped) = watch::channel(false);
     let (drain, mut drained) = drain();
     tokio::spawn(shared.watch.clone().run());
+    tokio::spawn(shared.overload.clone().run());
     // What may fail comes before the first accept: a connection that is accepted is answered.
     let shares: Vec<_> = sockets
         .iter()

@@ -14,6 +14,8 @@ use tokio::runtime::Handle;
 
 use super::background::Background;
 use super::collapse::Collapse;
+use super::crowd::Crowd;
+use super::overload::Overload;
 use super::receive::Doorway;
 use super::watch::Watch;
 use super::witness::Counted;
@@ -39,6 +41,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub access_log: ArcSwapOption<AccessLog>,
     pub watch: Arc<Watch>,
+    pub crowd: Arc<Crowd>,
+    pub overload: Arc<Overload>,
     pub background: Arc<Background>,
     pub rates: Rates,
     /// Looks at the files that are read again when they change.
@@ -106,6 +110,7 @@ impl Shared {
         metrics.config_loaded(&config.hash, SystemTime::now());
         let runtime = Handle::current();
         let background = Background::new(config.background_fetches);
+        let (crowd, overload) = (Crowd::new(&config), Overload::new(config.overload));
         let (store, limits, file) = (Store::leak(config.memory, disks), config.limits, config.source.clone());
         let snapshot = Snapshot::new(config, &metrics, &watcher, &tickets, None)?;
         snapshot.pools.start(&runtime, None);
@@ -118,6 +123,8 @@ impl Shared {
             access_log: ArcSwapOption::new(access_log.map(Arc::new)),
             no_site: metrics_of_none,
             watch: Watch::new(limits),
+            crowd,
+            overload,
             background,
             rates: Rates::default(),
             watcher,
@@ -159,6 +166,8 @@ impl Shared {
         self.runtime.block_on(new.pools.ready());
         self.watch.set_limits(new.config.limits);
         self.tickets.set_secrets(secrets);
+        self.crowd.set_limits(&new.config);
+        self.overload.set(new.config.overload);
         self.background.set_max(new.config.background_fetches);
         self.store.disks().set_limits(&new.config.disks);
         self.metrics.config_loaded(&new.config.hash, SystemTime::now());

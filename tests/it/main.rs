@@ -5,6 +5,7 @@
 mod access_log;
 mod admin;
 mod admin_tls;
+mod attacks;
 mod balancing;
 mod bodies;
 mod collapsing;
@@ -34,6 +35,7 @@ mod openapi;
 mod origin_failures;
 mod origins_wire;
 mod over;
+mod overload;
 mod purge;
 mod purge_cli;
 mod purge_method;

@@ -132,7 +132,7 @@ impl Connection {
     pub fn request_began(&self, header: usize, body: Option<u64>) {
         let len = body.map_or(0, |body| body.saturating_add(header as u64));
         self.served.fetch_add(len, Ordering::Relaxed);
-        self.watched.request_began();
+        self.watched.request_began(body != Some(0));
     }
 
     /// Something has come that belongs to no request yet; or it may have, where a body's length was not known.
@@ -235,7 +235,7 @@ impl Connection {
                 match sent {
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self.io.socket().poll_write_ready(cx) {
                         Poll::Ready(ready) => ready?,
-                        Poll::Pending => return self.watched.write_blocked(cx),
+                        Poll::Pending => return self.write_blocked(cx),
                     },
                     Ok(()) => {}
                     failed => return Poll::Ready(failed),
@@ -248,12 +248,26 @@ impl Connection {
     /// Waits until the socket has what was taken for it.
     fn poll_out(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.io.poll_flush(cx) {
-            Poll::Pending => self.watched.write_blocked(cx),
+            Poll::Pending => self.write_blocked(cx),
             flushed => {
-                self.watched.write_moved();
+                self.note_moved();
                 flushed
             }
         }
+    }
+
+    /// The socket may have taken some of what TLS has between.
+    fn note_moved(&self) {
+        match self.io.moved(0) {
+            0 => {}
+            moved => self.watched.write_moved(moved),
+        }
+    }
+
+    /// To be returned where a write would block.
+    fn write_blocked<T>(&self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        self.note_moved();
+        self.watched.write_blocked(cx)
     }
 
     /// Whether [`Connection::send_file`] can be used: where there is TLS, the bytes must pass through this process.
@@ -306,11 +320,11 @@ impl Connection {
                 match sent {
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => match socket.poll_write_ready(cx) {
                         Poll::Ready(ready) => ready?,
-                        Poll::Pending => return self.watched.write_blocked(cx),
+                        Poll::Pending => return self.write_blocked(cx),
                     },
                     Err(e) => return Poll::Ready(Err(e)),
                     Ok(sent) => {
-                        self.watched.write_moved();
+                        self.watched.write_moved(sent);
                         pace::sent(&mut lock(&self.outbox).pacer, sent);
                     }
                 }
@@ -368,9 +382,12 @@ impl Connection {
             let slices = &slices[..2 + n_more];
             let sent = match self.io.poll_write(cx, slices) {
                 Poll::Ready(sent) => sent?,
-                Poll::Pending => return self.watched.write_blocked(cx),
+                Poll::Pending => return self.write_blocked(cx),
             };
-            self.watched.write_moved();
+            match self.io.moved(sent) {
+                0 => {}
+                moved => self.watched.write_moved(moved),
+            }
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -459,7 +476,7 @@ impl AsyncRead for Connection {
                     this.received += n as u64;
                     // Over HTTP/2, bytes need not be a request.
                     if !this.http2 {
-                        this.watched.read_some();
+                        this.watched.read_some(n);
                     }
                 }
                 Poll::Ready(read)
@@ -534,7 +551,7 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_send(cx, &[]))?;
         match self.io.poll_shutdown(cx) {
-            Poll::Pending => self.watched.write_blocked(cx),
+            Poll::Pending => self.write_blocked(cx),
             shut => shut,
         }
     }

@@ -67,9 +67,12 @@ impl Outbox {
             sent => {
                 self.sent += sent;
                 pace::sent(&mut self.pacer, sent);
+                match io.moved(sent) {
+                    0 => {}
+                    moved => watched.write_moved(moved),
+                }
             }
         }
-        watched.write_moved();
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -25,13 +26,15 @@ pub enum Transport {
 pub struct Tls {
     io: TcpStream,
     session: Mutex<ServerConnection>,
+    /// Encrypted bytes that the socket has taken and nobody has asked about.
+    moved: AtomicUsize,
 }
 
 impl Transport {
     /// TLS whose handshake is over.
     pub fn tls(io: TcpStream, mut session: ServerConnection) -> Transport {
         session.set_buffer_limit(Some(SEND_BUFFER));
-        Transport::Tls(Box::new(Tls { io, session: Mutex::new(session) }))
+        Transport::Tls(Box::new(Tls { io, session: Mutex::new(session), moved: AtomicUsize::new(0) }))
     }
 
     pub fn socket(&self) -> &TcpStream {
@@ -115,6 +118,14 @@ impl Transport {
         }
     }
 
+    /// Bytes that the socket has taken: of a write of `taken` bytes, or since this was last asked where TLS is between.
+    pub fn moved(&self, taken: usize) -> usize {
+        match self {
+            Transport::Plain(_) => taken,
+            Transport::Tls(tls) => tls.moved.swap(0, Ordering::Relaxed),
+        }
+    }
+
     /// Says that nothing more will be sent, and gives the socket all that has been taken.
     pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Transport::Tls(tls) = self {
@@ -134,7 +145,7 @@ impl Transport {
             let mut session = tls.session();
             session.send_close_notify();
             // Whoever does not hear of it sees the socket's end.
-            let _ = give(&mut session, &tls.io);
+            let _ = tls.give(&mut session);
         }
     }
 }
@@ -186,7 +197,7 @@ impl Tls {
                     let processed = session.process_new_packets();
                     // An alert, or what the protocol wants said.
                     if session.wants_write() {
-                        let _ = give(&mut session, &self.io);
+                        let _ = self.give(&mut session);
                     }
                     if let Err(e) = processed {
                         return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, e)));
@@ -196,7 +207,7 @@ impl Tls {
                     // Whoever waits to read has nothing more to say for now. What the socket does not take leaves with the
                     // next write.
                     if session.wants_write() {
-                        let _ = give(&mut session, &self.io);
+                        let _ = self.give(&mut session);
                     }
                     drop(session);
                     ready!(self.io.poll_read_ready(cx))?;
@@ -211,18 +222,32 @@ impl Tls {
         // What waits leaves together with this, as far as there is room.
         let mut taken = session.writer().write_vectored(slices)?;
         if taken == 0 && slices.iter().any(|slice| !slice.is_empty()) {
-            give(&mut session, &self.io)?;
+            self.give(&mut session)?;
             taken = session.writer().write_vectored(slices)?;
         }
-        match give(&mut session, &self.io) {
+        match self.give(&mut session) {
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => Err(e),
             _ => Ok(taken),
         }
     }
 
+    /// Gives the socket what is encrypted.
+    ///
+    /// # Errors
+    /// The socket's; `WouldBlock` where it does not take all of it now.
+    fn give(&self, session: &mut ServerConnection) -> io::Result<()> {
+        while session.wants_write() {
+            match session.write_tls(&mut Socket(&self.io))? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                moved => _ = self.moved.fetch_add(moved, Ordering::Relaxed),
+            }
+        }
+        Ok(())
+    }
+
     fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            match give(&mut self.session(), &self.io) {
+            match self.give(&mut self.session()) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.io.poll_write_ready(cx))?,
                 given => return Poll::Ready(given),
             }
@@ -230,21 +255,8 @@ impl Tls {
     }
 }
 
-/// Gives the socket what is encrypted.
-///
-/// # Errors
-/// The socket's; `WouldBlock` where it does not take all of it now.
-pub(in crate::edge) fn give(session: &mut ServerConnection, io: &TcpStream) -> io::Result<()> {
-    while session.wants_write() {
-        if session.write_tls(&mut Socket(io))? == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-    }
-    Ok(())
-}
-
 /// A socket as rustls wants it: it never waits.
-pub(in crate::edge) struct Socket<'a>(pub &'a TcpStream);
+struct Socket<'a>(&'a TcpStream);
 
 impl Read for Socket<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {

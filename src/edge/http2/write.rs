@@ -59,7 +59,7 @@ pub struct Outgoing {
     /// What is being written, and what comes after it.
     piece: Option<Piece>,
     tasks: VecDeque<HttpTask>,
-    /// How long the client may take nothing.
+    /// How long the client may take nothing, or less than it must.
     pub patience: Patience,
     /// How fast the response leaves (see [`pace::begin`]).
     pacer: Option<Box<Pacer>>,
@@ -73,7 +73,8 @@ struct Piece {
 }
 
 impl Outgoing {
-    pub fn new(respond: SendResponse<Tracked>, tail: Arc<Tail>, method: &Method) -> Outgoing {
+    /// `min_rate`: bytes a second that the client must take, over each time limit's worth of waiting for it.
+    pub fn new(respond: SendResponse<Tracked>, tail: Arc<Tail>, method: &Method, min_rate: Option<u64>) -> Outgoing {
         Outgoing {
             respond,
             stream: None,
@@ -86,7 +87,7 @@ impl Outgoing {
             ended: false,
             piece: None,
             tasks: VecDeque::new(),
-            patience: Patience::default(),
+            patience: Patience::new(min_rate),
             pacer: None,
         }
     }
@@ -331,15 +332,16 @@ impl Outgoing {
                     Poll::Pending => {
                         return self.patience.poll_spent(cx).map(|limit| {
                             self.reset(Reason::CANCEL);
-                            let why = format!("the client has taken nothing of a response for {limit:?}");
+                            let why =
+                                format!("the client has taken nothing of a response, or too little, for {limit:?}");
                             Err(failed(ErrorType::WriteTimedout, why))
                         });
                     }
                 },
                 room => room,
             };
-            self.patience.moved();
             let part = piece.data.split_to(room.min(wanted));
+            self.patience.moved(part.len());
             let sent = self.sent + part.len() as u64;
             let last = piece.last && piece.data.is_empty();
             if last {
@@ -409,7 +411,7 @@ impl Drop for Outgoing {
         // Left to itself, HTTP/2 would reset the stream only once the client has taken what was written.
         self.abandon();
         if let (Some(stream), Some(limit)) = (self.stream.take(), self.patience.limit()) {
-            self.tail.leave(stream, limit);
+            self.tail.leave(stream, limit, self.patience.rate());
         }
     }
 }

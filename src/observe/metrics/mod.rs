@@ -101,8 +101,8 @@ impl Metrics {
     }
 
     /// A client's connection was closed without serving it.
-    pub fn connection_refused(&self) {
-        self.figures.connections.mine().refused.add(1);
+    pub fn connection_refused(&self, why: NoRoom) {
+        self.figures.connections.mine().refused[why as usize].add(1);
     }
 
     /// Client connections that are open now.
@@ -143,6 +143,30 @@ impl std::fmt::Debug for Metrics {
     }
 }
 
+/// Why a connection is closed at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoom {
+    /// There are as many as there may be.
+    Total,
+    /// Its address has as many as it may.
+    Address,
+    /// It is not one of the proxies that may connect, or has not begun as a proxy does.
+    Proxy,
+}
+
+impl NoRoom {
+    pub const ALL: [NoRoom; 3] = [NoRoom::Total, NoRoom::Address, NoRoom::Proxy];
+
+    /// The value of the metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NoRoom::Total => "total",
+            NoRoom::Address => "address",
+            NoRoom::Proxy => "proxy",
+        }
+    }
+}
+
 /// A client's connection, open for as long as this lives.
 #[must_use = "the connection counts as open only while this lives"]
 pub struct OpenConnection(Arc<Figures>);
@@ -174,7 +198,7 @@ type OfSites<T> = BTreeMap<(String, String), Arc<T>>;
 struct Connections {
     open: Counter,
     accepted: Counter,
-    refused: Counter,
+    refused: [Counter; NoRoom::ALL.len()],
 }
 
 impl Figures {
@@ -198,7 +222,10 @@ impl Figures {
 
         out.set(&table::CONNECTIONS_OPEN, &[], self.connections_open() as f64);
         out.set(&table::CONNECTIONS_ACCEPTED, &[], self.connections.sum(|cells| cells.accepted.value()) as f64);
-        out.set(&table::CONNECTIONS_REFUSED, &[], self.connections.sum(|cells| cells.refused.value()) as f64);
+        for why in NoRoom::ALL {
+            let refused = self.connections.sum(|cells| cells.refused[why as usize].value());
+            out.set(&table::CONNECTIONS_REFUSED, &[why.as_str()], refused as f64);
+        }
         out.set(&table::RELOADS, &["ok"], self.reloads_ok.value() as f64);
         out.set(&table::RELOADS, &["failed"], self.reloads_failed.value() as f64);
         if let Some((hash, loaded)) = &*lock(&self.config) {

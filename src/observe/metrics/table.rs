@@ -216,11 +216,20 @@ table! {
         "Client connections that may be open at once (limits.connections).";
     CONNECTIONS_ACCEPTED: Counter "foreland_client_connections_accepted_total" in "connections" by []
         "Client connections accepted.";
-    CONNECTIONS_REFUSED: Counter "foreland_client_connections_refused_total" in "connections" by []
-        "Client connections closed at once, since the limit was reached or the address is not allowed.";
+    CONNECTIONS_REFUSED: Counter "foreland_client_connections_refused_total" in "connections" by ["reason"]
+        "Client connections closed at once, by why: total (limits.connections), address (limits.connections_per_address) or \
+         proxy (not one of proxy_protocol, or without its header).";
 
     CONNECTIONS_ENDED: Counter "foreland_client_connections_timed_out_total" in "connections" by []
         "Client connections ended because the client was too slow to ask, to finish asking, or to take the answer.";
+    CONNECTIONS_CALMED: Counter "foreland_client_connections_calmed_total" in "connections" by ["reason"]
+        "HTTP/2 connections ended with ENHANCE_YOUR_CALM, by what the client did too much: resets, control-frames, given-up \
+         (most requests come to nothing), malformed (requests), framing (header sections or DATA without measure).";
+    SHED: Counter "foreland_shed_total" in "requests" by ["reason"]
+        "Requests refused with a 503, or served what is stale, because of overload: requests (in flight), delay (of the event \
+         loop) or memory.";
+    LOOP_DELAY: Gauge "foreland_loop_delay_seconds" in "seconds" by []
+        "How late the event loop is, over the last moments.";
 
     LOG_WRITTEN: Counter "foreland_access_log_records_written_total" in "records" by []
         "Access-log records that reached their file.";

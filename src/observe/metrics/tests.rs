@@ -79,11 +79,11 @@ fn connections_are_open_until_their_guard_is_dropped() {
     let metrics = Metrics::new();
     let open = metrics.connection_accepted();
     drop(metrics.connection_accepted());
-    metrics.connection_refused();
+    metrics.connection_refused(NoRoom::Address);
     assert_eq!(metrics.connections_open(), 1);
     has(&metrics, "foreland_client_connections_open 1");
     has(&metrics, "foreland_client_connections_accepted_total 2");
-    has(&metrics, "foreland_client_connections_refused_total 1");
+    has(&metrics, "foreland_client_connections_refused_total{reason=\"address\"} 1");
     drop(open);
     assert_eq!(metrics.connections_open(), 0);
 }

@@ -166,7 +166,8 @@ impl Connection {
         within(&format!("a connection to {address}"), TcpStream::connect(address)).await.ok().map(Connection::over)
     }
 
-    fn over(stream: TcpStream) -> Connection {
+    /// Over a connection that is there.
+    pub fn over(stream: TcpStream) -> Connection {
         // Only latency depends on it.
         let _ = stream.set_nodelay(true);
         let (read, write) = stream.into_split();
