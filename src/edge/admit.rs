@@ -6,10 +6,11 @@ use pingora_proxy::Session;
 use super::checks;
 use super::client::Client;
 use super::context::{Context, Request};
+use super::guards::{AtGate, Passed};
 use super::request_id::RequestId;
 use super::respond::Answer;
-use super::state::Shared;
-use super::{forward, link};
+use super::state::{Shared, Snapshot};
+use super::{arrival, forward, guards, link};
 use crate::http_cache::RequestDirectives;
 use crate::site::{self, Asked};
 
@@ -32,6 +33,7 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
     if let Some(peer) = link::peer(session) {
         ctx.client = Some(Client::of(peer, &session.req_header().headers, &snapshot.config.trusted_proxies));
     }
+    identify(&snapshot, session, ctx);
     let shows_key = wants_key(session, ctx.is_trusted());
     let content = has_content(session);
     let header = session.req_header();
@@ -58,17 +60,31 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
         content,
         trusted: ctx.is_trusted(),
         visitor: ctx.visitor(),
+        tokens: snapshot.guards.tokens(),
     };
     let resolved = site::resolve(&asked, &snapshot.config, &snapshot.directory)?;
+    let policy = resolved.policy(&snapshot.config);
+    // What a refresh in the background is for has been let in, and a purge has guards of its own.
+    let purges = header.method.as_str() == "PURGE" && snapshot.config.sites[resolved.site].purge.is_some();
+    let passed = match session.subrequest_ctx.is_some() || purges {
+        true => Ok(Passed::default()),
+        false => {
+            let metrics = snapshot.site_metrics(resolved.site);
+            let at_gate = AtGate { snapshot: &snapshot, policy, resolved: &resolved, header, metrics };
+            guards::check(shared, &at_gate, ctx)
+        }
+    };
+    let pace = guards::pace(policy);
     let cache = resolved.policy(&snapshot.config).cache.as_ref();
     let directives = match (cache, &resolved.key) {
         (Some(policy), Some(_)) => RequestDirectives::parse(&header.headers, policy),
         _ => RequestDirectives::default(),
     };
+    let (site, route) = (resolved.site, resolved.route);
     let (dropped, rewritten) = (resolved.dropped, resolved.rewritten);
     let request = Request {
-        site: resolved.site,
-        route: resolved.route,
+        site,
+        route,
         authority: Box::from(&*resolved.authority),
         target: resolved.target,
         key: resolved.key,
@@ -81,8 +97,28 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
         ctx.cache.shown_key = Some(site::describe(text.as_bytes()));
     }
     ctx.in_flight = Some(request.snapshot.site_metrics(request.site).enter());
+    let limit = request.body_limit();
     ctx.request = Some(request);
+    ctx.pace = pace;
+    // Only now: the answer to a request that is refused is one of its site's, too.
+    ctx.guards = passed.map_err(|answer| *answer)?;
+    checks::body_within(&session.req_header().headers, limit)?;
     Ok(())
+}
+
+/// Finds out who the client is, and has the origin told of it.
+fn identify(snapshot: &Snapshot, session: &mut Session, ctx: &mut Context) {
+    ctx.arrival = arrival::of(session);
+    ctx.secure = match ctx.is_trusted() && session.req_header().headers.contains_key("x-forwarded-proto") {
+        true => site::is_https(&session.req_header().headers),
+        false => ctx.arrival.is_some(),
+    };
+    if let Some(client) = ctx.client {
+        (ctx.country, ctx.asn) = snapshot.guards.place(client.address);
+    }
+    if !snapshot.client_fields.is_empty() {
+        snapshot.client_fields.write(session.req_header_mut(), ctx);
+    }
 }
 
 /// Whether the client asks for the cache key in Cache-Status, and may. The field goes no further.

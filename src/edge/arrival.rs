@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora_proxy::Session;
@@ -46,6 +47,13 @@ impl Secured {
         }
     }
 
+    /// The certificate as a field has it (RFC 9440 §2.2).
+    pub fn certificate_field(&self) -> Option<HeaderValue> {
+        use base64::Engine;
+        let text = base64::engine::general_purpose::STANDARD.encode(self.certificate.as_ref()?);
+        HeaderValue::try_from(format!(":{text}:")).ok()
+    }
+
     /// In the wrapping that Pingora's sessions take along.
     pub fn wrap(self) -> Arc<ProxyDigest> {
         let unused = ResponseHeader::build_no_case(http::StatusCode::OK, Some(0));
@@ -55,8 +63,13 @@ impl Secured {
     }
 }
 
-/// What is known by TLS of the connection that a request came by; `None`: it is plain. A background fetch has that of the
-/// request that it is for.
-pub fn secured(session: &Session) -> Option<&Secured> {
-    session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+/// What is known by TLS of the connection that a request came by, to be kept; `None`: it is plain. A background fetch has that
+/// of the request that it is for.
+pub fn of(session: &Session) -> Option<Arc<ProxyDigest>> {
+    session.digest()?.proxy_digest.clone().filter(|digest| secured(digest).is_some())
+}
+
+/// What is in that.
+pub fn secured(digest: &ProxyDigest) -> Option<&Secured> {
+    digest.user_data.as_ref()?.downcast_ref()
 }

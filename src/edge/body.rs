@@ -43,10 +43,10 @@ pub fn received(session: &Session, data: Option<&Bytes>, end: bool, ctx: &mut Co
     }
     let Some(data) = data else { return Ok(()) };
     ctx.request_bytes += data.len() as u64;
-    let limit = ctx.request.as_ref().and_then(|r| r.snapshot.config.limits.body_size);
+    let limit = ctx.request.as_ref().and_then(|request| request.body_limit());
     match limit {
         Some(limit) if ctx.request_bytes > limit => {
-            let context = format!("request body of more than limits.body_size, {limit} bytes");
+            let context = format!("request body of more than body_size, {limit} bytes");
             Err(Error::create(ErrorType::HTTPStatus(413), ErrorSource::Downstream, Some(context.into()), None))
         }
         _ => Ok(()),

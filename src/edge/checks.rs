@@ -37,13 +37,19 @@ pub fn within_limits(method: &Method, target: &[u8], headers: &HeaderMap, limits
         )
         .closing());
     }
-    let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.trim().parse::<u64>().ok());
-    if let (Some(announced), Some(limit)) = (announced, limits.body_size)
-        && announced > limit
-    {
-        return Err(too_large(announced, limit));
-    }
     Ok(())
+}
+
+/// Whether the body that a request announces is no larger than it may be.
+///
+/// # Errors
+/// The answer to one that is.
+pub fn body_within(headers: &HeaderMap, limit: Option<u64>) -> Result<(), Refusal> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.trim().parse::<u64>().ok());
+    match (announced, limit) {
+        (Some(announced), Some(limit)) if announced > limit => Err(too_large(announced, limit)),
+        _ => Ok(()),
+    }
 }
 
 /// The answer to a request whose body is larger than it may be.
@@ -51,7 +57,7 @@ fn too_large(size: u64, limit: u64) -> Refusal {
     Refusal::new(
         StatusCode::PAYLOAD_TOO_LARGE,
         "The request's body is too large.",
-        format!("request body of {size} bytes, limits.body_size is {limit}"),
+        format!("request body of {size} bytes, body_size is {limit}"),
     )
     .closing()
 }

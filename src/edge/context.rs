@@ -5,10 +5,13 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use pingora::http::ResponseHeader;
+use pingora::protocols::raw_connect::ProxyDigest;
 
+use super::arrival::{self, Secured};
 use super::background::Running;
 use super::client::Client;
 use super::framing::End;
+use super::guards::Passed;
 use super::overload::Flight;
 use super::post;
 use super::request_id::RequestId;
@@ -33,6 +36,15 @@ pub struct Context {
     /// Counts it towards the limit on requests in flight.
     pub flight: Option<Flight>,
     pub client: Option<Client>,
+    /// What is known of the connection by TLS (see [`arrival`]).
+    pub arrival: Option<Arc<ProxyDigest>>,
+    /// The client came by https: to this edge, or to a trusted proxy that says so.
+    pub secure: bool,
+    /// Where the client's address is, as far as it is known: ISO 3166-1 alpha-2, and the autonomous system.
+    pub country: Option<[u8; 2]>,
+    pub asn: Option<u32>,
+    /// What the guards have made of the request.
+    pub guards: Passed,
     pub id: RequestId,
     /// Bytes of the request's body so far.
     pub request_bytes: u64,
@@ -161,6 +173,11 @@ impl Context {
             in_flight: None,
             flight: None,
             client: None,
+            arrival: None,
+            secure: false,
+            country: None,
+            asn: None,
+            guards: Passed::default(),
             id: RequestId::default(),
             request_bytes: 0,
             cache: CacheTrace::default(),
@@ -178,9 +195,16 @@ impl Context {
         self.client.is_some_and(|client| client.trusted)
     }
 
-    /// Who asks, as far as routes are chosen by it.
+    /// What is known of the connection by TLS.
+    pub fn secured(&self) -> Option<&Secured> {
+        arrival::secured(self.arrival.as_ref()?)
+    }
+
+    /// Who asks.
     pub fn visitor(&self) -> Visitor<'_> {
-        self.client.map_or(Visitor::nobody(), |client| Visitor::of(client.address))
+        let visitor = self.client.map_or(Visitor::nobody(), |client| Visitor::of(client.address));
+        let identities = self.secured().map_or(&[][..], |secured| &secured.identities);
+        Visitor { secure: self.secure, identities, country: self.country, asn: self.asn, ..visitor }
     }
 }
 
@@ -200,6 +224,11 @@ impl Request {
     /// `None`: the cache is off.
     pub fn cache_policy(&self) -> Option<&Policy> {
         self.policy().cache.as_ref()
+    }
+
+    /// Bytes of the request's body; `None`: unlimited.
+    pub fn body_limit(&self) -> Option<u64> {
+        self.policy().guard.body_size.unwrap_or(self.snapshot.config.limits.body_size)
     }
 
     pub fn route_name(&self) -> Option<&str> {

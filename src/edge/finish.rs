@@ -10,7 +10,7 @@ use pingora_proxy::{FailToProxy, Session};
 use super::context::{Context, Request};
 use super::respond::respond;
 use super::state::Shared;
-use super::{fallback, trace, upstream};
+use super::{fallback, guards, trace, upstream};
 use crate::http_cache::Outcome;
 use crate::observe::{Finished, Record};
 
@@ -76,11 +76,14 @@ pub fn finish(shared: &Shared, session: &mut Session, e: Option<&Error>, ctx: &m
     let log = shared.access_log.load();
     let Some(log) = &*log else { return };
     let failure = e.map(|e| e.to_string());
-    let detail = ctx.reply.reason.as_deref().or(failure.as_deref());
+    let detail = ctx.reply.reason.as_deref().or(failure.as_deref()).or(ctx.guards.noted.as_deref());
     let mut line = std::mem::take(&mut ctx.cache.line);
     trace::status(ctx).write(&mut line);
     let header = session.req_header();
     let field = |name| header.headers.get(name).map(|v: &http::HeaderValue| v.as_bytes());
+    let snapshot = ctx.request.as_ref().map_or_else(|| shared.snapshot(), |request| request.snapshot.clone());
+    let uri = guards::shown(&snapshot, header.raw_path());
+    let referer = field(REFERER).map(|referer| guards::shown(&snapshot, referer));
     let authority = header.uri.authority().map(|a| a.as_str().as_bytes());
     let request = ctx.request.as_ref();
     let trail = ctx.upstream.trail();
@@ -90,7 +93,7 @@ pub fn finish(shared: &Shared, session: &mut Session, e: Option<&Error>, ctx: &m
         client: ctx.client.map(|c| c.address),
         method: header.method.as_str().as_bytes(),
         host: field(HOST).or(authority),
-        uri: header.raw_path(),
+        uri: &uri,
         protocol: protocol(ctx.reply.version.unwrap_or(header.version)),
         status: ctx.reply.status,
         bytes: sent,
@@ -107,7 +110,12 @@ pub fn finish(shared: &Shared, session: &mut Session, e: Option<&Error>, ctx: &m
         origin_duration: trail.as_ref().and_then(|trail| trail.time),
         retries: trail.as_ref().map_or(0, |trail| u32::try_from(trail.tries.saturating_sub(1)).unwrap_or(u32::MAX)),
         request_id: Some(ctx.id.as_str()).filter(|id| !id.is_empty()),
-        referer: field(REFERER),
+        referer: referer.as_deref(),
+        country: ctx.country.as_ref().and_then(|code| str::from_utf8(code).ok()),
+        asn: ctx.asn,
+        tls: ctx.secured().map(|secured| secured.version),
+        identity: ctx.secured().and_then(|secured| secured.identities.first()).map(String::as_str),
+        token: ctx.guards.grant.as_ref().map(|grant| grant.id.as_str()),
         user_agent: field(USER_AGENT),
         detail,
     });

@@ -18,7 +18,7 @@ use super::context::Context;
 use super::parts::{self, Part, Piece};
 use super::respond::{Answer, respond};
 use super::state::Shared;
-use super::{caching, link, pace, trace};
+use super::{caching, guards, link, pace, trace};
 use crate::http_cache::{self, Outcome, Reuse, Tiers};
 use crate::store::{Body, Head, Object, ObjectKey, StoredFile, Whole};
 
@@ -176,6 +176,7 @@ async fn send(session: &mut Session, ctx: &mut Context, object: &Arc<Object>, pa
         connection.reply(
             |wire| {
                 parts::write_head(wire, object, &part, length, ctx);
+                guards::write_fields(wire, ctx);
                 trace::write_cache_status(wire, ctx);
                 match (kept, old) {
                     (false, _) => wire.extend_from_slice(b"Connection: close\r\n"),
@@ -202,6 +203,7 @@ async fn send(session: &mut Session, ctx: &mut Context, object: &Arc<Object>, pa
         return session.as_downstream_mut().finish_body().await;
     }
     let mut head = parts::head(object, &part, length, ctx)?;
+    guards::add_fields(&mut head, ctx)?;
     pace::begin(session, &mut head, ctx);
     session.write_response_header(Box::new(head), length == 0).await?;
     ctx.reply.first_byte = Some(ctx.started.elapsed());

@@ -50,7 +50,8 @@ pub fn lookup(shared: &Shared, url: &str, fields: &[String]) -> Result<Value, Un
         headers: &request.headers,
         content: false,
         trusted,
-        visitor: Visitor::nobody(),
+        visitor: Visitor { secure: url_parts.https, ..Visitor::nobody() },
+        tokens: snapshot.guards.tokens(),
     };
     let resolved = site::resolve(&asked, config, &snapshot.directory).map_err(|refusal| {
         let reason = refusal.reason.into_owned();

@@ -22,6 +22,7 @@ mod fallback;
 mod finish;
 mod forward;
 mod framing;
+mod guards;
 mod hit;
 mod http1;
 mod http2;

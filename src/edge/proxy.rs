@@ -59,6 +59,9 @@ impl ProxyHttp for Edge {
         if session.subrequest_ctx.is_some() {
             return Ok(false);
         }
+        if !ctx.guards.wait.is_zero() {
+            tokio::time::sleep(ctx.guards.wait).await;
+        }
         ctx.flight = self.shared.overload.enter();
         if shed::answer(&self.shared, session, ctx, true).await? {
             return Ok(true);

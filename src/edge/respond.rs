@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::Context;
-use super::{link, trace};
+use super::{guards, link, trace};
 use crate::site::Refusal;
 
 /// The methods that are passed on.
@@ -30,16 +30,24 @@ pub struct Answer {
     pub close: bool,
     /// When to ask again; a 503 has one in any case.
     pub retry_after: Option<Duration>,
+    /// Further fields.
+    pub fields: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Answer {
     pub fn new(status: StatusCode, text: &'static str, reason: impl Into<String>) -> Answer {
-        Answer { status, text, reason: reason.into(), close: false, retry_after: None }
+        Answer { status, text, reason: reason.into(), close: false, retry_after: None, fields: Vec::new() }
     }
 
     /// The same, and the connection ends with it.
     pub fn closing(self) -> Answer {
         Answer { close: true, ..self }
+    }
+
+    /// The same with a field more.
+    pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Answer {
+        self.fields.push((name, value));
+        self
     }
 
     /// The same, and it says when to ask again.
@@ -51,7 +59,7 @@ impl Answer {
 impl From<Refusal> for Answer {
     fn from(refusal: Refusal) -> Answer {
         let Refusal { status, text, reason, close } = refusal;
-        Answer { status, text, reason: reason.into_owned(), close, retry_after: None }
+        Answer { status, text, reason: reason.into_owned(), close, retry_after: None, fields: Vec::new() }
     }
 }
 
@@ -71,6 +79,13 @@ pub async fn respond(session: &mut Session, ctx: &mut Context, answer: Answer) -
     }
     if answer.status == StatusCode::METHOD_NOT_ALLOWED {
         head.insert_header(ALLOW, METHODS)?;
+    }
+    guards::add_fields(&mut head, ctx)?;
+    for (name, _) in &answer.fields {
+        head.remove_header(name);
+    }
+    for (name, value) in answer.fields {
+        head.append_header(name, value)?;
     }
     trace::add_cache_status(&mut head, ctx)?;
     if let Some(connection) = link::connection(session) {

@@ -15,11 +15,13 @@ use tokio::runtime::Handle;
 use super::background::Background;
 use super::collapse::Collapse;
 use super::crowd::Crowd;
+use super::guards::{ClientFields, GateMetrics};
 use super::overload::Overload;
 use super::receive::Doorway;
 use super::watch::Watch;
 use super::witness::Counted;
-use crate::config::model::Config;
+use crate::config::model::{Config, RequestPolicy};
+use crate::guard::Guards;
 use crate::guard::rate::Rates;
 use crate::observe::{AccessLog, Metrics, NO_SITE, OriginMetrics, SiteMetrics};
 use crate::origin::{Pool, Pools, Witness};
@@ -71,6 +73,10 @@ pub struct Snapshot {
     sites: Vec<Arc<SiteMetrics>>,
     towards: Vec<Towards>,
     doorways: Vec<Arc<Doorway>>,
+    pub guards: Guards,
+    /// By [`crate::config::model::Guard::id`].
+    gates: Vec<GateMetrics>,
+    pub client_fields: ClientFields,
 }
 
 /// An origin as the requests see it.
@@ -185,6 +191,11 @@ impl Shared {
         self.started.elapsed().as_secs()
     }
 
+    /// How long after the process's begin a moment was.
+    pub fn since_start(&self, moment: Instant) -> Duration {
+        moment.saturating_duration_since(self.started)
+    }
+
     /// Milliseconds from the process's begin to a moment.
     pub fn millis(&self, moment: Instant) -> u64 {
         u64::try_from(moment.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
@@ -230,6 +241,8 @@ impl Snapshot {
             }))
         });
         let doorways = doorways.collect::<Result<_, String>>()?;
+        let guards = Guards::open(&config, Some(watcher), previous.map(|previous| &previous.guards))?;
+        let gates = gates(&config, &guards, metrics);
         let pools = Pools::new(&config, previous.map(|previous| &previous.pools));
         let towards = pools
             .iter()
@@ -244,8 +257,25 @@ impl Snapshot {
             towards,
             pools,
             doorways,
+            guards,
+            gates,
+            client_fields: ClientFields::new(&config),
             config: Arc::new(config),
         })
+    }
+
+    /// The figures of what guards the requests that this policy governs.
+    pub fn gate_metrics(&self, policy: &RequestPolicy) -> &GateMetrics {
+        &self.gates[policy.guard.id]
+    }
+
+    /// The port that a client is sent to for https; `None`: the usual one. It is not ours to know where somebody in front
+    /// ends TLS.
+    pub fn https_port(&self) -> Option<u16> {
+        let mut ports =
+            self.doorways.iter().filter(|doorway| doorway.tls.is_some()).map(|doorway| doorway.address.port());
+        let first = ports.next()?;
+        (first != 443 && ports.all(|port| port != 443)).then_some(first)
     }
 
     /// How the connections of the listener with this address begin; `None`: there is none.
@@ -266,6 +296,19 @@ impl Snapshot {
     pub fn site_metrics(&self, site: usize) -> &Arc<SiteMetrics> {
         &self.sites[site]
     }
+}
+
+/// The figures of all gates, by the guards' ids.
+fn gates(config: &Config, guards: &Guards, metrics: &Metrics) -> Vec<GateMetrics> {
+    let mut gates: Vec<(usize, GateMetrics)> = Vec::new();
+    for site in &config.sites {
+        for policy in std::iter::once(&site.policy).chain(site.routes.iter().map(|route| &route.policy)) {
+            let limits = &policy.guard.concurrency_limits;
+            gates.push((policy.guard.id, GateMetrics::new(&site.name, guards.gate(policy), limits, metrics)));
+        }
+    }
+    gates.sort_by_key(|(id, _)| *id);
+    gates.into_iter().map(|(_, gate)| gate).collect()
 }
 
 /// What tickets are made with and read with.

@@ -9,7 +9,7 @@ use pingora_cache::CachePhase;
 use pingora_proxy::Session;
 
 use super::context::Context;
-use super::{affinity, caching, fallback, link, pace};
+use super::{affinity, caching, fallback, guards, link, pace};
 use crate::http_cache::{CacheStatus, FwdReason, Handling, Outcome, Timestamp};
 use crate::store::Followed;
 
@@ -65,6 +65,7 @@ pub fn complete(session: &mut Session, response: &mut ResponseHeader, ctx: &mut 
     {
         connection.keep_date(response.headers.get(DATE).cloned());
     }
+    guards::add_fields(response, ctx)?;
     add_cache_status(response, ctx)?;
     ctx.reply.status = response.status.as_u16();
     ctx.reply.no_body |= session.req_header().method == Method::HEAD

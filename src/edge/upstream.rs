@@ -15,7 +15,7 @@ use super::context::{Context, Request};
 use super::forward::{self, Way};
 use super::respond::Answer;
 use super::state::{Shared, Towards};
-use super::{affinity, framing, link, outgoing};
+use super::{affinity, framing, guards, link, outgoing};
 use crate::origin::{self, Ending, Exchange, Failure, FailureKind, Proxied, Wanted};
 
 /// No server was there to be asked.
@@ -112,7 +112,7 @@ fn way<'a>(shared: &'a Shared, request: &'a Request, client: Client, ctx: &'a Co
         client,
         received: ctx.reply.version.unwrap_or(Version::HTTP_11),
         host: &request.authority,
-        scheme: "http",
+        scheme: if ctx.secure { "https" } else { "http" },
         request_id: ctx.id.as_str(),
         cdn_id: &shared.cdn_id,
         host_header: &request.snapshot.config.origins[request.policy().origin].host,
@@ -134,6 +134,7 @@ pub fn response(session: &Session, header: &mut ResponseHeader, ctx: &mut Contex
     if header.status.is_informational() {
         return Ok(());
     }
+    guards::drop_fields(header, ctx);
     ctx.upstream.end = end;
     answered(header.status, ctx);
     if header.status == StatusCode::NOT_MODIFIED && session.cache.maybe_cache_meta().is_some() {

@@ -4,11 +4,13 @@
 //! are read from files) is made once and handed to them.
 
 pub mod access;
+mod gate;
 pub mod rate;
 pub mod signed;
 
 use http::{HeaderMap, Method};
 
+pub use self::gate::{Gate, Guards};
 pub use crate::site::Visitor;
 
 /// Who asks, and for what: what the guards look at.

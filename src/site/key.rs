@@ -38,7 +38,9 @@ pub struct KeyParts<'a> {
     pub headers: &'a HeaderMap,
     /// Fields that count with another value than that in `headers`.
     pub rewritten: &'a [Rewrite],
-    /// A trusted proxy asks: what it says of the client's scheme and host is believed, by the origin too.
+    /// The client comes by https: the origin is told, and may answer by it.
+    pub secure: bool,
+    /// A trusted proxy asks: what it says of the client's host is believed, by the origin too.
     pub trusted: bool,
     /// The name of the route, where it was chosen by who the client is: another client gets another answer for the URL.
     pub route: Option<&'a str>,
@@ -94,6 +96,10 @@ pub fn key(parts: &KeyParts<'_>, text: &mut KeyText) -> Key {
     if let Some(route) = parts.route {
         text.part(Kind::Route, route.as_bytes());
     }
+    // An origin answers by what it believes of the client's way: with a redirect to https, or with URLs of another host.
+    if parts.secure {
+        text.part(Kind::Scheme, b"https");
+    }
     if parts.trusted {
         write_claims(parts.headers, text);
     }
@@ -108,10 +114,15 @@ pub fn key(parts: &KeyParts<'_>, text: &mut KeyText) -> Key {
             text.part(Kind::Value, line.as_bytes());
         }
     }
+    // What is taken out of Cookie is a token, and no part of what the response is chosen by.
+    let taken = parts.rewritten.iter().find(|(rewritten, _)| rewritten == COOKIE);
     for name in &parts.policy.cookies {
         text.part(Kind::Cookie, name.as_bytes());
-        for value in cookie_values(parts.headers, name) {
-            text.part(Kind::Value, value);
+        match taken {
+            Some((_, line)) => line.iter().for_each(|line| {
+                cookies_in(line.as_bytes(), name).for_each(|value| text.part(Kind::Value, value));
+            }),
+            None => cookie_values(parts.headers, name).for_each(|value| text.part(Kind::Value, value)),
         }
     }
     Key { hash: digest(&text.0), has_more: text.0.len() > url_length }
@@ -130,11 +141,7 @@ pub fn is_https(headers: &HeaderMap) -> bool {
     said.is_some_and(|said| said.trim_ascii().eq_ignore_ascii_case(b"https"))
 }
 
-/// An origin answers by what it believes of the client's way: with a redirect to https, or with URLs of another host.
 fn write_claims(headers: &HeaderMap, text: &mut KeyText) {
-    if is_https(headers) {
-        text.part(Kind::Scheme, b"https");
-    }
     let mut hosts = headers.get_all(&FORWARDED_HOST).iter().peekable();
     if hosts.peek().is_some() {
         text.part(Kind::Header, FORWARDED_HOST.as_str().as_bytes());
@@ -366,15 +373,17 @@ fn name_matches(listed: &str, name: &str) -> bool {
 
 /// The values of one cookie over all Cookie lines (HTTP/2 may split them, RFC 9113 §8.2.3), in order.
 fn cookie_values<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-    headers
-        .get_all(COOKIE)
-        .into_iter()
-        .flat_map(|line| line.as_bytes().split(|&byte| byte == b';'))
-        .map(|pair| pair.trim_ascii())
-        .filter_map(move |pair| match pair.strip_prefix(name.as_bytes())? {
+    headers.get_all(COOKIE).into_iter().flat_map(move |line| cookies_in(line.as_bytes(), name))
+}
+
+/// The values of one cookie in a line.
+fn cookies_in<'a>(line: &'a [u8], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    line.split(|&byte| byte == b';').map(|pair| pair.trim_ascii()).filter_map(move |pair| {
+        match pair.strip_prefix(name.as_bytes())? {
             [b'=', value @ ..] => Some(value),
             _ => None,
-        })
+        }
+    })
 }
 
 #[cfg(test)]
@@ -416,6 +425,7 @@ mod tests {
                 query,
                 headers: &headers,
                 rewritten: &[],
+                secure: trusted && is_https(&headers),
                 trusted,
                 route: None,
                 policy,
@@ -450,6 +460,7 @@ mod tests {
             query: Some("q"),
             headers: &headers,
             rewritten: &[],
+            secure: false,
             trusted: false,
             route: None,
             policy: &policy,
@@ -470,6 +481,7 @@ mod tests {
             query: None,
             headers: &headers,
             rewritten: &[],
+            secure: false,
             trusted: false,
             route: None,
             policy: &policy,
@@ -492,6 +504,7 @@ mod tests {
                     query: None,
                     headers: &headers,
                     rewritten: &[],
+                    secure: false,
                     trusted: false,
                     route: None,
                     policy: &policy,
@@ -639,7 +652,7 @@ mod tests {
                 let (zone, host, path, query, ..) = request;
                 let mut text = KeyText::new();
                 let hash = key(
-                    &KeyParts { zone, host, path, query: query.as_deref(), headers: &map, rewritten: &[], trusted: false, route: None, policy: &policy },
+                    &KeyParts { zone, host, path, query: query.as_deref(), headers: &map, rewritten: &[], secure: false, trusted: false, route: None, policy: &policy },
                     &mut text,
                 );
                 (text, hash)

@@ -10,13 +10,17 @@ mod matcher;
 mod normal;
 mod refusal;
 mod resolve;
+pub mod tokens;
 mod visitor;
 
 pub use directory::{Directory, pattern_of};
 pub use fields::{Names, nominated, withheld};
-pub use key::{Key, KeyParts, KeyText, Parts, describe, key, parts, query_in_key};
+pub use key::{Key, KeyParts, KeyText, Parts, describe, is_https, key, parts, query_in_key};
 pub use matcher::{Facts, Unmet, matches, may_match, route, unmet};
-pub use normal::{BadHost, has_dot_segments, normalise_authority, normalise_host, normalise_path, normalise_query};
+pub use normal::{
+    BadHost, decoded, has_dot_segments, normalise_authority, normalise_host, normalise_path, normalise_query,
+};
 pub use refusal::Refusal;
 pub use resolve::{Asked, Resolved, announces_content, key_of_get, resolve};
+pub use tokens::{TokenPlaces, Tokens};
 pub use visitor::Visitor;

@@ -152,7 +152,7 @@ pub fn normalise_query(query: &str) -> Cow<'_, str> {
 }
 
 /// The bytes of `text` with every valid percent sequence decoded: for comparing, never for sending.
-pub(super) fn decoded(text: &str) -> impl Iterator<Item = u8> + '_ {
+pub fn decoded(text: &str) -> impl Iterator<Item = u8> + '_ {
     let bytes = text.as_bytes();
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -266,7 +266,7 @@ fn decode_unreserved(text: &str) -> Cow<'_, str> {
 }
 
 /// The value of the percent sequence at `at`, if there is a valid one.
-fn encoded_at(bytes: &[u8], at: usize) -> Option<u8> {
+pub(super) fn encoded_at(bytes: &[u8], at: usize) -> Option<u8> {
     match bytes.get(at..at + 3)? {
         [b'%', high, low] => {
             let (high, low) = (char::from(*high).to_digit(16)?, char::from(*low).to_digit(16)?);

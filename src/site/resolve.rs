@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::fields::{Names, withheld};
-use super::key::{Key, KeyParts, KeyText, is_https, key};
+use super::key::{Key, KeyParts, KeyText, key};
 use super::matcher::{Facts, route};
 use super::normal::{has_dot_segments, normalise_authority, normalise_path, normalise_query};
+use super::tokens::{self, TokenPlaces, Tokens};
 use super::{Directory, Refusal, Visitor};
 use crate::config::model::{ClientMatcher, Config, RequestPolicy, Site};
 use crate::http_cache::{Policy, Rewrite, Rewrites, reduce};
@@ -27,6 +28,8 @@ pub struct Asked<'a> {
     /// A trusted proxy sends it: what it says in forwarding fields is believed.
     pub trusted: bool,
     pub visitor: Visitor<'a>,
+    /// Where tokens of signed URLs are.
+    pub tokens: &'a Tokens,
 }
 
 /// What governs a request.
@@ -49,8 +52,15 @@ pub struct Resolved<'a> {
     /// Fields that an untrusted client may not set and that are not in the key: they have had no part in any of this,
     /// and are to be removed before anything else looks at the request.
     pub dropped: Names,
-    /// Fields that are to be written anew for the same reason: the settings in force reduce what a client may accept.
+    /// Fields that are to be written anew for the same reason: the settings in force reduce what a client may accept, and
+    /// tokens are for this edge alone.
     pub rewritten: Rewrites,
+    /// The path as it was sent, without its token.
+    pub sent_path: Cow<'a, str>,
+    /// The query as it was sent, tokens and all.
+    pub sent_query: Option<Cow<'a, str>>,
+    /// The token that the path began with.
+    pub token: Option<Box<str>>,
 }
 
 impl Resolved<'_> {
@@ -78,7 +88,7 @@ pub fn resolve<'a>(asked: &Asked<'a>, config: &Config, directory: &Directory) ->
     }
     let (authority, host_length) = authority(asked)?;
     let host = &authority[..host_length];
-    let (path, query) = target(asked)?;
+    let (mut sent_path, sent_query) = target(asked)?;
     let Some(index) = directory.find(host) else {
         return Err(Refusal::new(
             StatusCode::MISDIRECTED_REQUEST,
@@ -87,26 +97,102 @@ pub fn resolve<'a>(asked: &Asked<'a>, config: &Config, directory: &Directory) ->
         ));
     };
     let site = &config.sites[index];
+    let token = take_from_path(&mut sent_path, asked.tokens.prefixes(index));
+    let path = normal(&sent_path, normalise_path);
+    let mut query = sent_query.as_ref().map(|query| normal(query, normalise_query));
     let mut dropped = withheld(asked.headers, asked.trusted);
-    let facts = Facts {
-        method: asked.method.as_str(),
-        path: &path,
-        query: query.as_deref(),
-        headers: asked.headers,
-        withheld: &dropped,
-        visitor: asked.visitor,
-    };
+    let method = asked.method.as_str();
+    let (headers, visitor) = (asked.headers, asked.visitor);
+    let facts = Facts { method, path: &path, query: query.as_deref(), headers, withheld: &dropped, visitor };
     let route = route(site, &facts);
     let policy = policy(site, route);
-    let rewritten = policy.cache.as_ref().map(|cache| reduce(asked.headers, &cache.vary)).unwrap_or_default();
+    let mut rewritten = policy.cache.as_ref().map(|cache| reduce(asked.headers, &cache.vary)).unwrap_or_default();
+    let mut without_tokens = None;
+    if let Some(places) = asked.tokens.of_policy(policy.guard.id) {
+        take_from_fields(asked.headers, places, &mut rewritten);
+        if let Some(sent) = &sent_query {
+            let left = tokens::from_query(sent, &places.parameters);
+            if left.as_deref() != Some(&**sent) {
+                query = left.as_ref().map(|left| Cow::Owned(normalise_query(left).into_owned()));
+                without_tokens = Some(left.map(Cow::into_owned));
+            }
+        }
+    }
+    let facts = Facts { method, path: &path, query: query.as_deref(), headers, withheld: &dropped, visitor };
     let key = policy
         .cache
         .as_ref()
         .filter(|_| !asked.content)
         .map(|_| key_of((site, route), &facts, &rewritten, (&authority, asked.trusted)));
     dropped.retain(|name| !policy.key.headers.iter().any(|listed| listed == name.as_str()));
-    let target = for_origin(asked, &path, query.as_deref());
-    Ok(Resolved { site: index, route, authority, host_length, path, query, target, key, dropped, rewritten })
+    let target = match (&token, &without_tokens) {
+        (None, None) => for_origin(asked, &path, query.as_deref()),
+        _ => {
+            let left = without_tokens.as_ref().map_or(sent_query.as_deref(), Option::as_deref);
+            Some(for_origin_without_tokens((&sent_path, left), (&path, query.as_deref())))
+        }
+    };
+    Ok(Resolved {
+        site: index,
+        route,
+        authority,
+        host_length,
+        path,
+        query,
+        target,
+        key,
+        dropped,
+        rewritten,
+        sent_path,
+        sent_query,
+        token,
+    })
+}
+
+/// What was sent, in normal form: without a copy where it is that.
+fn normal<'a>(sent: &Cow<'a, str>, normalise: impl Fn(&str) -> Cow<'_, str>) -> Cow<'a, str> {
+    match (sent, normalise(sent)) {
+        (Cow::Borrowed(sent), Cow::Borrowed(same)) if same.len() == sent.len() => Cow::Borrowed(sent),
+        (_, normal) => Cow::Owned(normal.into_owned()),
+    }
+}
+
+/// Takes the token off that a path begins with.
+fn take_from_path(path: &mut Cow<'_, str>, prefixes: &[String]) -> Option<Box<str>> {
+    let (token, rest) = prefixes.iter().find_map(|prefix| tokens::from_path(path, prefix))?;
+    let (token, rest) = (Box::from(token), rest.to_owned());
+    *path = Cow::Owned(rest);
+    Some(token)
+}
+
+/// Has tokens taken out of the fields that they are in.
+fn take_from_fields(headers: &HeaderMap, places: &TokenPlaces, rewritten: &mut Rewrites) {
+    for name in &places.fields {
+        if headers.contains_key(name)
+            && let Ok(name) = HeaderName::from_bytes(name.as_bytes())
+        {
+            rewritten.push((name, None));
+        }
+    }
+    if places.cookies.is_empty() {
+        return;
+    }
+    // There is one line of cookies at most: they have been joined.
+    if let Some(line) = headers.get(COOKIE)
+        && let Some(left) = tokens::from_cookies(line.as_bytes(), &places.cookies)
+    {
+        // The bytes are those of a field's value.
+        rewritten.push((COOKIE, left.and_then(|left| HeaderValue::from_bytes(&left).ok())));
+    }
+}
+
+/// The target for the origin of a request that had tokens: what was sent without them, unless that has dot segments.
+fn for_origin_without_tokens(sent: (&str, Option<&str>), normal: (&str, Option<&str>)) -> Box<str> {
+    let (path, query) = if has_dot_segments(sent.0) { normal } else { sent };
+    match query {
+        Some(query) => format!("{path}?{query}").into(),
+        None => Box::from(path),
+    }
 }
 
 /// The settings for, and the key of, a GET for another target on the same site and authority; `None` if its answer would not
@@ -165,6 +251,7 @@ fn key_of(
         query: facts.query,
         headers: facts.headers,
         rewritten,
+        secure: facts.visitor.secure,
         trusted,
         route: by_client.map(|route| &*route.name),
         policy: &policy(site, route).key,
@@ -186,11 +273,11 @@ fn authority<'a>(asked: &Asked<'a>) -> Result<(Cow<'a, str>, usize), Refusal> {
         Some(authority) => authority.as_str(),
         None => line.and_then(|v| v.to_str().ok()).ok_or_else(|| bad("no Host field, or not a name"))?,
     };
-    let default_port = if asked.trusted && is_https(asked.headers) { 443 } else { 80 };
+    let default_port = if asked.visitor.secure { 443 } else { 80 };
     normalise_authority(named, default_port).map_err(|e| bad(e.as_str()))
 }
 
-/// The normalised path and query.
+/// The path and query as they were sent, in ASCII.
 fn target<'a>(asked: &Asked<'a>) -> Result<(Cow<'a, str>, Option<Cow<'a, str>>), Refusal> {
     let invalid = |reason: &'static str| {
         Err(Refusal::new(StatusCode::BAD_REQUEST, "The request's target is not valid.", reason).closing())
@@ -204,7 +291,7 @@ fn target<'a>(asked: &Asked<'a>) -> Result<(Cow<'a, str>, Option<Cow<'a, str>>),
     }
     let readable = || str::from_utf8(sent).is_ok() && uri.path().is_ascii() && uri.query().is_none_or(str::is_ascii);
     if sent.is_ascii() || readable() {
-        return Ok((normalise_path(uri.path()), uri.query().map(normalise_query)));
+        return Ok((Cow::Borrowed(uri.path()), uri.query().map(Cow::Borrowed)));
     }
     if !sent.starts_with(b"/") {
         return invalid("an absolute target with bytes beyond ASCII");
@@ -221,10 +308,7 @@ fn target<'a>(asked: &Asked<'a>) -> Result<(Cow<'a, str>, Option<Cow<'a, str>>),
         Some((path, query)) => (path, Some(query)),
         None => (text.as_str(), None),
     };
-    Ok((
-        Cow::Owned(normalise_path(path).into_owned()),
-        query.map(|query| Cow::Owned(normalise_query(query).into_owned())),
-    ))
+    Ok((Cow::Owned(path.to_owned()), query.map(|query| Cow::Owned(query.to_owned()))))
 }
 
 /// The target for the origin where it cannot be the client's own. An origin that does not resolve dot segments as we do

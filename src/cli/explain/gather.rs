@@ -19,7 +19,7 @@ use crate::config::model::{Config, HostHeader, RequestPolicy};
 use crate::config::{self, Place};
 use crate::edge::{Client, checks};
 use crate::http_cache::{self, Policy, RequestDirectives, Timestamp};
-use crate::site::{self, Asked, Directory, Facts, Refusal, Resolved, Visitor};
+use crate::site::{self, Asked, Directory, Facts, Refusal, Resolved, Tokens, Visitor};
 
 /// This many routes that do not match are named without being asked for.
 const PASSED_OVER: usize = 8;
@@ -86,6 +86,7 @@ fn govern(config: &Config, ask: &Ask, now: Timestamp, so_far: &mut Explanation) 
         content: site::announces_content(&request.headers),
         trusted,
         visitor,
+        tokens: &Tokens::default(),
     };
     let resolved = site::resolve(&asked, config, &Directory::new(&config.sites))?;
     let policy = resolved.policy(config);

@@ -147,20 +147,3 @@ impl FromText for MinRate {
         }
     }
 }
-
-/// A time that a field says: whole seconds (RFC 9110 §10.2.3), at least one.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::config) struct WholeSeconds(pub Duration);
-
-impl FromText for WholeSeconds {
-    const KIND: Kind = Kind { name: "duration of whole seconds", ..Duration::KIND };
-
-    fn from_text(text: &str) -> Result<Self, Bad> {
-        match Duration::from_text(text)? {
-            duration if duration < Duration::from_secs(1) || duration.subsec_nanos() > 0 => {
-                Err(Bad::Because(format!("must be whole seconds, at least 1s, found {}", quote(text))))
-            }
-            duration => Ok(WholeSeconds(duration)),
-        }
-    }
-}

@@ -11,9 +11,10 @@ use smallvec::SmallVec;
 use super::keyring::{Algorithm, Keyring};
 use super::sign::{CannotSign, Part, Place, Signed, Wish};
 use super::text::{decoded, may_climb, plain, seconds};
-use super::{Grant, Places, Presented, Refused, Verifier, find, take};
+use super::{Grant, Places, Presented, Refused, Verifier, find};
 use crate::config::model::{AkamaiAlgorithm, Secret, UrlFormat};
 use crate::site::normalise_path;
+use crate::site::tokens as take;
 
 /// Longest token.
 const LONGEST: usize = 4096;

@@ -17,8 +17,9 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::keys::{Key, Scheme, begin, scheme};
 use super::text::plain;
-use super::{Grant, Places, Presented, Refused, Verifier, find, take};
+use super::{Grant, Places, Presented, Refused, Verifier, find};
 use crate::config::model::PublicKey;
+use crate::site::tokens as take;
 use policy::Policy;
 
 /// The schemes of CloudFront's keys: RSA of 2048 bits and more, and ECDSA on P-256.

@@ -5,6 +5,7 @@ use http::header::COOKIE;
 
 use super::text::decoded;
 use super::{Grant, Places, Presented, Refused};
+use crate::site::tokens::is_named;
 
 /// How many tokens of one request are looked at: two cookies of one name are usual where their paths overlap.
 const MOST: usize = 4;
@@ -49,12 +50,6 @@ pub(super) fn values<'a>(query: Option<&'a str>, name: &'a str) -> impl Iterator
 /// The parameters of this name, as they were sent, with their names.
 pub(super) fn pieces<'a>(query: Option<&'a str>, name: &'a str) -> impl Iterator<Item = &'a str> {
     query.into_iter().flat_map(|query| query.split('&')).filter(move |piece| is_named(piece, name))
-}
-
-/// Whether a parameter, encoded as it may be, has this name.
-pub(super) fn is_named(piece: &str, name: &str) -> bool {
-    let found = piece.split_once('=').map_or(piece, |(found, _)| found);
-    found == name || (found.contains('%') && decoded(found).eq(name.bytes()))
 }
 
 /// The values of the cookies of this name.

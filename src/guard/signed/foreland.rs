@@ -15,8 +15,9 @@ use smallvec::SmallVec;
 use super::keyring::{Algorithm, Keyring};
 use super::sign::{CannotSign, Part, Signed, Wish, single};
 use super::text::{may_climb, plain, seconds};
-use super::{Grant, Places, Presented, Refused, Verifier, find, take};
+use super::{Grant, Places, Presented, Refused, Verifier, find};
 use crate::config::model::Secret;
+use crate::site::tokens as take;
 use crate::site::{normalise_path, normalise_query};
 
 /// The first line of what is signed. Changed with every change of the rest.

@@ -13,7 +13,6 @@ mod keyring;
 mod keys;
 pub mod secure_link;
 pub mod sign;
-pub mod take;
 mod text;
 
 #[cfg(test)]
@@ -26,6 +25,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 
 use crate::config::model::{UrlFormat, UrlKey};
+pub use crate::site::TokenPlaces as Places;
 
 /// A request whose URL may be signed.
 #[derive(Clone, Copy, Debug)]
@@ -84,19 +84,6 @@ impl fmt::Display for Refused {
             Refused::NotYet(begin) => write!(f, "the token begins at {begin}"),
         }
     }
-}
-
-/// Where the tokens of a format are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Places {
-    /// Query parameters, by their exact names: never part of the key, never sent on.
-    pub parameters: Vec<String>,
-    /// Cookies.
-    pub cookies: Vec<String>,
-    /// Request fields, lower case.
-    pub fields: Vec<String>,
-    /// `PARAMETER=`, which the first segment of a path begins with where it is a token.
-    pub path_prefix: Option<String>,
 }
 
 /// A format with its keys.

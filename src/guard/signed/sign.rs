@@ -6,8 +6,9 @@ use http::Method;
 use ipnet::IpNet;
 
 use super::jwt::{Mac, Stated, below, exactly, token};
-use super::{akamai, cloudflare, find, foreland, secure_link, take, verifier};
+use super::{akamai, cloudflare, find, foreland, secure_link, verifier};
 use crate::config::model::{Secret, UrlFormat, UrlKey};
+use crate::site::tokens as take;
 
 /// What is to be signed, and what the token is to say.
 #[derive(Clone, Debug)]

@@ -2,15 +2,7 @@
 
 use std::borrow::Cow;
 
-/// The bytes of `text`, with every valid percent sequence decoded, once.
-pub(super) fn decoded(text: &str) -> impl Iterator<Item = u8> + '_ {
-    let mut rest = text.as_bytes();
-    std::iter::from_fn(move || {
-        let (byte, left) = first(rest)?;
-        rest = left;
-        Some(byte)
-    })
-}
+pub(super) use crate::site::decoded;
 
 /// The text, decoded where it has percent sequences; `None` where that is not UTF-8.
 pub(super) fn plain(text: &str) -> Option<Cow<'_, str>> {
@@ -18,19 +10,6 @@ pub(super) fn plain(text: &str) -> Option<Cow<'_, str>> {
         return Some(Cow::Borrowed(text));
     }
     String::from_utf8(decoded(text).collect()).ok().map(Cow::Owned)
-}
-
-/// What follows `prefix`, whose characters may be encoded.
-pub(super) fn strip_prefix<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
-    let mut rest = text.as_bytes();
-    for expected in prefix.bytes() {
-        let (byte, left) = first(rest)?;
-        if byte != expected {
-            return None;
-        }
-        rest = left;
-    }
-    text.get(text.len() - rest.len()..)
 }
 
 /// Whether a server that decodes more than it may, or that takes a backslash for a slash or cuts parameters off a segment,

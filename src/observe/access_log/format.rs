@@ -61,6 +61,14 @@ fn json(out: &mut Vec<u8>, stamp: &mut Stamp, record: &Record<'_>) {
     optional(out, b",\"request_id\":\"", record.request_id.map(str::as_bytes));
     optional(out, b",\"referer\":\"", record.referer);
     optional(out, b",\"user_agent\":\"", record.user_agent);
+    optional(out, b",\"country\":\"", record.country.map(str::as_bytes));
+    if let Some(asn) = record.asn {
+        out.extend_from_slice(b",\"asn\":");
+        number(out, u64::from(asn));
+    }
+    optional(out, b",\"tls\":\"", record.tls.map(str::as_bytes));
+    optional(out, b",\"identity\":\"", record.identity.map(str::as_bytes));
+    optional(out, b",\"token\":\"", record.token.map(str::as_bytes));
     optional(out, b",\"detail\":\"", record.detail.map(str::as_bytes));
     out.extend_from_slice(b"}\n");
 }

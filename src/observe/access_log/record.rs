@@ -49,7 +49,17 @@ pub struct Record<'a> {
     pub request_id: Option<&'a str>,
     pub referer: Option<&'a [u8]>,
     pub user_agent: Option<&'a [u8]>,
-    /// Why the request went wrong, or was refused.
+    /// ISO 3166-1 alpha-2.
+    pub country: Option<&'a str>,
+    /// The number of the client's autonomous system.
+    pub asn: Option<u32>,
+    /// `TLSv1.2` or `TLSv1.3`, where the connection to this edge is by TLS.
+    pub tls: Option<&'a str>,
+    /// The first name in the client's certificate.
+    pub identity: Option<&'a str>,
+    /// What tells the signed URL's token from others.
+    pub token: Option<&'a str>,
+    /// Why the request went wrong, or was refused; or what was only noted.
     pub detail: Option<&'a str>,
 }
 
@@ -79,6 +89,11 @@ impl Default for Record<'_> {
             request_id: None,
             referer: None,
             user_agent: None,
+            country: None,
+            asn: None,
+            tls: None,
+            identity: None,
+            token: None,
             detail: None,
         }
     }

@@ -26,7 +26,7 @@ pub use docs::reference;
 pub use limit::{ConcurrencyLimitMetrics, Limited, RateLimitMetrics};
 pub use origin::{Failure, OriginMetrics};
 pub use samples::{Sample, Samples};
-pub use site::{CACHE_WORDS, Finished, InFlight, SiteMetrics, TIERS};
+pub use site::{CACHE_WORDS, Finished, Guarded, InFlight, SiteMetrics, TIERS};
 
 /// Names of sites, of origins, and of limits of sites, that get series of their own in the life of a process. Names stay after a reload
 /// that drops them, so that their counters do not run backwards: without a bound, a generated configuration that

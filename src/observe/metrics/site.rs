@@ -33,6 +33,27 @@ pub const CACHE_WORDS: [&str; 10] = [
 /// Where an answer from the cache may come from, as the label `tier` says it.
 pub const TIERS: [&str; 2] = ["memory", "disk"];
 
+/// A guard that has not let a request in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guarded {
+    Https,
+    Access,
+    SignedUrl,
+}
+
+impl Guarded {
+    pub const ALL: [Guarded; 3] = [Guarded::Https, Guarded::Access, Guarded::SignedUrl];
+
+    /// The value of the label `guard`, as the configuration calls it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Guarded::Https => "https",
+            Guarded::Access => "access",
+            Guarded::SignedUrl => "signed_url",
+        }
+    }
+}
+
 /// What a request came to, told once when it is over.
 #[derive(Clone, Copy, Debug)]
 pub struct Finished {
@@ -64,6 +85,7 @@ struct Cells {
     requests: [[Counter; CACHE_WORDS.len()]; STATUS_CLASSES.len()],
     hits: [Counter; TIERS.len()],
     hit_bytes: [Counter; TIERS.len()],
+    guarded: [Counter; Guarded::ALL.len()],
     in_flight: Counter,
     response_bytes: Counter,
     request_bytes: Counter,
@@ -85,6 +107,11 @@ impl SiteMetrics {
     pub fn enter(self: &Arc<Self>) -> InFlight {
         self.cells.mine().in_flight.add(1);
         InFlight(Arc::clone(self))
+    }
+
+    /// Counts a request that a guard has not let in.
+    pub fn guarded(&self, by: Guarded) {
+        self.cells.mine().guarded[by as usize].add(1);
     }
 
     /// Counts a request that is over.
@@ -122,6 +149,10 @@ impl SiteMetrics {
             out.set(&table::CACHE_HITS, &[site, tier], self.cells.sum(|cells| cells.hits[index].value()) as f64);
             let bytes = self.cells.sum(|cells| cells.hit_bytes[index].value());
             out.set(&table::CACHE_HIT_BYTES, &[site, tier], bytes as f64);
+        }
+        for by in Guarded::ALL {
+            let requests = self.cells.sum(|cells| cells.guarded[by as usize].value());
+            out.set(&table::GUARDED, &[site, by.word()], requests as f64);
         }
         let in_flight = self.cells.sum(|cells| cells.in_flight.value()).cast_signed();
         // The shards are not read at one instant, so a request that moved between threads may seem to be missing.

@@ -52,6 +52,8 @@ table! {
         "Requests answered, by status class (1xx to 5xx, or none when the client left first) and by what the cache did.";
     REQUESTS_IN_FLIGHT: Gauge "foreland_requests_in_flight" in "requests" by ["site"]
         "Requests whose site is known and whose answer is not complete yet.";
+    GUARDED: Counter "foreland_guarded_requests_total" in "requests" by ["site", "guard"]
+        "Requests that were not let in, or were sent to https: by https, access or signed_url.";
     RESPONSE_BYTES: Counter "foreland_response_bytes_total" in "bytes" by ["site"]
         "Bytes of response bodies sent to clients.";
     REQUEST_BYTES: Counter "foreland_request_bytes_total" in "bytes" by ["site"]

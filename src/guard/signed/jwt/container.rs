@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 
 use crate::guard::signed::keys::scheme;
 use crate::guard::signed::text::may_climb;
-use crate::guard::signed::{Presented, Refused, take};
+use crate::guard::signed::{Presented, Refused};
+use crate::site::tokens as take;
 use crate::site::{normalise_authority, normalise_path, normalise_query};
 
 /// Longer ones take too long to compile.

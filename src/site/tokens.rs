@@ -3,8 +3,118 @@
 
 use std::borrow::Cow;
 
-use super::find::is_named;
-use super::text::strip_prefix;
+use super::normal::{decoded, encoded_at};
+use crate::config::model::Config;
+
+/// Where the tokens of a format of signed URLs are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenPlaces {
+    /// Query parameters, by their exact names: never part of the key, never sent on.
+    pub parameters: Vec<String>,
+    /// Cookies.
+    pub cookies: Vec<String>,
+    /// Request fields, lower case.
+    pub fields: Vec<String>,
+    /// `PARAMETER=`, which the first segment of a path begins with where it is a token.
+    pub path_prefix: Option<String>,
+}
+
+/// Where the tokens of a configuration's sites are.
+#[derive(Debug, Default)]
+pub struct Tokens {
+    /// By site: what a path begins with that has a token. Before a route is known, this holds for the whole site.
+    prefixes: Vec<Vec<String>>,
+    /// By [`crate::config::model::Guard::id`].
+    policies: Vec<TokenPlaces>,
+}
+
+impl Tokens {
+    /// `keys`: the places of each of the configuration's keys.
+    pub fn new(config: &Config, keys: &[TokenPlaces]) -> Tokens {
+        let mut tokens = Tokens::default();
+        for site in &config.sites {
+            let mut prefixes = Vec::new();
+            for policy in std::iter::once(&site.policy).chain(site.routes.iter().map(|route| &route.policy)) {
+                let mut all = TokenPlaces::default();
+                for places in policy.guard.signed_url.iter().filter_map(|key| keys.get(*key)) {
+                    all.parameters.extend(places.parameters.iter().cloned());
+                    all.cookies.extend(places.cookies.iter().cloned());
+                    all.fields.extend(places.fields.iter().cloned());
+                    if let Some(prefix) = &places.path_prefix
+                        && !prefixes.contains(prefix)
+                    {
+                        prefixes.push(prefix.clone());
+                    }
+                }
+                let id = policy.guard.id;
+                if tokens.policies.len() <= id {
+                    tokens.policies.resize_with(id + 1, TokenPlaces::default);
+                }
+                tokens.policies[id] = all;
+            }
+            tokens.prefixes.push(prefixes);
+        }
+        tokens
+    }
+
+    /// What the paths of a site begin with that have a token.
+    pub(super) fn prefixes(&self, site: usize) -> &[String] {
+        self.prefixes.get(site).map_or(&[], Vec::as_slice)
+    }
+
+    /// Where those of a policy are; `None`: nowhere.
+    pub(super) fn of_policy(&self, guard: usize) -> Option<&TokenPlaces> {
+        self.policies.get(guard).filter(|places| **places != TokenPlaces::default())
+    }
+
+    /// A target without anything that any site takes for a token: for a log, where it is not known whose it is.
+    pub fn redact<'a>(&self, target: &'a str) -> Cow<'a, str> {
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
+        let prefixes = self.prefixes.iter().flatten();
+        let taken = prefixes.filter_map(|prefix| from_path(path, prefix)).next();
+        let rest = taken.map_or(path, |(_, rest)| rest);
+        let mut left = query.map(Cow::Borrowed);
+        for places in &self.policies {
+            left = left.and_then(|query| match from_query(&query, &places.parameters) {
+                None => None,
+                Some(Cow::Borrowed(same)) if same.len() == query.len() => Some(query),
+                Some(less) => Some(Cow::Owned(less.into_owned())),
+            });
+        }
+        if taken.is_none() && left.as_deref() == query {
+            return Cow::Borrowed(target);
+        }
+        Cow::Owned(match left {
+            Some(query) => format!("{rest}?{query}"),
+            None => rest.to_owned(),
+        })
+    }
+}
+
+/// Whether a parameter, encoded as it may be, has this name.
+pub fn is_named(piece: &str, name: &str) -> bool {
+    let found = piece.split_once('=').map_or(piece, |(found, _)| found);
+    found == name || (found.contains('%') && decoded(found).eq(name.bytes()))
+}
+
+/// What follows `prefix`, whose characters may be encoded.
+fn strip_prefix<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    let (bytes, mut at) = (text.as_bytes(), 0);
+    for expected in prefix.bytes() {
+        let (byte, length) = match encoded_at(bytes, at) {
+            Some(byte) => (byte, 3),
+            None => (*bytes.get(at)?, 1),
+        };
+        if byte != expected {
+            return None;
+        }
+        at += length;
+    }
+    text.get(at..)
+}
 
 /// The token that a path begins with, and the path without it: its first segment is `prefix` (`PARAMETER=`, in whatever
 /// encoding) and a token. A path that is nothing else is that of the root.
@@ -75,7 +185,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::guard::signed::text::decoded;
+    use crate::site::normal::decoded;
 
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()

@@ -1,0 +1,333 @@
+//! Who may ask, and how much: the guards of the site or route, in an order that keeps what is dear behind what is cheap.
+//!
+//! `https`, then `access`, then the rates, then the signature, then the rates that count by it, then the requests in flight.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::header::{ALLOW, LOCATION, STRICT_TRANSPORT_SECURITY};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+use smallvec::SmallVec;
+
+use super::context::Context;
+use super::respond::Answer;
+use super::state::{Shared, Snapshot};
+use crate::config::model::{ConcurrencyLimit, Https, OverRate, RateLimit, RequestPolicy};
+use crate::guard::rate::{Judgement, Pace, Place, Verdict, fields};
+use crate::guard::signed::{Grant, Presented};
+use crate::guard::{Asked, Gate};
+use crate::observe::{ConcurrencyLimitMetrics, Guarded, Limited, Metrics, RateLimitMetrics, SiteMetrics};
+use crate::site::Resolved;
+
+/// What the guards have made of a request.
+#[derive(Default)]
+pub struct Passed {
+    /// The token that its URL has.
+    pub grant: Option<Grant>,
+    /// Its places among those in flight.
+    places: SmallVec<[Place; 1]>,
+    /// How long it is to wait before it goes on.
+    pub wait: Duration,
+    /// RateLimit-Policy and RateLimit, in pairs.
+    limits: SmallVec<[(HeaderValue, HeaderValue); 1]>,
+    /// What is only logged.
+    pub noted: Option<String>,
+    /// Over TLS, the site tells the client to keep to it.
+    hsts: Option<HeaderValue>,
+}
+
+/// The figures of one gate's limits, in the gate's order.
+pub struct GateMetrics {
+    early: Vec<Arc<RateLimitMetrics>>,
+    late: Vec<Arc<RateLimitMetrics>>,
+    concurrency: Vec<Arc<ConcurrencyLimitMetrics>>,
+}
+
+impl GateMetrics {
+    pub fn new(site: &str, gate: &Gate, limits: &[Arc<ConcurrencyLimit>], metrics: &Metrics) -> GateMetrics {
+        let of = |limits: &[Arc<RateLimit>]| limits.iter().map(|limit| metrics.rate_limit(site, &limit.name)).collect();
+        GateMetrics {
+            early: of(&gate.early),
+            late: of(&gate.late),
+            concurrency: limits.iter().map(|limit| metrics.concurrency_limit(site, &limit.name)).collect(),
+        }
+    }
+}
+
+/// A request at the gate.
+pub struct AtGate<'a> {
+    pub snapshot: &'a Snapshot,
+    pub policy: &'a RequestPolicy,
+    pub resolved: &'a Resolved<'a>,
+    /// With its fields as the client sent them: tokens are still there.
+    pub header: &'a RequestHeader,
+    pub metrics: &'a SiteMetrics,
+}
+
+/// Looks at a request, and counts it.
+///
+/// # Errors
+/// The answer to one that is not let in.
+pub fn check(shared: &Shared, request: &AtGate<'_>, ctx: &Context) -> Result<Passed, Box<Answer>> {
+    let AtGate { snapshot, policy, resolved, header, metrics } = request;
+    let (guard, gate) = (&policy.guard, snapshot.guards.gate(policy));
+    let visitor = ctx.visitor();
+    let mut passed = Passed::default();
+    if visitor.secure {
+        passed.hsts = gate.hsts.clone();
+    } else if guard.https != Https::Optional {
+        metrics.guarded(Guarded::Https);
+        return Err(Box::new(insecure(guard.https, request)));
+    }
+    let asked = Asked {
+        method: &header.method,
+        host: resolved.host(),
+        path: &resolved.path,
+        headers: &header.headers,
+        visitor,
+    };
+    gate.admit(&asked).map_err(|(denied, allow)| {
+        metrics.guarded(Guarded::Access);
+        let answer = Answer::new(denied.status, "This request is not allowed here.", denied.reason);
+        Box::new(match allow.and_then(|allow| HeaderValue::from_str(allow).ok()) {
+            Some(allow) => answer.with(ALLOW, allow),
+            None => answer,
+        })
+    })?;
+    let figures = snapshot.gate_metrics(policy);
+    rates(shared, (&gate.early, &figures.early), &asked, &mut passed, ctx)?;
+    let presented = Presented {
+        method: &header.method,
+        secure: visitor.secure,
+        authority: &resolved.authority,
+        path: &resolved.sent_path,
+        query: resolved.sent_query.as_deref(),
+        in_path: resolved.token.as_deref(),
+        headers: &header.headers,
+        client: visitor.address,
+    };
+    let now = SystemTime::from(ctx.now).duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    passed.grant = gate.verify(&presented, now).map_err(|denied| {
+        metrics.guarded(Guarded::SignedUrl);
+        Box::new(Answer::new(denied.status, "This URL is not valid, or no longer.", denied.reason))
+    })?;
+    rates(shared, (&gate.late, &figures.late), &asked, &mut passed, ctx)?;
+    for (limit, figures) in guard.concurrency_limits.iter().zip(&figures.concurrency) {
+        let key = shared.rates.keys.of(&limit.name, &limit.key, &asked, passed.grant.as_ref());
+        match shared.rates.places.enter(limit, key) {
+            Some(place) => passed.places.push(place),
+            None => {
+                figures.refused();
+                let reason = format!("concurrency_limit {}: {} in flight", limit.name, limit.requests);
+                let answer = Answer::new(limit.status, "Too many requests at once.", reason);
+                return Err(Box::new(answer.retry_after(Duration::from_secs(1))));
+            }
+        }
+    }
+    Ok(passed)
+}
+
+/// How fast the responses of a policy leave.
+pub fn pace(policy: &RequestPolicy) -> Option<Pace> {
+    policy.guard.bandwidth.map(|bandwidth| Pace::new(bandwidth.rate, bandwidth.after))
+}
+
+/// Adds to a response what the guards have to tell.
+///
+/// # Errors
+/// Never, since the values are valid.
+pub fn add_fields(response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
+    if let Some(hsts) = &ctx.guards.hsts {
+        response.insert_header(STRICT_TRANSPORT_SECURITY, hsts.clone())?;
+    }
+    for (policy, state) in &ctx.guards.limits {
+        response.append_header(fields::RATE_LIMIT_POLICY.clone(), policy.clone())?;
+        response.append_header(fields::RATE_LIMIT.clone(), state.clone())?;
+    }
+    Ok(())
+}
+
+/// The same as lines of an HTTP/1.1 head.
+pub fn write_fields(wire: &mut Vec<u8>, ctx: &Context) {
+    let mut line = |name: &[u8], value: &HeaderValue| {
+        for part in [name, b": ", value.as_bytes(), b"\r\n"] {
+            wire.extend_from_slice(part);
+        }
+    };
+    if let Some(hsts) = &ctx.guards.hsts {
+        line(b"Strict-Transport-Security", hsts);
+    }
+    for (policy, state) in &ctx.guards.limits {
+        line(b"RateLimit-Policy", policy);
+        line(b"RateLimit", state);
+    }
+}
+
+/// Leaves to the guards what the origin says of the same.
+pub fn drop_fields(response: &mut ResponseHeader, ctx: &Context) {
+    if let Some(request) = &ctx.request
+        && request.policy().guard.hsts.is_some()
+    {
+        response.remove_header(&STRICT_TRANSPORT_SECURITY);
+    }
+}
+
+/// Counts a request under its limits.
+fn rates(
+    shared: &Shared,
+    (limits, figures): (&[Arc<RateLimit>], &[Arc<RateLimitMetrics>]),
+    asked: &Asked<'_>,
+    passed: &mut Passed,
+    ctx: &Context,
+) -> Result<(), Box<Answer>> {
+    if limits.is_empty() {
+        return Ok(());
+    }
+    let now = shared.since_start(ctx.started);
+    let judgement = shared.rates.limiter.judge(limits, &shared.rates.keys, asked, passed.grant.as_ref(), now);
+    note(limits, figures, &judgement, passed);
+    passed.limits.extend(fields::values(limits, &judgement));
+    passed.wait = passed.wait.max(judgement.wait);
+    let Some((place, retry_after)) = judgement.rejected else { return Ok(()) };
+    let name = limits.get(place).map_or("", |limit| &limit.name);
+    let answer = Answer::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests.", format!("rate_limit {name}"));
+    let mut answer = answer.retry_after(Duration::from_secs(fields::retry_after(retry_after)));
+    for (policy, state) in passed.limits.drain(..) {
+        answer = answer.with(fields::RATE_LIMIT_POLICY.clone(), policy).with(fields::RATE_LIMIT.clone(), state);
+    }
+    if let Some(hsts) = passed.hsts.take() {
+        answer = answer.with(STRICT_TRANSPORT_SECURITY, hsts);
+    }
+    Err(Box::new(answer))
+}
+
+/// Counts what is beyond the rates, and notes what is only logged.
+fn note(limits: &[Arc<RateLimit>], figures: &[Arc<RateLimitMetrics>], judgement: &Judgement, passed: &mut Passed) {
+    for ((limit, figures), verdict) in limits.iter().zip(figures).zip(&judgement.verdicts) {
+        match (verdict, limit.action) {
+            (Verdict::Within { .. }, _) => {}
+            (Verdict::Wait { .. }, _) => figures.limited(Limited::Delayed),
+            (Verdict::Over { .. }, OverRate::Log) => {
+                figures.limited(Limited::Logged);
+                passed.noted.get_or_insert_with(|| format!("rate_limit {}: only logged", limit.name));
+            }
+            (Verdict::Over { .. }, _) => figures.limited(Limited::Rejected),
+        }
+    }
+}
+
+/// The answer to a request that has not come by TLS, where it must.
+fn insecure(https: Https, request: &AtGate<'_>) -> Answer {
+    let refused = || Answer::new(StatusCode::FORBIDDEN, "This is served over https alone.", "https: required");
+    if https == Https::Required {
+        return refused();
+    }
+    let header = request.header;
+    let sent = header.raw_path();
+    let target = match sent.starts_with(b"/") {
+        true => sent,
+        false => header.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes(),
+    };
+    let host = request.resolved.host();
+    let mut location = Vec::with_capacity(16 + host.len() + target.len());
+    location.extend_from_slice(b"https://");
+    location.extend_from_slice(host.as_bytes());
+    if let Some(port) = request.snapshot.https_port() {
+        location.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    location.extend_from_slice(target);
+    let status = match header.method {
+        Method::GET | Method::HEAD => StatusCode::MOVED_PERMANENTLY,
+        _ => StatusCode::PERMANENT_REDIRECT,
+    };
+    match HeaderValue::from_bytes(&location) {
+        Ok(location) => Answer::new(status, "This is served over https.", "https: redirect").with(LOCATION, location),
+        Err(_) => refused(),
+    }
+}
+
+/// The fields by which the origin is told of the client: what a client says in them is dropped.
+#[derive(Default)]
+pub struct ClientFields {
+    /// Of certificates, by any listener.
+    certificates: Vec<HeaderName>,
+    country: Option<HeaderName>,
+    asn: Option<HeaderName>,
+}
+
+impl ClientFields {
+    pub fn new(config: &crate::config::Config) -> ClientFields {
+        let name = |name: &String| HeaderName::from_bytes(name.as_bytes()).ok();
+        let auths = config.listeners.iter().filter_map(|listener| listener.tls.as_ref()?.client_auth.as_ref());
+        let mut certificates: Vec<HeaderName> = auths
+            .flat_map(|auth| auth.certificate_header.iter().chain(&auth.identity_header))
+            .filter_map(name)
+            .collect();
+        certificates.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        certificates.dedup();
+        let geo = &config.geo;
+        ClientFields {
+            certificates,
+            country: geo.country_header.as_ref().and_then(name),
+            asn: geo.asn_header.as_ref().and_then(name),
+        }
+    }
+
+    /// Writes what is known of the client. `trusted`: a proxy may say of its client's certificate what it knows.
+    pub fn write(&self, header: &mut RequestHeader, ctx: &Context) {
+        let secured = ctx.secured();
+        for name in &self.certificates {
+            let said_by_proxy = ctx.is_trusted() && secured.is_none_or(|secured| secured.certificate.is_none());
+            if !said_by_proxy && header.headers.contains_key(name) {
+                header.remove_header(name);
+            }
+        }
+        if let Some(secured) = secured
+            && let Some(auth) = secured.server.client_auth()
+        {
+            let certificate = auth.certificate_header.as_ref().zip(secured.certificate_field());
+            let identity = auth
+                .identity_header
+                .as_ref()
+                .zip(secured.identities.first().and_then(|name| HeaderValue::from_str(name).ok()));
+            for (name, value) in certificate.into_iter().chain(identity) {
+                // Only one with an invalid name could fail.
+                let _ = header.insert_header(name.clone(), value);
+            }
+        }
+        for (name, value) in [
+            (&self.country, ctx.country.and_then(|code| HeaderValue::from_bytes(&code).ok())),
+            (&self.asn, ctx.asn.map(HeaderValue::from)),
+        ] {
+            let Some(name) = name else { continue };
+            if header.headers.contains_key(name) {
+                header.remove_header(name);
+            }
+            if let Some(value) = value {
+                let _ = header.insert_header(name.clone(), value);
+            }
+        }
+    }
+
+    /// Whether there is nothing to write, and nothing to drop.
+    pub fn is_empty(&self) -> bool {
+        self.certificates.is_empty() && self.country.is_none() && self.asn.is_none()
+    }
+}
+
+/// A target, or a URL, as the log may have it: without anything that is a token of some site.
+pub fn shown<'a>(snapshot: &Snapshot, target: &'a [u8]) -> std::borrow::Cow<'a, [u8]> {
+    use std::borrow::Cow;
+    match String::from_utf8_lossy(target) {
+        Cow::Borrowed(text) => match snapshot.guards.tokens().redact(text) {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        },
+        Cow::Owned(text) => match snapshot.guards.tokens().redact(&text) {
+            Cow::Borrowed(_) => Cow::Borrowed(target),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        },
+    }
+}
