@@ -284,7 +284,7 @@ fn network(text: &str) -> Option<IpNet> {
 fn unhex<'b>(text: &str, buffer: &'b mut [u8; 64]) -> Option<&'b [u8]> {
     let digits = text.as_bytes();
     let length = digits.len() / 2;
-    if digits.len() % 2 != 0 || length > buffer.len() {
+    if !digits.len().is_multiple_of(2) || length > buffer.len() {
         return None;
     }
     for (byte, pair) in buffer.iter_mut().zip(digits.chunks_exact(2)) {
