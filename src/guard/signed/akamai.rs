@@ -171,7 +171,7 @@ impl Akamai {
             None => acl.into(),
         };
         acl.split(self.acls).any(|pattern| {
-            let pattern_covers = matches_pattern(pattern, !self.escape_early, &bytes);
+            let pattern_covers = matches_pattern(pattern, &bytes);
             pattern_covers && (exact(pattern) || !may_climb(&path))
         })
     }
@@ -285,7 +285,7 @@ fn network(text: &str) -> Option<IpNet> {
 fn unhex<'b>(text: &str, buffer: &'b mut [u8; 64]) -> Option<&'b [u8]> {
     let digits = text.as_bytes();
     let length = digits.len() / 2;
-    if digits.len() % 2 != 0 || length > buffer.len() {
+    if !digits.len().is_multiple_of(2) || length > buffer.len() {
         return None;
     }
     for (byte, pair) in buffer.iter_mut().zip(digits.chunks_exact(2)) {
@@ -304,19 +304,15 @@ enum Unit {
     Any,
 }
 
-/// Whether a pattern covers decoded bytes. `encoded`: the pattern's own bytes may be encoded, and a wildcard that is stands
-/// for itself.
-fn matches_pattern(pattern: &str, encoded: bool, text: &[u8]) -> bool {
+/// Whether a pattern covers decoded bytes. Its own may be encoded; a wildcard that is stands for itself.
+fn matches_pattern(pattern: &str, text: &[u8]) -> bool {
     let mut units: SmallVec<[Unit; 128]> = SmallVec::new();
     for run in pattern.split_inclusive(['*', '?']) {
         let (literal, wildcard) = match run.strip_suffix('*') {
             Some(literal) => (literal, Some(Unit::Any)),
             None => run.strip_suffix('?').map_or((run, None), |literal| (literal, Some(Unit::One))),
         };
-        match encoded {
-            true => units.extend(decoded(literal).map(Unit::Byte)),
-            false => units.extend(literal.bytes().map(Unit::Byte)),
-        }
+        units.extend(decoded(literal).map(Unit::Byte));
         units.extend(wildcard);
     }
     // Where to go on if what follows the last `*` does not fit: the `*` takes a byte more. Earlier ones need not: so the
