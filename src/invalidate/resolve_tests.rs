@@ -323,7 +323,8 @@ proptest! {
             headers: &headers,
             content: false,
             trusted,
-            visitor: site::Visitor::nobody(),
+            visitor: site::Visitor { secure: https && trusted, ..site::Visitor::nobody() },
+            tokens: &site::Tokens::default(),
         };
         let resolved = site::resolve(&request, &config, &directory).unwrap();
         let Some((_, text)) = &resolved.key else { return Ok(()) };

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::config;
 use crate::site::describe;
+use crate::site::is_https;
 
 const YAML: &str = r#"
 listeners: [{ address: "127.0.0.1:8080" }]
@@ -48,8 +49,10 @@ fn with<T>(
         content: false,
         trusted: false,
         visitor: Visitor::nobody(),
+        tokens: &Tokens::default(),
     };
     change(&mut asked);
+    asked.visitor.secure |= asked.trusted && is_https(asked.headers);
     look(resolve(&asked, &config, &directory), &config)
 }
 
@@ -182,6 +185,7 @@ fn a_route_by_client_is_in_the_key() {
             content: false,
             trusted: false,
             visitor,
+            tokens: &Tokens::default(),
         };
         let (key, text) = resolve(&asked, &config, &directory).unwrap().key.unwrap();
         let (_, same, _) = key_of_get(&config.sites[0], "a.test", "/a?b", &headers, false, visitor).unwrap();

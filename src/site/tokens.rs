@@ -250,6 +250,12 @@ mod tests {
         assert_eq!(left(b""), None);
     }
 
+    #[test]
+    fn a_prefix_may_be_encoded() {
+        assert_eq!(strip_prefix("%74oken%3Dabc", "token="), Some("abc"));
+        assert_eq!(strip_prefix("toke", "token="), None);
+    }
+
     /// Names that look like the token's, in many encodings.
     fn piece() -> impl Strategy<Value = String> {
         let letter = |plain: &'static str, upper: &'static str, lower: &'static str| {

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, Method};
 
-use super::{Presented, take};
+use super::Presented;
+use crate::site::tokens as take;
 
 /// A request that owns what it is made of. By default a GET over https for `cdn.example` from 192.0.2.7.
 #[derive(Clone, Debug)]

@@ -208,6 +208,11 @@ mod tests {
             request_id: Some("4f2a"),
             referer: Some(b"https://example.com/"),
             user_agent: Some(b"curl/8"),
+            country: Some("DE"),
+            asn: Some(64500),
+            tls: Some("TLSv1.3"),
+            identity: Some("one.example.com"),
+            token: Some("a1"),
             detail: Some("none whatever"),
         }
     }
@@ -221,7 +226,8 @@ mod tests {
             "duration": 1.000042, "first_byte": 0.000999, "cache": "hit", "cache_status": "foreland; hit; ttl=9",
             "tier": "memory", "site": "cdn", "route": "routes[1]", "origin": "media", "server": "127.0.0.1:9001",
             "origin_duration": 0.015, "retries": 2, "request_id": "4f2a", "referer": "https://example.com/",
-            "user_agent": "curl/8", "detail": "none whatever",
+            "user_agent": "curl/8", "country": "DE", "asn": 64500, "tls": "TLSv1.3", "identity": "one.example.com",
+            "token": "a1", "detail": "none whatever",
         });
         assert_eq!(got, want);
     }
