@@ -8,6 +8,7 @@ mod explain;
 mod purge;
 mod run;
 mod schema;
+mod sign;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,6 +55,9 @@ enum Command {
     /// Have a running edge purge what is selected: at once, and for good
     #[command(after_help = purge::EXAMPLES)]
     Purge(purge::Purge),
+    /// Sign a URL with a key of the configuration
+    #[command(after_help = sign::EXAMPLES)]
+    Sign(sign::Sign),
     /// Run an edge in front of three embedded origins: nothing to configure
     #[command(after_help = "Example:\n  foreland demo")]
     Demo {
@@ -80,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Check { config, effective } => check::check(&config, effective),
         Command::Explain(args) => explain::explain(args),
         Command::Purge(args) => purge::purge(args),
+        Command::Sign(args) => sign::run(args),
         Command::Demo { listen, admin } => demo::run(listen, admin),
         Command::Schema { markdown } => schema::schema(markdown),
     }

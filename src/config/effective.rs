@@ -1,5 +1,6 @@
 //! The whole policy as YAML, every default filled in.
 
+mod guards;
 mod listener;
 mod origins;
 
@@ -8,8 +9,8 @@ use std::time::Duration;
 
 use super::decode::{Decode, Presence, Shape};
 use super::model::{
-    Config, DiskTier, KeyPolicy, LogFormat, LogPath, Matcher, MemoryTier, PurgeMethod, QueryKey, RequestPolicy, Route,
-    Site, ValueMatch,
+    Config, DiskTier, Guard, KeyPolicy, LogFormat, LogPath, Matcher, MemoryTier, PurgeMethod, QueryKey, RequestPolicy,
+    Route, Site, ValueMatch,
 };
 use super::raw;
 use super::units::{show_duration, show_size};
@@ -29,6 +30,13 @@ pub fn cache_settings(policy: &Policy, key: &KeyPolicy) -> Vec<(String, String)>
     let mut settings = Vec::new();
     list_settings(&cache(policy, key), &raw::Cache::shape(), "", &mut settings);
     settings
+}
+
+/// Every guard in force, by its key (`rate_limit`) and with its value in YAML, on one line.
+pub fn guard_settings(guard: &Guard, config: &Config) -> Vec<(String, String)> {
+    let mut map = Fields::default();
+    guards::guard(&mut map, guard, None, config);
+    map.0.into_iter().map(|(name, value)| (name, value.inline())).collect()
 }
 
 /// The keys of a mapping as declared, so that none is forgotten; those of the mappings in it follow their parent's name.
@@ -93,6 +101,10 @@ fn root(config: &Config) -> Yaml {
     if !config.session_ticket_secrets.is_empty() {
         map.add("session_ticket_secrets", list(&config.session_ticket_secrets, |secret| text(&secret.1)));
     }
+    map.option("geo", guards::geo(&config.geo));
+    if !config.keys.is_empty() {
+        map.add("keys", Yaml::Map(config.keys.iter().map(|key| (key.name.to_string(), guards::key(key))).collect()));
+    }
     let origins = config.origins.iter().map(|o| (o.name.clone(), origins::origin(o))).collect();
     map.add("origins", Yaml::Map(origins));
     map.add("sites", list(&config.sites, |s| site(s, config)));
@@ -123,7 +135,7 @@ fn site(site: &Site, config: &Config) -> Yaml {
     let mut map = Fields::default();
     map.add("name", text(&site.name));
     map.add("hosts", list(&site.hosts, text));
-    policy(&mut map, &site.policy, config);
+    policy(&mut map, &site.policy, None, config);
     map.option("purge", site.purge.as_ref().map(purge));
     map.add("routes", list(&site.routes.iter().enumerate().collect::<Vec<_>>(), |(i, r)| route(*i, r, config)));
     map.done()
@@ -143,7 +155,7 @@ fn route(index: usize, route: &Route, config: &Config) -> Yaml {
         map.add("name", text(&route.name));
     }
     map.add("match", matcher(&route.matcher));
-    policy(&mut map, &route.policy, config);
+    policy(&mut map, &route.policy, route.matcher.client.secure, config);
     map.done()
 }
 
@@ -154,23 +166,26 @@ fn matcher(matcher: &Matcher) -> Yaml {
         Yaml::Map(pairs) if pairs.is_empty() => None,
         _ => Some(list),
     };
-    let expectations = |pairs: &[(String, ValueMatch)]| {
-        let value = |value: &ValueMatch| match value {
-            ValueMatch::Present => Yaml::Plain("true".to_owned()),
-            ValueMatch::Absent => Yaml::Plain("false".to_owned()),
-            ValueMatch::Equals(wanted) => text(wanted),
-        };
-        Yaml::Map(pairs.iter().map(|(name, wanted)| (name.clone(), value(wanted))).collect())
-    };
     map.option("path", filled(list(&matcher.path, text)));
     map.option("extensions", filled(list(&matcher.extensions, text)));
     map.option("methods", filled(list(&matcher.methods, text)));
     map.option("headers", filled(expectations(&matcher.headers)));
     map.option("query", filled(expectations(&matcher.query)));
+    guards::client(&mut map, &matcher.client);
     map.done()
 }
 
-fn policy(map: &mut Fields, policy: &RequestPolicy, config: &Config) {
+fn expectations(pairs: &[(String, ValueMatch)]) -> Yaml {
+    let value = |value: &ValueMatch| match value {
+        ValueMatch::Present => Yaml::Plain("true".to_owned()),
+        ValueMatch::Absent => Yaml::Plain("false".to_owned()),
+        ValueMatch::Equals(wanted) => text(wanted),
+    };
+    Yaml::Map(pairs.iter().map(|(name, wanted)| (name.clone(), value(wanted))).collect())
+}
+
+/// `secure`: whether the requests come by https, where the route says it.
+fn policy(map: &mut Fields, policy: &RequestPolicy, secure: Option<bool>, config: &Config) {
     map.option("origin", config.origins.get(policy.origin).map(|origin| text(&origin.name)));
     map.add(
         "cache",
@@ -179,6 +194,7 @@ fn policy(map: &mut Fields, policy: &RequestPolicy, config: &Config) {
             Some(rules) => cache(rules, &policy.key),
         },
     );
+    guards::guard(map, &policy.guard, secure, config);
 }
 
 fn cache(policy: &Policy, key: &KeyPolicy) -> Yaml {

@@ -8,6 +8,7 @@ mod check;
 mod decode;
 mod effective;
 pub mod model;
+pub mod networks;
 mod node;
 pub mod pattern;
 pub(crate) mod pem;
@@ -29,7 +30,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-pub use effective::{cache_settings, effective};
+pub use effective::{cache_settings, effective, guard_settings};
 pub use model::Config;
 pub use places::{Places, PolicyPlaces, RoutePlaces, SitePlaces};
 pub use reference::reference;

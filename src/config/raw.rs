@@ -1,15 +1,17 @@
 //! What the YAML says: every key there is, once. Parsing, the reference page and the JSON Schema follow from here.
 
+mod guard;
 mod listener;
 mod origin;
 
 use std::time::Duration;
 
+pub(super) use guard::*;
 pub(super) use listener::*;
 pub(super) use origin::*;
 
 use super::decode::{Int, List, Map, OneOrMany, options};
-use super::model::{HostPattern, LogFormat};
+use super::model::{HostPattern, Https, LogFormat};
 use super::pattern::PathPattern;
 use super::words::*;
 
@@ -54,15 +56,15 @@ options! {
         /// TLS sessions, and sessions outlast a restart. Each by reference (`env:NAME` or `file:PATH`), at least 32 bytes. To
         /// change it, put the new one in front, and take the old one away a day later.
         session_ticket_secrets: List<SecretRef> = Absent("one of the process's own, which it hands on in an upgrade");
+        /// Where clients are, by databases of addresses.
+        geo: Geo = Absent("neither countries nor autonomous systems are known");
+        /// Keys that sign and verify URLs, by name, for `signed_url`.
+        keys: Map<KeyName, UrlKey> = Absent("none");
         /// Pools of servers, by name.
         origins: Map<OriginName, Origin> = Required;
         /// Which hosts are served, and how. A request goes to the site with the exact host, else to the one with the
         /// longest matching wildcard, else to the one with `*`, wherever they stand in the file.
         sites: List<Site> = Required;
-        later {
-            /// Secrets that sign and verify URLs.
-            keys;
-        }
     }
 
     /// The access log. `access_log: off` turns it off.
@@ -117,16 +119,27 @@ options! {
         origin: OriginName = Required;
         /// How responses are cached: `on`, `off` or settings.
         cache: CacheChoice = Absent("`on`");
+        /// What becomes of a request that has not come by TLS: `optional` (it is served), `redirect` (to the same URL with
+        /// https; GET and HEAD by 301, others by 308) or `required` (403).
+        https: Https = Absent("`optional`");
+        /// Strict-Transport-Security: `on` (for a year), `off` or settings.
+        hsts: Choice<Hsts> = Absent("`off`");
+        /// Which requests are let in; or `off`.
+        access: OffOr<Access> = Absent("`off`");
+        /// The name of the key that must have signed the URL, of `keys`, or a list of names, any of which will do; or `off`.
+        signed_url: OffOrMany<KeyName> = Absent("`off`");
+        /// How fast requests may come: a limit, or a list of limits that must all let a request through; or `off`.
+        rate_limit: OffOrMany<RateLimit> = Absent("`off`");
+        /// How many requests may be in flight: a limit, or a list of limits; or `off`.
+        concurrency_limit: OffOrMany<ConcurrencyLimit> = Absent("`off`");
+        /// How fast each response may leave; or `off`.
+        bandwidth: OffOr<Bandwidth> = Absent("`off`");
+        /// Bytes of a request's body, or `unlimited`.
+        body_size: SizeOrUnlimited = Absent("as `limits.body_size`");
         /// Who may purge by the method PURGE.
         purge: PurgeMethod = Absent("PURGE goes to the origin, like any other method");
         /// Exceptions to the site's settings. The first that matches a request governs it.
         routes: List<Route, 0> = Default("[]");
-        later {
-            /// How fast a client may ask.
-            rate_limit;
-            /// Which key a signed URL needs.
-            signed_url;
-        }
     }
 
     /// The method PURGE: it purges the URL that it names in all variants; or, where the path ends in `*`, all whose path
@@ -152,12 +165,23 @@ options! {
         origin: OriginName = Absent("the site's");
         /// Refines the site's cache settings key by key; `off` and `on` turn the cache off and on.
         cache: CacheChoice = Absent("the site's");
-        later {
-            /// How fast a client may ask.
-            rate_limit;
-            /// Which key a signed URL needs.
-            signed_url;
-        }
+        /// What becomes of a request that has not come by TLS: `optional` (it is served), `redirect` (to the same URL with
+        /// https; GET and HEAD by 301, others by 308) or `required` (403).
+        https: Https = Absent("the site's");
+        /// Strict-Transport-Security: `on` (for a year), `off` or settings.
+        hsts: Choice<Hsts> = Absent("the site's");
+        /// Which requests are let in; or `off`.
+        access: OffOr<Access> = Absent("the site's");
+        /// The name of the key that must have signed the URL, of `keys`, or a list of names, any of which will do; or `off`.
+        signed_url: OffOrMany<KeyName> = Absent("the site's");
+        /// How fast requests may come: a limit, or a list of limits that must all let a request through; or `off`.
+        rate_limit: OffOrMany<RateLimit> = Absent("the site's");
+        /// How many requests may be in flight: a limit, or a list of limits; or `off`.
+        concurrency_limit: OffOrMany<ConcurrencyLimit> = Absent("the site's");
+        /// How fast each response may leave; or `off`.
+        bandwidth: OffOr<Bandwidth> = Absent("the site's");
+        /// Bytes of a request's body, or `unlimited`.
+        body_size: SizeOrUnlimited = Absent("the site's");
     }
 
     /// The conditions of a route. At least one is given; in a list, one member must hold.
@@ -174,6 +198,17 @@ options! {
         headers: Map<FieldName, Expectation> = Absent("any");
         /// Query parameters: `true` (present), `false` (absent) or the exact value.
         query: Map<ParameterName, Expectation> = Absent("any");
+        /// Clients: addresses or networks. A client behind trusted proxies is the one that they name.
+        clients: OneOrMany<Network> = Absent("any");
+        /// Countries of clients, by ISO 3166-1: `DE`. Needs `geo.country`.
+        countries: OneOrMany<Country> = Absent("any");
+        /// Autonomous systems of clients, by number. Needs `geo.asn`.
+        asns: OneOrMany<AsNumber> = Absent("any");
+        /// Names in the client's certificate; `*` at the begin is any run of characters. Needs a listener that asks for
+        /// certificates.
+        identities: OneOrMany<IdentityPattern> = Absent("any");
+        /// How the request has come: `https` or `http`.
+        scheme: SchemeWord = Absent("either");
     }
 
     /// Cache settings of a site or a route. A key that a route leaves out keeps the site's value.

@@ -4,6 +4,7 @@
 
 mod admin;
 mod cache;
+mod guard;
 mod limits;
 mod listeners;
 mod origins;
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use super::Env;
 use super::decode::Placed;
-use super::model::{AccessLog, Config, Geo, Listener, LogPath, Origin, ServerAddress};
+use super::model::{AccessLog, Config, Listener, LogPath, Origin, ServerAddress};
 use super::places::Places;
 use super::raw;
 use super::report::Report;
@@ -38,9 +39,14 @@ pub(super) fn check(root: &raw::Root, base: &Path, env: Env<'_>, report: &mut Re
     let limits = root.limits.as_ref().and_then(|raw| limits::limits(raw, report));
     let overload = limits::overload(root, report);
     let origins = origins::origins(root, base, env, report);
+    let geo = guard::geo(root, base, report);
+    let keys = guard::keys(root, base, env, report);
     let sites = sites::sites(root, tiers.there, base, env, report);
     if let (Some(listeners), Some(origins)) = (&listeners, &origins) {
         warn_of_loops(root, listeners, origins, report);
+    }
+    if let Some(listeners) = &listeners {
+        guard::facts(root, listeners, report);
     }
     Some(Config {
         source: None,
@@ -61,9 +67,9 @@ pub(super) fn check(root: &raw::Root, base: &Path, env: Env<'_>, report: &mut Re
         background_fetches: background_fetches?.0,
         limits: limits?,
         overload: overload?,
-        geo: Geo::default(),
+        geo: geo?,
         session_ticket_secrets: tickets?,
-        keys: Vec::new(),
+        keys: keys?,
         origins: origins?.into_iter().map(Into::into).collect(),
         sites: sites?,
         warnings: Vec::new(),

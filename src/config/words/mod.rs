@@ -1,6 +1,9 @@
 //! The kinds of values that the file holds: how each is read, and what is said of one that is wrong.
 
 mod choice;
+mod guard;
+mod key;
+mod limit;
 mod listener;
 mod matching;
 mod net;
@@ -10,6 +13,9 @@ mod quantity;
 mod text;
 
 pub(super) use choice::*;
+pub(super) use guard::*;
+pub(super) use key::*;
+pub(super) use limit::*;
 pub(super) use listener::*;
 pub(super) use matching::*;
 pub(super) use net::*;

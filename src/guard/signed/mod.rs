@@ -3,9 +3,29 @@
 //! A token is found by its place (a query parameter, a cookie, the first segment of the path), taken out of the request
 //! before anything else looks at it, and then verified. Comparisons are in constant time.
 
+pub mod akamai;
+pub mod cloudflare;
+pub mod cloudfront;
+mod find;
+pub mod foreland;
+pub mod jwt;
+mod keyring;
+mod keys;
+pub mod secure_link;
+pub mod sign;
+pub mod take;
+mod text;
+
+#[cfg(test)]
+mod testing;
+
+use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::{HeaderMap, Method};
+
+use crate::config::model::{UrlFormat, UrlKey};
 
 /// A request whose URL may be signed.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +73,19 @@ pub enum Refused {
     Elsewhere(&'static str),
 }
 
+/// For the log: nothing of the token is in it.
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Missing => f.write_str("no token"),
+            Refused::Malformed(why) | Refused::Elsewhere(why) => f.write_str(why),
+            Refused::Mismatch => f.write_str("the signature is not of this URL, or of another key"),
+            Refused::Expired(end) => write!(f, "the token ended at {end}"),
+            Refused::NotYet(begin) => write!(f, "the token begins at {begin}"),
+        }
+    }
+}
+
 /// Where the tokens of a format are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Places {
@@ -76,4 +109,28 @@ pub trait Verifier: Send + Sync {
     /// # Errors
     /// Why it is refused.
     fn verify(&self, request: &Presented<'_>, now: u64) -> Result<Grant, Refused>;
+}
+
+/// What verifies the URLs of a key.
+///
+/// # Errors
+/// A phrase for the operator: a public key cannot be used.
+pub fn verifier(key: &UrlKey) -> Result<Arc<dyn Verifier>, String> {
+    let skew = key.skew.as_secs();
+    Ok(match &key.format {
+        UrlFormat::Foreland { secrets, parameter } => Arc::new(foreland::Foreland::new(secrets, parameter, skew)),
+        UrlFormat::SecureLink { secrets, expression, md5_parameter, expires_parameter } => {
+            Arc::new(secure_link::SecureLink::new(secrets, expression, md5_parameter, expires_parameter, skew))
+        }
+        format @ UrlFormat::Akamai { .. } => {
+            Arc::new(akamai::Akamai::new(format, skew).ok_or("the key is of another format")?)
+        }
+        UrlFormat::Cloudflare { secrets, parameter, lifetime } => {
+            Arc::new(cloudflare::Cloudflare::new(secrets, parameter, lifetime.as_secs(), skew))
+        }
+        UrlFormat::CloudFront { keys } => Arc::new(cloudfront::CloudFront::new(keys, key.skew)?),
+        UrlFormat::Jwt { secrets, keys, parameter, issuers, audience } => {
+            Arc::new(jwt::Jwt::new(secrets, keys, parameter, issuers, audience.as_deref(), key.skew)?)
+        }
+    })
 }
