@@ -13,7 +13,7 @@ use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::config::pem::{self, Key, Mismatch};
+use crate::config::pem::{self, Key};
 
 /// The files of the command line.
 #[derive(Clone, Debug, Default)]
