@@ -2,6 +2,7 @@
 //!
 //! A test reads: *origin says, client asks, edge answers, origin saw*. See `harness` for the tools.
 
+mod access;
 mod access_log;
 mod admin;
 mod balancing;
@@ -33,6 +34,7 @@ mod openapi;
 mod origin_failures;
 mod origins_wire;
 mod over;
+mod proxy_protocol;
 mod purge;
 mod purge_cli;
 mod purge_method;
