@@ -2,6 +2,7 @@
 //!
 //! A test reads: *origin says, client asks, edge answers, origin saw*. See `harness` for the tools.
 
+mod access;
 mod access_log;
 mod admin;
 mod admin_tls;
@@ -36,6 +37,7 @@ mod origin_failures;
 mod origins_wire;
 mod over;
 mod overload;
+mod proxy_protocol;
 mod purge;
 mod purge_cli;
 mod purge_method;

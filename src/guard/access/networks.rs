@@ -42,13 +42,13 @@ impl NetworkSet {
 
 impl FromIterator<IpNet> for NetworkSet {
     fn from_iter<I: IntoIterator<Item = IpNet>>(networks: I) -> NetworkSet {
-        let (mut v4, mut v6): (Vec<(u32, u32)>, Vec<(u128, u128)>) = Default::default();
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for network in networks {
             match network {
                 IpNet::V4(net) => v4.push(ends4(net)),
                 IpNet::V6(net) => match mapped(net) {
                     Some(net) => v4.push(ends4(net)),
-                    None => v6.push((net.network().into(), net.broadcast().into())),
+                    None => v6.push((u128::from(net.network()), u128::from(net.broadcast()))),
                 },
             }
         }
