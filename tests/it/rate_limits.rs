@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Ask, Edge, Gate, Origin, Reply, eventually};
+use crate::harness::{Ask, Edge, Gate, Metrics, Origin, Reply, eventually};
 use crate::over::{BOTH, all};
 
 /// An edge before an origin that has something to store, with further YAML of its site.
@@ -28,9 +28,8 @@ async fn who_is_beyond_the_rate_is_rejected_and_told_so() {
         assert!((43_000..=43_200).contains(&seconds), "{seconds}");
         let state = response.header("RateLimit").expect("a state");
         assert!(state.starts_with("\"api\";r=0;t=4"), "{state}");
-        let rejected = |metrics: &crate::harness::Metrics| {
-            metrics.sum("foreland_rate_limited_total", &[("limit", "api"), ("action", "reject")])
-        };
+        let rejected =
+            |metrics: &Metrics| metrics.sum("foreland_rate_limited_total", &[("limit", "api"), ("action", "reject")]);
         edge.wait_metrics("the rejection", |metrics| rejected(metrics) == 1.0).await;
     }
 }
@@ -53,7 +52,7 @@ async fn a_limit_that_announces_itself_says_what_is_left() {
 #[tokio::test]
 async fn keys_count_apart_and_routes_have_limits_of_their_own() {
     let site = "rate_limit: { key: \"header:x-user\", rate: 1/d, burst: 1 }\n\
-                routes:\n  - name: open\n    match: { path: /open/* }\n    rate_limit: off";
+                routes:\n  - name: open\n    match: { path: \"/open/*\" }\n    rate_limit: off";
     let (_origin, edge) = edge(site).await;
     let by = async |target: &str, user: &str| edge.ask(&Ask::get(target).header("X-User", user)).await.status;
     assert_eq!((by("/a", "u").await, by("/b", "u").await), (200, 429));
@@ -89,9 +88,8 @@ async fn what_is_delayed_comes_late_and_what_is_logged_comes_at_once() {
     for _ in 0..3 {
         assert_eq!(edge.get("/a").await.status, 200);
     }
-    let logged = |metrics: &crate::harness::Metrics| {
-        metrics.sum("foreland_rate_limited_total", &[("limit", "seen"), ("action", "log")])
-    };
+    let logged =
+        |metrics: &Metrics| metrics.sum("foreland_rate_limited_total", &[("limit", "seen"), ("action", "log")]);
     edge.wait_metrics("what is only logged", |metrics| logged(metrics) == 2.0).await;
 }
 
@@ -103,7 +101,7 @@ async fn a_reload_forgets_nothing() {
     assert_eq!((edge.get("/a").await.status, edge.get("/a").await.status), (200, 200));
     edge.write_config(&format!("{yaml}# Another text.\n"));
     edge.signal(rustix::process::Signal::HUP);
-    let reloads = |metrics: &crate::harness::Metrics| metrics.sum("foreland_config_reloads_total", &[("result", "ok")]);
+    let reloads = |metrics: &Metrics| metrics.sum("foreland_config_reloads_total", &[("result", "ok")]);
     edge.wait_metrics("the reload", |metrics| reloads(metrics) == 1.0).await;
     assert_eq!(edge.get("/a").await.status, 429);
 }
@@ -154,11 +152,8 @@ async fn a_response_leaves_no_faster_than_it_may() {
 #[tokio::test]
 async fn a_response_on_the_disk_leaves_no_faster_either() {
     let origin = Origin::start(|_| Reply::ok(vec![b'z'; MIB]).cache_control("max-age=600")).await;
-    let site = format!("{PACED}\ncache: {{ tiers: [disk] }}");
-    let yaml = format!(
-        "cache: {{ disk: [{{ path: \"{{dir}}/disk\", size: 64MiB }}] }}\n{}",
-        Edge::yaml_before(&[&origin], &site)
-    );
+    let yaml = Edge::yaml_before(&[&origin], PACED)
+        + "cache:\n  memory: off\n  disk: { path: \"{dir}/cache\", size: 64MiB }\n";
     let edge = Edge::start(&yaml).await;
     edge.get("/a").await;
     eventually("a hit", async || edge.get("/a").await.is_hit()).await;

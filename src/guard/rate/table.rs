@@ -114,7 +114,7 @@ impl Table {
         let stranger = if set.floor > now { Moment { ns: set.floor, part: 0 }.min(empty) } else { Moment::default() };
         let (owes, said) = charge(stranger);
         if let Some(owes) = owes
-            && let Some(least) = set.entries.iter_mut().min_by_key(|entry| entry.owes())
+            && let Some(least) = least(&mut set.entries, now)
         {
             if least.owes() > (Moment { ns: now, part: 0 }) {
                 // Rounded up: what a part is of goes with the entry.
@@ -150,6 +150,13 @@ impl Entry {
     fn set(&mut self, owes: Moment) {
         (self.ns, self.part) = (owes.ns, owes.part);
     }
+}
+
+/// An entry that owes nothing any more, or else the one that owes least.
+fn least(entries: &mut [Entry], now: u64) -> Option<&mut Entry> {
+    let free = entries.iter().position(|entry| entry.ns < now);
+    let place = free.or_else(|| (0..entries.len()).min_by_key(|place| entries[*place].owes()))?;
+    entries.get_mut(place)
 }
 
 /// By bits 32 to 35; those below are the mark.
