@@ -1,6 +1,6 @@
 //! More than the process can do: some requests are refused for the sake of the others.
 
-use super::harness::{Ask, Edge, Gate, Origin, Reply};
+use super::harness::{Ask, Edge, Gate, Origin, Reply, eventually};
 
 /// An origin that holds what is below `/held`; `/stale` is stale at once.
 async fn holding(gate: &Gate) -> Origin {
@@ -67,9 +67,11 @@ async fn hits_come_before_misses() {
     }
     edge.wait_metrics("nothing is in flight", |m| m.sum("foreland_requests_in_flight", &[]) == 0.0).await;
     assert_eq!(client.ask(&Ask::get("/miss")).await.text(), "fine");
-    let refused = edge.access_log().into_iter().find(|line| line["status"] == 503).expect("a line");
-    let why = refused["detail"].as_str().unwrap_or_default();
-    assert!(why.contains("4 requests in flight, overload.requests is 3"), "{refused}");
+    let why = "overload: 4 requests in flight, overload.requests is 3";
+    eventually("the reason in the access log", async || {
+        edge.access_log().iter().any(|line| line["status"] == 503 && line["detail"] == why)
+    })
+    .await;
     edge.wait_log("overload: over").await;
     assert_eq!(edge.log().matches("overload: requests are refused").count(), 1, "{}", edge.log());
 }
