@@ -9,6 +9,8 @@ pub mod http_cache;
 
 pub mod bearer;
 
+pub mod watched;
+
 pub mod config;
 
 pub mod site;
@@ -21,6 +23,8 @@ pub mod origin;
 
 pub mod guard;
 
+pub mod tls;
+
 pub mod observe;
 
 pub mod admin;
@@ -28,3 +32,6 @@ pub mod admin;
 pub mod edge;
 
 pub mod cli;
+
+#[cfg(test)]
+mod testing;

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::guard::Tokens;
 use crate::config::model::{Admin, AdminAddress};
 
 /// Connections that may wait to be accepted.
@@ -22,8 +21,7 @@ const BACKLOG: i32 = 64;
 #[derive(Debug)]
 pub struct Bound {
     pub(super) listener: Listener,
-    /// None: whoever reaches the listener may do everything.
-    pub(super) tokens: Tokens,
+    pub(super) settings: Admin,
 }
 
 #[derive(Debug)]
@@ -46,7 +44,7 @@ pub fn bind(config: &Admin) -> io::Result<Bound> {
         }
         AdminAddress::Unix(path) => bind_unix(path).map_err(|error| with_address(&error, path.display())),
     }?;
-    Ok(Bound { listener, tokens: Tokens::new(config) })
+    Ok(Bound { listener, settings: config.clone() })
 }
 
 impl Bound {
@@ -57,7 +55,7 @@ impl Bound {
             AdminAddress::Tcp(_) => Listener::Tcp(TcpListener::from(socket)),
             AdminAddress::Unix(path) => Listener::Unix(UnixListener::from(socket), SocketFile::new(path, false)),
         };
-        Bound { listener, tokens: Tokens::new(config) }
+        Bound { listener, settings: config.clone() }
     }
 
     /// To be handed over to a process that replaces this one.
@@ -70,7 +68,7 @@ impl Bound {
 
     /// An address that somebody else took: one that a test chose.
     pub fn from_listener(listener: TcpListener, config: &Admin) -> Bound {
-        Bound { listener: Listener::Tcp(listener), tokens: Tokens::new(config) }
+        Bound { listener: Listener::Tcp(listener), settings: config.clone() }
     }
 
     /// The TCP address, with the port that the system chose if it was asked to; `None` for a Unix socket.

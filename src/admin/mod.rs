@@ -2,11 +2,12 @@
 //!
 //! It has a listener, a thread and an asynchronous runtime of its own, so that neither rendering ten thousand series
 //! nor reading a configuration file ever delays a request of a client. What it does to the edge goes through
-//! [`Control`], the only thing that it knows of the other rooms.
+//! [`Control`], the only thing that it knows of the other rooms. All of its own settings but the address follow a reload.
 
 mod bind;
 mod desk;
 mod guard;
+mod in_force;
 mod limits;
 mod purge;
 mod purge_body;
@@ -14,6 +15,7 @@ mod query;
 mod reply;
 mod routes;
 mod serve;
+mod tls;
 
 use std::pin::Pin;
 use std::time::SystemTime;
@@ -23,9 +25,11 @@ use serde_json::Value;
 pub use bind::{Bound, bind};
 pub use serve::Serving;
 
+use crate::config::model::Admin;
 pub use crate::invalidate::{Purge, WrongSelector};
 
-/// What the edge lets itself be asked and told. Everything but [`ready`](Control::ready) is called on a thread that
+/// What the edge lets itself be asked and told. Everything but
+/// [`ready`](Control::ready) and [`settings`](Control::settings) is called on a thread that
 /// may block.
 pub trait Control: Send + Sync + 'static {
     /// Whether traffic should be sent here. Called on the admin's own thread: must not block.
@@ -33,6 +37,10 @@ pub trait Control: Send + Sync + 'static {
 
     /// The hash of the configuration in force, and its text with every default filled in and no secret.
     fn effective(&self) -> (String, String);
+
+    /// The settings of the admin API itself in the configuration in force, where it has any. Called on the admin's own
+    /// thread: must not block.
+    fn settings(&self) -> Option<Admin>;
 
     /// Loads the configuration again.
     ///

@@ -12,7 +12,8 @@ use http::{HeaderValue, Method, StatusCode};
 use serde_json::json;
 
 use super::desk::Desk;
-use super::guard::{Caller, Guard, Refusal};
+use super::guard::{Caller, Peer, Refusal};
+use super::in_force::InForce;
 use super::limits::{self, Limits, within_limits};
 use super::purge;
 use super::query::{self, Lookup};
@@ -93,7 +94,7 @@ impl Operation {
     }
 }
 
-pub fn router(desk: Desk, guard: Guard) -> Router {
+pub fn router(desk: Desk, in_force: InForce) -> Router {
     let large = limits::large_bodies();
     let (mut open, mut guarded) = (Router::new(), Router::new());
     for Operation { path, access, parameters, body, router, .. } in operations() {
@@ -114,7 +115,7 @@ pub fn router(desk: Desk, guard: Guard) -> Router {
         // The guard is around these too: what exists here is not for everybody to find out.
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
-        .layer(from_fn_with_state(guard, guarded_by));
+        .layer(from_fn_with_state(in_force, guarded_by));
     open.method_not_allowed_fallback(not_allowed).merge(guarded).with_state(desk)
 }
 
@@ -218,10 +219,11 @@ async fn not_allowed(method: Method) -> Response {
     reply::error(StatusCode::METHOD_NOT_ALLOWED, &format!("{method} is not possible here"))
 }
 
-async fn guarded_by(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
-    let refusal = match guard.check(request.uri(), request.headers()) {
+async fn guarded_by(State(in_force): State<InForce>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
+    let refusal = match in_force.now().guard.check(request.uri(), request.headers(), &peer) {
         Ok(caller) => {
-            // Who has changed what is for the log, where tokens tell one from another.
+            // Who has changed what is for the log, where tokens or certificates tell one from another.
             let acts =
                 (!request.method().is_safe()).then(|| (request.method().clone(), request.uri().path().to_owned()));
             let noted = caller.name.clone().zip(acts);
@@ -240,6 +242,10 @@ async fn guarded_by(State(guard): State<Guard>, mut request: Request, next: Next
             let response = reply::error(StatusCode::UNAUTHORIZED, "a bearer token is needed, and the right one");
             challenged(response, "Bearer realm=\"foreland\"")
         }
+        // There is no challenge to say in HTTP what TLS has asked for already: so no 401 (RFC 9110 §15.5.2).
+        Refusal::Unknown => {
+            reply::error(StatusCode::FORBIDDEN, "the certificate of a client that is known here is needed")
+        }
         Refusal::Host => reply::error(StatusCode::FORBIDDEN, "without a token, Host must be an address or localhost"),
         Refusal::Origin => reply::error(StatusCode::FORBIDDEN, "without a token, pages of other origins may not ask"),
     }
@@ -252,7 +258,7 @@ async fn within_role(State(roles): State<&'static [Role]>, request: Request, nex
     }
     let needed: Vec<_> = roles.iter().chain([&Role::All]).map(|role| format!("`{}`", role.as_str())).collect();
     let error = match role {
-        Some(role) => format!("this needs the role {}; the token's is `{}`", needed.join(" or "), role.as_str()),
+        Some(role) => format!("this needs the role {}; yours is `{}`", needed.join(" or "), role.as_str()),
         None => format!("this needs the role {}", needed.join(" or ")),
     };
     // RFC 6750 §3.1.

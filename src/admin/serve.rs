@@ -9,20 +9,28 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 
 use super::bind::{Bound, Listener, SocketFile};
 use super::desk::{self, Desk};
-use super::guard::Guard;
-use super::{Control, routes};
+use super::guard::Peer;
+use super::in_force::InForce;
+use super::{Control, routes, tls};
 
-/// Connections at once; more wait to be accepted.
+/// Connections at once, those included that are at their handshake; more wait to be accepted.
 const CONNECTIONS: usize = 256;
+
+/// From the connection to the end of the TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For a request's header section, and for a kept connection without a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -70,7 +78,7 @@ impl Bound {
     /// `shutdown` runs on the admin's own runtime.
     ///
     /// # Errors
-    /// Where the thread or its runtime cannot be made.
+    /// Where the thread or its runtime cannot be made, or the certificate will not do.
     pub fn serve(
         self,
         control: Arc<dyn Control>,
@@ -81,21 +89,17 @@ impl Bound {
             .max_blocking_threads(desk::THREADS)
             .thread_name("admin-blocking")
             .build()?;
-        let guard = match &self.listener {
-            _ if !self.tokens.is_empty() => Guard::Tokens(self.tokens),
-            Listener::Unix(..) => Guard::Anybody,
-            Listener::Tcp(_) => Guard::NoPages,
-        };
         let own_name = match &self.listener {
             Listener::Tcp(_) => None,
             Listener::Unix(_, file) => Some(file.own()),
         };
-        let router = routes::router(Desk::new(control), guard);
+        let in_force = InForce::new(self.settings, own_name.is_some(), control.clone()).map_err(io::Error::other)?;
+        let router = routes::router(Desk::new(control), in_force.clone());
         let acceptor = {
             let _context = runtime.enter();
             Acceptor::new(self.listener)?
         };
-        let work = async move { accept(acceptor, router, shutdown).await };
+        let work = async move { accept(acceptor, in_force, router, shutdown).await };
         let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
             runtime.block_on(work);
             // A reload that hangs on a dead file system must not keep the process.
@@ -141,7 +145,7 @@ trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
-async fn accept(acceptor: Acceptor, router: Router, shutdown: impl Future<Output = ()>) {
+async fn accept(acceptor: Acceptor, in_force: InForce, router: Router, shutdown: impl Future<Output = ()>) {
     let mut shutdown = pin!(shutdown);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let (stop, stopped) = watch::channel(());
@@ -159,8 +163,9 @@ async fn accept(acceptor: Acceptor, router: Router, shutdown: impl Future<Output
         match connection {
             Ok(connection) => {
                 let (router, stopped) = (router.clone(), stopped.clone());
+                let tls = in_force.now().tls.clone();
                 tokio::spawn(async move {
-                    serve(connection, router, stopped).await;
+                    secure(connection, tls, router, stopped).await;
                     drop(place);
                 });
             }
@@ -177,12 +182,36 @@ async fn accept(acceptor: Acceptor, router: Router, shutdown: impl Future<Output
     stop.closed().await;
 }
 
-async fn serve(connection: Box<dyn Connection>, router: Router, mut stopped: watch::Receiver<()>) {
+/// Ends the handshake where TLS is spoken, then serves. Whoever is at it waits for nobody else, and has a connection's place.
+async fn secure(
+    connection: Box<dyn Connection>,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    mut stopped: watch::Receiver<()>,
+) {
+    let Some(tls) = tls else { return serve(connection, Peer::default(), router, stopped).await };
+    let done = tokio::select! {
+        done = tls::handshake(&tls, connection, HANDSHAKE_TIMEOUT) => done,
+        _ = stopped.changed() => return,
+    };
+    match done {
+        Ok((connection, names)) => serve(Box::new(connection), Peer { secure: true, names }, router, stopped).await,
+        // For whoever wonders why a client of theirs gets no answer; and no way for strangers to fill the log.
+        Err(error) => log::debug!("admin: a TLS handshake failed: {error}"),
+    }
+}
+
+async fn serve(connection: Box<dyn Connection>, peer: Peer, router: Router, mut stopped: watch::Receiver<()>) {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        router.call(request)
+    });
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
-            .serve_connection(TokioIo::new(connection), TowerToHyperService::new(router))
+            .serve_connection(TokioIo::new(connection), service)
     );
     tokio::select! {
         // Its errors are the client's: a reset, a line that is not HTTP, a time that ran out.

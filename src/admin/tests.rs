@@ -19,6 +19,7 @@ const LONG: Duration = Duration::from_secs(30);
 struct Fake {
     ready: Mutex<Readiness>,
     reload: Mutex<Result<ReloadReport, String>>,
+    settings: Mutex<Option<Admin>>,
     drained: Mutex<Vec<(String, String, bool)>>,
     metrics: Mutex<Vec<u8>>,
     purge: Mutex<Result<Purged, NotPurged>>,
@@ -35,6 +36,7 @@ impl Fake {
         Arc::new(Fake {
             ready: Mutex::new(Readiness::Ready),
             reload: Mutex::new(Ok(ReloadReport { hash: "beef".to_owned(), needs_restart: Vec::new() })),
+            settings: Mutex::default(),
             drained: Mutex::default(),
             metrics: Mutex::new(b"foreland_up 1\n".to_vec()),
             purge: Mutex::new(Ok(Purged { sequence: 7, at: UNIX_EPOCH + Duration::from_millis(1_234) })),
@@ -57,6 +59,10 @@ impl Control for Fake {
 
     fn reload(&self) -> Result<ReloadReport, String> {
         self.reload.lock().unwrap().clone()
+    }
+
+    fn settings(&self) -> Option<Admin> {
+        self.settings.lock().unwrap().clone()
     }
 
     fn origins(&self) -> Value {
@@ -712,6 +718,31 @@ fn a_listener_of_somebody_else_is_served() {
     let serving = bound.serve(Fake::new(), async move { drop(stopped.await) }).unwrap();
     let admin = Running { address, stop: Some(stop), serving: Some(serving) };
     assert_eq!(admin.get("/metrics").status, 401);
+}
+
+/// A reload gives and takes tokens, on connections that are open already too.
+#[test]
+fn tokens_follow_a_reload_while_the_address_stays() {
+    let fake = Fake::new();
+    let of = |address: &str, token| config(AdminAddress::Tcp(address.parse().unwrap()), token);
+    let admin = Running::with(Arc::clone(&fake), of("127.0.0.1:0", Some("first")));
+    let mut stream = BufReader::new(admin.connect());
+    let mut status = |token: &str| {
+        let request = format!("GET /v1/cache HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n");
+        stream.get_mut().write_all(request.as_bytes()).unwrap();
+        Answer::read(&mut stream, "GET").status
+    };
+    let put = |settings| *fake.settings.lock().unwrap() = settings;
+    assert_eq!((status("first"), status("second")), (200, 401));
+    put(Some(of("127.0.0.1:0", Some("second"))));
+    assert_eq!((status("first"), status("second")), (401, 200));
+    // What is right for another address says nothing of this one.
+    put(Some(of("127.0.0.2:0", None)));
+    assert_eq!((status("first"), status("second")), (401, 200));
+    put(None);
+    assert_eq!((status("first"), status("second")), (401, 200));
+    put(Some(of("127.0.0.1:0", None)));
+    assert_eq!(status("first"), 200);
 }
 
 /// A path for a socket, in a directory that is removed at the end.

@@ -1,5 +1,7 @@
 //! The whole policy as YAML, every default filled in.
 
+mod guards;
+mod listener;
 mod origins;
 
 use std::path::Path;
@@ -7,8 +9,8 @@ use std::time::Duration;
 
 use super::decode::{Decode, Presence, Shape};
 use super::model::{
-    AdminAddress, AdminToken, Config, DiskTier, KeyPolicy, LogFormat, LogPath, Matcher, MemoryTier, PurgeMethod,
-    QueryKey, RequestPolicy, Route, Site, ValueMatch,
+    Config, DiskTier, Guard, KeyPolicy, LogFormat, LogPath, Matcher, MemoryTier, PurgeMethod, QueryKey, RequestPolicy,
+    Route, Site, ValueMatch,
 };
 use super::raw;
 use super::units::{show_duration, show_size};
@@ -28,6 +30,13 @@ pub fn cache_settings(policy: &Policy, key: &KeyPolicy) -> Vec<(String, String)>
     let mut settings = Vec::new();
     list_settings(&cache(policy, key), &raw::Cache::shape(), "", &mut settings);
     settings
+}
+
+/// Every guard in force, by its key (`rate_limit`) and with its value in YAML, on one line.
+pub fn guard_settings(guard: &Guard, config: &Config) -> Vec<(String, String)> {
+    let mut map = Fields::default();
+    guards::guard(&mut map, guard, None, config);
+    map.0.into_iter().map(|(name, value)| (name, value.inline())).collect()
 }
 
 /// The keys of a mapping as declared, so that none is forgotten; those of the mappings in it follow their parent's name.
@@ -64,28 +73,8 @@ fn root(config: &Config) -> Yaml {
     map.option("pid_file", config.pid_file.as_deref().map(path));
     map.option("upgrade_socket", config.upgrade_socket.as_deref().map(path));
     map.add("trusted_proxies", list(&config.trusted_proxies, text));
-    map.add(
-        "listeners",
-        list(&config.listeners, |listener| {
-            let mut map = Fields::default();
-            map.add("address", text(listener.address));
-            map.plain("h2c", listener.h2c);
-            map.done()
-        }),
-    );
-    if let Some(admin) = &config.admin {
-        let mut fields = Fields::default();
-        let address = match &admin.address {
-            AdminAddress::Tcp(address) => address.to_string(),
-            AdminAddress::Unix(path) => format!("unix:{}", path.display()),
-        };
-        fields.add("address", text(address));
-        fields.option("token", admin.token.as_ref().map(|secret| text(&secret.1)));
-        if !admin.tokens.is_empty() {
-            fields.add("tokens", list(&admin.tokens, admin_token));
-        }
-        map.add("admin", fields.done());
-    }
+    map.add("listeners", list(&config.listeners, listener::listener));
+    map.option("admin", config.admin.as_ref().map(listener::admin));
     map.add(
         "access_log",
         match &config.access_log {
@@ -107,7 +96,15 @@ fn root(config: &Config) -> Yaml {
     }
     cache.plain("background_fetches", config.background_fetches);
     map.add("cache", cache.done());
-    map.add("limits", limits(config));
+    map.add("limits", listener::limits(&config.limits));
+    map.option("overload", listener::overload(&config.overload));
+    if !config.session_ticket_secrets.is_empty() {
+        map.add("session_ticket_secrets", list(&config.session_ticket_secrets, |secret| text(&secret.1)));
+    }
+    map.option("geo", guards::geo(&config.geo));
+    if !config.keys.is_empty() {
+        map.add("keys", Yaml::Map(config.keys.iter().map(|key| (key.name.to_string(), guards::key(key))).collect()));
+    }
     let origins = config.origins.iter().map(|o| (o.name.clone(), origins::origin(o))).collect();
     map.add("origins", Yaml::Map(origins));
     map.add("sites", list(&config.sites, |s| site(s, config)));
@@ -124,14 +121,6 @@ fn memory(tier: MemoryTier) -> Yaml {
     map.done()
 }
 
-fn admin_token(token: &AdminToken) -> Yaml {
-    let mut map = Fields::default();
-    map.add("name", text(&token.name));
-    map.add("token", text(&token.secret.1));
-    map.add("role", text(token.role.as_str()));
-    map.done()
-}
-
 fn disk(disk: &DiskTier) -> Yaml {
     let mut map = Fields::default();
     map.add("path", path(&disk.path));
@@ -142,26 +131,11 @@ fn disk(disk: &DiskTier) -> Yaml {
     map.done()
 }
 
-fn limits(config: &Config) -> Yaml {
-    let limits = &config.limits;
-    let mut map = Fields::default();
-    map.plain("header_count", limits.header_count);
-    map.add("header_size", size(limits.header_size as u64));
-    map.add("uri_length", size(limits.uri_length as u64));
-    map.add("body_size", limits.body_size.map_or_else(|| text("unlimited"), size));
-    map.add("idle_timeout", duration(limits.idle_timeout));
-    map.add("header_timeout", duration(limits.header_timeout));
-    map.add("body_timeout", duration(limits.body_timeout));
-    map.add("write_timeout", duration(limits.write_timeout));
-    map.plain("connections", limits.connections);
-    map.done()
-}
-
 fn site(site: &Site, config: &Config) -> Yaml {
     let mut map = Fields::default();
     map.add("name", text(&site.name));
     map.add("hosts", list(&site.hosts, text));
-    policy(&mut map, &site.policy, config);
+    policy(&mut map, &site.policy, None, config);
     map.option("purge", site.purge.as_ref().map(purge));
     map.add("routes", list(&site.routes.iter().enumerate().collect::<Vec<_>>(), |(i, r)| route(*i, r, config)));
     map.done()
@@ -181,7 +155,7 @@ fn route(index: usize, route: &Route, config: &Config) -> Yaml {
         map.add("name", text(&route.name));
     }
     map.add("match", matcher(&route.matcher));
-    policy(&mut map, &route.policy, config);
+    policy(&mut map, &route.policy, route.matcher.client.secure, config);
     map.done()
 }
 
@@ -192,23 +166,26 @@ fn matcher(matcher: &Matcher) -> Yaml {
         Yaml::Map(pairs) if pairs.is_empty() => None,
         _ => Some(list),
     };
-    let expectations = |pairs: &[(String, ValueMatch)]| {
-        let value = |value: &ValueMatch| match value {
-            ValueMatch::Present => Yaml::Plain("true".to_owned()),
-            ValueMatch::Absent => Yaml::Plain("false".to_owned()),
-            ValueMatch::Equals(wanted) => text(wanted),
-        };
-        Yaml::Map(pairs.iter().map(|(name, wanted)| (name.clone(), value(wanted))).collect())
-    };
     map.option("path", filled(list(&matcher.path, text)));
     map.option("extensions", filled(list(&matcher.extensions, text)));
     map.option("methods", filled(list(&matcher.methods, text)));
     map.option("headers", filled(expectations(&matcher.headers)));
     map.option("query", filled(expectations(&matcher.query)));
+    guards::client(&mut map, &matcher.client);
     map.done()
 }
 
-fn policy(map: &mut Fields, policy: &RequestPolicy, config: &Config) {
+fn expectations(pairs: &[(String, ValueMatch)]) -> Yaml {
+    let value = |value: &ValueMatch| match value {
+        ValueMatch::Present => Yaml::Plain("true".to_owned()),
+        ValueMatch::Absent => Yaml::Plain("false".to_owned()),
+        ValueMatch::Equals(wanted) => text(wanted),
+    };
+    Yaml::Map(pairs.iter().map(|(name, wanted)| (name.clone(), value(wanted))).collect())
+}
+
+/// `secure`: whether the requests come by https, where the route says it.
+fn policy(map: &mut Fields, policy: &RequestPolicy, secure: Option<bool>, config: &Config) {
     map.option("origin", config.origins.get(policy.origin).map(|origin| text(&origin.name)));
     map.add(
         "cache",
@@ -217,6 +194,7 @@ fn policy(map: &mut Fields, policy: &RequestPolicy, config: &Config) {
             Some(rules) => cache(rules, &policy.key),
         },
     );
+    guards::guard(map, &policy.guard, secure, config);
 }
 
 fn cache(policy: &Policy, key: &KeyPolicy) -> Yaml {

@@ -3,12 +3,15 @@
 //! Text → [`node`] (a tree that remembers places) → [`raw`] (typed, key by key) → [`check`] (what only holds or fails
 //! as a whole) → [`Config`]. Mistakes are collected on the way and reported together.
 
+pub mod certificate;
 mod check;
 mod decode;
 mod effective;
 pub mod model;
+pub mod networks;
 mod node;
 pub mod pattern;
+pub(crate) mod pem;
 mod places;
 mod raw;
 mod reference;
@@ -27,7 +30,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-pub use effective::{cache_settings, effective};
+pub use effective::{cache_settings, effective, guard_settings};
 pub use model::Config;
 pub use places::{Places, PolicyPlaces, RoutePlaces, SitePlaces};
 pub use reference::reference;

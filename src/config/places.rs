@@ -38,6 +38,8 @@ pub struct PolicyPlaces {
     /// Where the cache was last turned on, turned off or given settings.
     cache: Option<Arc<Place>>,
     settings: Arc<Settings>,
+    /// By key: `rate_limit`.
+    guards: Arc<Settings>,
     is_off: bool,
 }
 
@@ -62,13 +64,29 @@ impl Places {
     }
 }
 
+/// Where the guards of a site or route stand, by key.
+macro_rules! guards {
+    ($from:ident) => {
+        [
+            ("https", place(&$from.https)),
+            ("hsts", place(&$from.hsts)),
+            ("access", place(&$from.access)),
+            ("signed_url", place(&$from.signed_url)),
+            ("rate_limit", place(&$from.rate_limit)),
+            ("concurrency_limit", place(&$from.concurrency_limit)),
+            ("bandwidth", place(&$from.bandwidth)),
+            ("body_size", place(&$from.body_size)),
+        ]
+    };
+}
+
 impl SitePlaces {
     fn of(site: &Placed<raw::Site>) -> SitePlaces {
         let hosts = site.hosts.iter().flat_map(|list| &list.0).map(|host| host.place.clone());
-        let policy = PolicyPlaces::default().refined(place(&site.origin), site.cache.as_ref());
+        let policy = PolicyPlaces::default().refined(place(&site.origin), site.cache.as_ref()).guarded(&guards!(site));
         let route = |route: &Placed<raw::Route>| RoutePlaces {
             place: route.place.clone(),
-            policy: policy.refined(place(&route.origin), route.cache.as_ref()),
+            policy: policy.refined(place(&route.origin), route.cache.as_ref()).guarded(&guards!(route)),
         };
         let routes = site.routes.iter().flat_map(|list| &list.0).map(route).collect();
         SitePlaces { place: site.place.clone(), hosts: hosts.collect(), policy, routes }
@@ -89,6 +107,21 @@ impl PolicyPlaces {
     /// Where a cache setting stands, by its name below `cache` (`ttl`, `key.query`); `None`: its default holds.
     pub fn setting(&self, name: &str) -> Option<&Place> {
         self.settings.get(name).map(|place| &**place)
+    }
+
+    /// Where a guard stands, by its key (`rate_limit`); `None`: its default holds.
+    pub fn guard(&self, key: &str) -> Option<&Place> {
+        self.guards.get(key).map(|place| &**place)
+    }
+
+    /// These with another layer of guards on top.
+    fn guarded(mut self, given: &[(&str, Option<&Place>)]) -> PolicyPlaces {
+        let given = given.iter().filter_map(|(key, place)| Some(((*key).to_owned(), Arc::new((*place)?.clone()))));
+        let mut given = given.peekable();
+        if given.peek().is_some() {
+            Arc::make_mut(&mut self.guards).extend(given);
+        }
+        self
     }
 
     /// These with another layer on top, as the checks merge what the layers say.

@@ -1,13 +1,17 @@
 //! What the YAML says: every key there is, once. Parsing, the reference page and the JSON Schema follow from here.
 
+mod guard;
+mod listener;
 mod origin;
 
 use std::time::Duration;
 
+pub(super) use guard::*;
+pub(super) use listener::*;
 pub(super) use origin::*;
 
 use super::decode::{Int, List, Map, OneOrMany, options};
-use super::model::{AdminAddress, HostPattern, LogFormat, Role};
+use super::model::{HostPattern, Https, LogFormat};
 use super::pattern::PathPattern;
 use super::words::*;
 
@@ -46,50 +50,21 @@ options! {
         cache: Tiers = Default("{}");
         /// What a client may send, and how slowly.
         limits: Limits = Default("{}");
+        /// When some requests are turned away for the sake of the others.
+        overload: Overload = Absent("none are");
+        /// What session tickets are made with (the first) and read with (all): edges that have the same resume each other's
+        /// TLS sessions, and sessions outlast a restart. Each by reference (`env:NAME` or `file:PATH`), at least 32 bytes. To
+        /// change it, put the new one in front, and take the old one away a day later.
+        session_ticket_secrets: List<SecretRef> = Absent("one of the process's own, which it hands on in an upgrade");
+        /// Where clients are, by databases of addresses.
+        geo: Geo = Absent("neither countries nor autonomous systems are known");
+        /// Keys that sign and verify URLs, by name, for `signed_url`.
+        keys: Map<KeyName, UrlKey> = Absent("none");
         /// Pools of servers, by name.
         origins: Map<OriginName, Origin> = Required;
         /// Which hosts are served, and how. A request goes to the site with the exact host, else to the one with the
         /// longest matching wildcard, else to the one with `*`, wherever they stand in the file.
         sites: List<Site> = Required;
-        later {
-            /// Secrets that sign and verify URLs.
-            keys;
-        }
-    }
-
-    /// A listener.
-    pub struct Listener {
-        /// An address and a port; IPv6 in brackets: `0.0.0.0:8080`, `[::]:8080`.
-        address: ListenAddress = Required;
-        /// Speak HTTP/2 with prior knowledge beside HTTP/1.1.
-        h2c: bool = Default("false");
-        later {
-            /// Certificates, chosen by SNI.
-            tls;
-        }
-    }
-
-    /// The admin API.
-    pub struct Admin {
-        /// An address and a port, or `unix:PATH`.
-        address: AdminAddress = Required;
-        /// A bearer token that may do everything, by reference: `env:NAME` or `file:PATH`. This or `tokens` is needed
-        /// unless the address is loopback or a Unix socket. Where there is any token, every request but the probes' must
-        /// carry one.
-        token: SecretRef = Absent("no such token");
-        /// Further tokens, each with a name and a role.
-        tokens: List<AdminToken> = Absent("no further tokens");
-    }
-
-    /// A token of the admin API.
-    pub struct AdminToken {
-        /// How the log calls whoever has it. No two tokens have the same name.
-        name: Label = Required;
-        /// The bearer token, by reference: `env:NAME` or `file:PATH`. No two tokens have the same secret.
-        token: SecretRef = Required;
-        /// What it may do: `purge` (purge, and read the ledger), `read` (every GET) or `all`. Each of them may read the
-        /// API's description.
-        role: Role = Required;
     }
 
     /// The access log. `access_log: off` turns it off.
@@ -134,28 +109,6 @@ options! {
         min_free: Size<0> = Default("0B");
     }
 
-    /// Limits on clients.
-    pub struct Limits {
-        /// Header fields in a request.
-        header_count: Int<1, 256> = Default("100");
-        /// Bytes of a request's header section, request line included.
-        header_size: Size<1, HEADER_BYTES> = Default("32KiB");
-        /// Bytes of a request's target.
-        uri_length: Size<1, HEADER_BYTES> = Default("8KiB");
-        /// Bytes of a request's body, or `unlimited`.
-        body_size: SizeOrUnlimited = Default("unlimited");
-        /// How long a keepalive connection may wait for its next request.
-        idle_timeout: Timeout = Default("60s");
-        /// From the first byte of a request to the end of its header section.
-        header_timeout: Timeout = Default("15s");
-        /// The longest pause between two reads of a request's body.
-        body_timeout: Timeout = Default("60s");
-        /// The longest time that a write to the client may make no progress.
-        write_timeout: Timeout = Default("60s");
-        /// Client connections at once, over all listeners.
-        connections: Int<1, CONNECTIONS> = Default("20000");
-    }
-
     /// A site.
     pub struct Site {
         /// How logs and metrics call it.
@@ -166,16 +119,27 @@ options! {
         origin: OriginName = Required;
         /// How responses are cached: `on`, `off` or settings.
         cache: CacheChoice = Absent("`on`");
+        /// What becomes of a request that has not come by TLS: `optional` (it is served), `redirect` (to the same URL with
+        /// https; GET and HEAD by 301, others by 308) or `required` (403).
+        https: Https = Absent("`optional`");
+        /// Strict-Transport-Security: `on` (for a year), `off` or settings.
+        hsts: Choice<Hsts> = Absent("`off`");
+        /// Which requests are let in; or `off`.
+        access: OffOr<Access> = Absent("`off`");
+        /// The name of the key that must have signed the URL, of `keys`, or a list of names, any of which will do; or `off`.
+        signed_url: OffOrMany<KeyName> = Absent("`off`");
+        /// How fast requests may come: a limit, or a list of limits that must all let a request through; or `off`.
+        rate_limit: OffOrMany<RateLimit> = Absent("`off`");
+        /// How many requests may be in flight: a limit, or a list of limits; or `off`.
+        concurrency_limit: OffOrMany<ConcurrencyLimit> = Absent("`off`");
+        /// How fast each response may leave; or `off`.
+        bandwidth: OffOr<Bandwidth> = Absent("`off`");
+        /// Bytes of a request's body, or `unlimited`.
+        body_size: SizeOrUnlimited = Absent("as `limits.body_size`");
         /// Who may purge by the method PURGE.
         purge: PurgeMethod = Absent("PURGE goes to the origin, like any other method");
         /// Exceptions to the site's settings. The first that matches a request governs it.
         routes: List<Route, 0> = Default("[]");
-        later {
-            /// How fast a client may ask.
-            rate_limit;
-            /// Which key a signed URL needs.
-            signed_url;
-        }
     }
 
     /// The method PURGE: it purges the URL that it names in all variants; or, where the path ends in `*`, all whose path
@@ -201,12 +165,23 @@ options! {
         origin: OriginName = Absent("the site's");
         /// Refines the site's cache settings key by key; `off` and `on` turn the cache off and on.
         cache: CacheChoice = Absent("the site's");
-        later {
-            /// How fast a client may ask.
-            rate_limit;
-            /// Which key a signed URL needs.
-            signed_url;
-        }
+        /// What becomes of a request that has not come by TLS: `optional` (it is served), `redirect` (to the same URL with
+        /// https; GET and HEAD by 301, others by 308) or `required` (403).
+        https: Https = Absent("the site's");
+        /// Strict-Transport-Security: `on` (for a year), `off` or settings.
+        hsts: Choice<Hsts> = Absent("the site's");
+        /// Which requests are let in; or `off`.
+        access: OffOr<Access> = Absent("the site's");
+        /// The name of the key that must have signed the URL, of `keys`, or a list of names, any of which will do; or `off`.
+        signed_url: OffOrMany<KeyName> = Absent("the site's");
+        /// How fast requests may come: a limit, or a list of limits that must all let a request through; or `off`.
+        rate_limit: OffOrMany<RateLimit> = Absent("the site's");
+        /// How many requests may be in flight: a limit, or a list of limits; or `off`.
+        concurrency_limit: OffOrMany<ConcurrencyLimit> = Absent("the site's");
+        /// How fast each response may leave; or `off`.
+        bandwidth: OffOr<Bandwidth> = Absent("the site's");
+        /// Bytes of a request's body, or `unlimited`.
+        body_size: SizeOrUnlimited = Absent("the site's");
     }
 
     /// The conditions of a route. At least one is given; in a list, one member must hold.
@@ -223,6 +198,17 @@ options! {
         headers: Map<FieldName, Expectation> = Absent("any");
         /// Query parameters: `true` (present), `false` (absent) or the exact value.
         query: Map<ParameterName, Expectation> = Absent("any");
+        /// Clients: addresses or networks. A client behind trusted proxies is the one that they name.
+        clients: OneOrMany<Network> = Absent("any");
+        /// Countries of clients, by ISO 3166-1: `DE`. Needs `geo.country`.
+        countries: OneOrMany<Country> = Absent("any");
+        /// Autonomous systems of clients, by number. Needs `geo.asn`.
+        asns: OneOrMany<AsNumber> = Absent("any");
+        /// Names in the client's certificate; `*` at the begin is any run of characters. Needs a listener that asks for
+        /// certificates.
+        identities: OneOrMany<IdentityPattern> = Absent("any");
+        /// How the request has come: `https` or `http`.
+        scheme: SchemeWord = Absent("either");
     }
 
     /// Cache settings of a site or a route. A key that a route leaves out keeps the site's value.

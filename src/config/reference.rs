@@ -23,9 +23,14 @@ column and path; `foreland check -c FILE --effective` prints the whole policy wi
 - **Cache settings**: a route refines its site's key by key (a list or mapping replaces the site's as a whole).
   `cache: off` turns the cache off. A route's `cache: on`, or settings, turn it on again; where the site's is off, they
   start from the defaults.
+- **Guards** (`https`, `hsts`, `access`, `signed_url`, `rate_limit`, `concurrency_limit`, `bandwidth`, `body_size`): each
+  that a route gives replaces its site's as a whole; `off` takes it away.
 - YAML anchors, aliases and merge keys (`<<`) work; the file is one document of at most 8 MiB.
 
 ";
+
+/// Mappings that routes have as sites do.
+const SHARED: [&str; 6] = ["cache", "hsts", "access", "rate_limit", "concurrency_limit", "bandwidth"];
 
 /// The reference page as Markdown.
 pub fn reference() -> String {
@@ -65,8 +70,8 @@ fn section(path: &str, shape: &Shape, out: &mut String, done: &mut Vec<&'static 
 fn table(path: &str, keys: &Keys, out: &mut String) {
     let title = if path.is_empty() { "Top level".to_owned() } else { format!("`{path}`") };
     out.push_str(&format!("## {title}\n\n{}\n\n", line(keys.doc)));
-    if path.ends_with(".cache") {
-        out.push_str("`sites[].routes[].cache` has the same keys.\n\n");
+    if let Some(key) = path.strip_prefix("sites[].").filter(|key| SHARED.contains(key)) {
+        out.push_str(&format!("`sites[].routes[].{key}` has the same keys.\n\n"));
     }
     out.push_str("| Key | Value | If left out | Meaning |\n|---|---|---|---|\n");
     for field in &keys.fields {
@@ -90,6 +95,7 @@ fn table(path: &str, keys: &Keys, out: &mut String) {
 fn value(shape: &Shape) -> String {
     match shape {
         Shape::Bool => "`true` or `false`".to_owned(),
+        Shape::Number { min, max } if min == max => format!("`{min}`"),
         Shape::Number { min, max } => format!("number, {min} to {max}"),
         Shape::Words(words) => words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(" or "),
         Shape::Text(kind) => kind.name.to_owned(),

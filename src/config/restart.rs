@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::model::{AdminAddress, Config, Role};
+use super::model::{AdminAddress, Config};
 
 /// The keys that differ between two configurations and take effect only with a new process. Empty: a reload applies
 /// all of the new one.
@@ -18,8 +18,6 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     differs(old.upgrade_socket != new.upgrade_socket, "upgrade_socket");
     differs(sockets(old) != sockets(new), "listeners");
     differs(admin(old) != admin(new), "admin.address");
-    differs(admin_token(old) != admin_token(new), "admin.token");
-    differs(admin_tokens(old) != admin_tokens(new), "admin.tokens");
     let turned = (old.memory.size == 0) != (new.memory.size == 0);
     differs(turned, "cache.memory");
     differs(!turned && old.memory.size != new.memory.size, "cache.memory.size");
@@ -28,7 +26,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     keys
 }
 
-/// In whatever order they are written.
+/// In whatever order they are written. All else of a listener a reload applies to new connections.
 fn sockets(config: &Config) -> Vec<(std::net::SocketAddr, bool)> {
     let mut sockets: Vec<_> = config.listeners.iter().map(|listener| (listener.address, listener.h2c)).collect();
     sockets.sort_unstable();
@@ -40,18 +38,7 @@ fn disks(config: &Config) -> impl Iterator<Item = &Path> {
     config.disks.iter().map(|disk| disk.path.as_path())
 }
 
-fn admin_token(config: &Config) -> Option<&[u8]> {
-    Some(&config.admin.as_ref()?.token.as_ref()?.0)
-}
-
-/// In whatever order they are written, and wherever the secrets are read.
-fn admin_tokens(config: &Config) -> Vec<(&str, Role, &[u8])> {
-    let tokens = config.admin.iter().flat_map(|admin| &admin.tokens);
-    let mut tokens: Vec<_> = tokens.map(|token| (token.name.as_str(), token.role, token.secret.0.as_slice())).collect();
-    tokens.sort_unstable();
-    tokens
-}
-
+/// All else of it a reload applies: but not while the address is another, since who may ask depends on it.
 fn admin(config: &Config) -> Option<&AdminAddress> {
     config.admin.as_ref().map(|admin| &admin.address)
 }

@@ -57,6 +57,7 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
         headers: &header.headers,
         content,
         trusted: ctx.is_trusted(),
+        visitor: ctx.visitor(),
     };
     let resolved = site::resolve(&asked, &snapshot.config, &snapshot.directory)?;
     let cache = resolved.policy(&snapshot.config).cache.as_ref();

@@ -33,11 +33,14 @@ pub fn prepare(session: &mut Session, limits: &Limits) {
     session.set_pipelining_enabled(true);
 }
 
-/// Some of the request's body has come.
+/// Some of the request's body has come; `end`: that was all of it.
 ///
 /// # Errors
 /// It is longer than it may be: the status is 413.
-pub fn received(data: Option<&Bytes>, ctx: &mut Context) -> Result<()> {
+pub fn received(session: &Session, data: Option<&Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
+    if end && let Some(connection) = link::connection(session) {
+        connection.watched().body_ended();
+    }
     let Some(data) = data else { return Ok(()) };
     ctx.request_bytes += data.len() as u64;
     let limit = ctx.request.as_ref().and_then(|r| r.snapshot.config.limits.body_size);

@@ -9,14 +9,16 @@ use pingora::http::ResponseHeader;
 use super::background::Running;
 use super::client::Client;
 use super::framing::End;
+use super::overload::Flight;
 use super::post;
 use super::request_id::RequestId;
 use super::state::Snapshot;
 use crate::config::model::{RequestPolicy, Site};
+use crate::guard::rate::Pace;
 use crate::http_cache::{FwdReason, Outcome, Policy, RequestDirectives, Timestamp};
 use crate::observe::InFlight;
 use crate::origin::{Exchange, Trail};
-use crate::site::{Key, KeyText};
+use crate::site::{Key, KeyText, Visitor};
 use crate::store::{Fill, Object, Writer};
 
 /// One request's context.
@@ -28,6 +30,8 @@ pub struct Context {
     pub request: Option<Request>,
     /// Counts it as being served.
     pub in_flight: Option<InFlight>,
+    /// Counts it towards the limit on requests in flight.
+    pub flight: Option<Flight>,
     pub client: Option<Client>,
     pub id: RequestId,
     /// Bytes of the request's body so far.
@@ -35,6 +39,8 @@ pub struct Context {
     pub cache: CacheTrace,
     pub upstream: Upstream,
     pub reply: Reply,
+    /// How fast the response may leave; `None`: as fast as the client takes it.
+    pub pace: Option<Pace>,
     /// This is a refresh in the background.
     pub background: Option<Running>,
 }
@@ -153,12 +159,14 @@ impl Context {
             now: std::time::SystemTime::now().into(),
             request: None,
             in_flight: None,
+            flight: None,
             client: None,
             id: RequestId::default(),
             request_bytes: 0,
             cache: CacheTrace::default(),
             upstream: Upstream::default(),
             reply: Reply::default(),
+            pace: None,
             background: None,
         }
     }
@@ -168,6 +176,11 @@ impl Context {
     /// Whether the request comes from a trusted proxy.
     pub fn is_trusted(&self) -> bool {
         self.client.is_some_and(|client| client.trusted)
+    }
+
+    /// Who asks, as far as routes are chosen by it.
+    pub fn visitor(&self) -> Visitor<'_> {
+        self.client.map_or(Visitor::nobody(), |client| Visitor::of(client.address))
     }
 }
 

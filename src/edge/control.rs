@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::state::{Life, Shared};
 use super::{lookup, purge, reload};
 use crate::admin::{Control, NotPurged, Purge, Purging, Readiness, ReloadReport, Unanswered};
-use crate::config;
+use crate::config::{self, model::Admin};
 use crate::invalidate::By;
 use crate::store::{Cause, Defect, Disk, Kind, Load, MemoryTier, Refused, Usage};
 
@@ -35,6 +35,10 @@ impl Control for EdgeControl {
     fn effective(&self) -> (String, String) {
         let snapshot = self.shared.snapshot();
         (snapshot.config.hash.clone(), config::effective(&snapshot.config))
+    }
+
+    fn settings(&self) -> Option<Admin> {
+        self.shared.snapshot().config.admin.clone()
     }
 
     fn reload(&self) -> Result<ReloadReport, String> {

@@ -18,7 +18,7 @@ use super::context::Context;
 use super::parts::{self, Part, Piece};
 use super::respond::{Answer, respond};
 use super::state::Shared;
-use super::{caching, link, trace};
+use super::{caching, link, pace, trace};
 use crate::http_cache::{self, Outcome, Reuse, Tiers};
 use crate::store::{Body, Head, Object, ObjectKey, StoredFile, Whole};
 
@@ -172,6 +172,7 @@ async fn send(session: &mut Session, ctx: &mut Context, object: &Arc<Object>, pa
         let old = session.req_header().version == Version::HTTP_10;
         let whole = in_one(object, pieces, length).await?;
         let in_one = whole.is_some();
+        pace::begin_on(connection, ctx);
         connection.reply(
             |wire| {
                 parts::write_head(wire, object, &part, length, ctx);
@@ -189,7 +190,7 @@ async fn send(session: &mut Session, ctx: &mut Context, object: &Arc<Object>, pa
         if !in_one && let Body::Disk(file) = &object.body {
             ctx.reply.begun = true;
             let mut sent = 0;
-            let outcome = send_pieces(connection, file, pieces, &mut sent).await;
+            let outcome = send_pieces(connection, object, file, pieces, &mut sent).await;
             ctx.reply.body_bytes = Some(sent);
             outcome?;
         }
@@ -200,7 +201,8 @@ async fn send(session: &mut Session, ctx: &mut Context, object: &Arc<Object>, pa
         }
         return session.as_downstream_mut().finish_body().await;
     }
-    let head = parts::head(object, &part, length, ctx)?;
+    let mut head = parts::head(object, &part, length, ctx)?;
+    pace::begin(session, &mut head, ctx);
     session.write_response_header(Box::new(head), length == 0).await?;
     ctx.reply.first_byte = Some(ctx.started.elapsed());
     let mut left = length;
@@ -263,7 +265,13 @@ async fn in_one(object: &Object, pieces: &[Piece], length: u64) -> Result<Option
 }
 
 /// Sends what is in a file, behind the head that waits in the connection; `sent` counts the bytes of it.
-async fn send_pieces(connection: &Connection, file: &Arc<StoredFile>, pieces: &[Piece], sent: &mut u64) -> Result<()> {
+async fn send_pieces(
+    connection: &Connection,
+    object: &Object,
+    file: &Arc<StoredFile>,
+    pieces: &[Piece],
+    sent: &mut u64,
+) -> Result<()> {
     let gone = |e: std::io::Error| Error::because(ErrorType::WriteError, "a stored response", e).into_down();
     for piece in pieces {
         match piece {
@@ -271,7 +279,7 @@ async fn send_pieces(connection: &Connection, file: &Arc<StoredFile>, pieces: &[
                 connection.add(text);
                 *sent += text.len() as u64;
             }
-            Piece::Range(range) => {
+            Piece::Range(range) if connection.sends_files() => {
                 let mut at = range.start;
                 while at < range.end {
                     let window = file.window(at..range.end).await?;
@@ -284,7 +292,18 @@ async fn send_pieces(connection: &Connection, file: &Arc<StoredFile>, pieces: &[
                     at = end;
                 }
             }
+            Piece::Range(range) => {
+                let mut range = range.clone();
+                while let Some(bytes) = Whole::next(object, &mut range).await? {
+                    let len = bytes.len() as u64;
+                    connection.send_bytes(bytes).await.map_err(gone)?;
+                    tokio::task::yield_now().await;
+                    *sent += len;
+                }
+            }
         }
     }
+    // With TLS, what was added last may not have left.
+    connection.send_out().await.map_err(gone)?;
     Ok(())
 }

@@ -20,14 +20,15 @@ const FIRST_REQUEST: u64 = 3600;
 
 /// Serves a connection until it ends, which `alive` is held for. One whose client speaks HTTP/2 is handed over.
 pub async fn serve(
+    // First, so that it is dropped last: a connection says goodbye as it is dropped.
+    alive: Busy,
     mut connection: Box<Connection>,
     app: Arc<HttpProxy<Edge>>,
-    alive: Busy,
     shutdown: watch::Receiver<bool>,
 ) {
     match connection.speaks_http2().await {
         // Apart: an idle connection of HTTP/1 is not to be as large.
-        Ok(true) => return Box::pin(http2::serve(connection, app, alive, shutdown)).await,
+        Ok(true) => return Box::pin(http2::serve(alive, connection, app, shutdown)).await,
         Ok(false) => {}
         Err(_) => return,
     }

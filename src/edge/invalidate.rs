@@ -8,6 +8,7 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use super::state::Shared;
+use crate::config::model::{ClientMatcher, Route};
 use crate::http_cache::Tags;
 use crate::invalidate::{By, Selector};
 use crate::{http_cache, site};
@@ -26,11 +27,14 @@ pub async fn by(shared: &Shared, session: &Session, response: &ResponseHeader, c
     let target = header.uri.path_and_query().map_or("/", |t| t.as_str());
     let targets =
         http_cache::invalidated(&header.method, response.status, &request.authority, target, &response.headers);
-    let (mut lasting, mut keys) = (false, Vec::new());
+    // Where another client may have another answer for the same URL, nobody knows all that is stored for it.
+    let by_client = |route: &Route| route.matcher.client != ClientMatcher::default();
+    let (mut lasting, mut keys) = (request.site().routes.iter().any(by_client), Vec::new());
     let selector = |target: String| {
-        let get = site::key_of_get(request.site(), &request.authority, &target, &header.headers, ctx.is_trusted());
+        let (headers, trusted, visitor) = (&header.headers, ctx.is_trusted(), ctx.visitor());
+        let get = site::key_of_get(request.site(), &request.authority, &target, headers, trusted, visitor);
         let (_, key, text) = get?;
-        // Where the key has more than the URL, nobody knows all that is stored for it.
+        // So it is where the key has more than the URL.
         lasting |= key.has_more;
         keys.push(key.hash);
         let site::Parts { host, path, query, .. } = site::parts(text.as_bytes())?;

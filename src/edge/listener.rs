@@ -12,12 +12,13 @@ use rustix::net::{self as unix, AddressFamily, SocketFlags, SocketType, sockopt}
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::connection::Connection;
 use super::drain::Drain;
 use super::http1;
 use super::proxy::Edge;
+use super::receive::{Arrived, receive};
 use super::state::Shared;
 use crate::config::model;
+use crate::observe::NoRoom;
 
 /// Connections that the kernel keeps for us while we are busy.
 const BACKLOG: i32 = 4096;
@@ -28,7 +29,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// A listening socket that nothing serves yet.
 pub struct Bound {
     pub address: SocketAddr,
-    pub h2c: bool,
     socket: OwnedFd,
 }
 
@@ -40,13 +40,13 @@ impl Bound {
         sockopt::set_socket_reuseaddr(&socket, true)?;
         unix::bind(&socket, &listener.address)?;
         unix::listen(&socket, BACKLOG)?;
-        Ok(Bound { address: listener.address, h2c: listener.h2c, socket })
+        Ok(Bound { address: listener.address, socket })
     }
 
     /// A socket that another process has bound and hands over.
     pub fn adopt(listener: &model::Listener, socket: OwnedFd) -> io::Result<Bound> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        Ok(Bound { address: listener.address, h2c: listener.h2c, socket })
+        Ok(Bound { address: listener.address, socket })
     }
 
     /// To be handed over to another process.
@@ -56,7 +56,7 @@ impl Bound {
 
     /// A second handle of the same socket, for the accept loop.
     pub fn share(&self) -> io::Result<Bound> {
-        Ok(Bound { address: self.address, h2c: self.h2c, socket: self.socket.try_clone()? })
+        Ok(Bound { address: self.address, socket: self.socket.try_clone()? })
     }
 }
 
@@ -69,22 +69,45 @@ pub async fn serve(
     drain: Drain,
     shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let (address, h2c) = (bound.address, bound.h2c);
+    let address = bound.address;
     let listener = TcpListener::from_std(std::net::TcpListener::from(bound.socket))?;
-    let accept = |accepted: io::Result<(tokio::net::TcpStream, SocketAddr)>| match accepted {
+    // What a reload says of this address. One that it no longer has goes on as it was: the socket is there until a restart.
+    let mut doorway = shared.snapshot().doorway(address).cloned();
+    let mut accept = |accepted: io::Result<(tokio::net::TcpStream, SocketAddr)>| match accepted {
         Ok((io, peer)) => {
             if !shared.watch.has_room() {
-                shared.metrics.connection_refused();
+                shared.metrics.connection_refused(NoRoom::Total);
                 return true;
             }
+            if let Some(newest) = shared.snapshot().doorway(address)
+                && !doorway.as_ref().is_some_and(|doorway| Arc::ptr_eq(doorway, newest))
+            {
+                doorway = Some(newest.clone());
+            }
+            let Some(doorway) = doorway.clone() else { return true };
+            // Of a proxy's connections, it is its client's address that counts, which is yet to come.
+            let present = match doorway.proxies.is_empty() {
+                true => match shared.crowd.enter(peer.ip()) {
+                    None => {
+                        shared.metrics.connection_refused(NoRoom::Address);
+                        return true;
+                    }
+                    present => present,
+                },
+                false => None,
+            };
             let counted = shared.metrics.connection_accepted();
             // Heads and bodies leave by one write, so nothing is gained by waiting for more.
             let _ = io.set_nodelay(true);
-            let connection = Connection::new(io, peer, h2c, &shared.watch);
-            let (app, shutdown, busy) = (app.clone(), shutdown.clone(), drain.connection());
+            let watched = shared.watch.add();
+            let (app, shared, shutdown, busy) = (app.clone(), shared.clone(), shutdown.clone(), drain.connection());
             tokio::spawn(async move {
                 let _counted = counted;
-                http1::serve(Box::new(connection), app, busy, shutdown).await;
+                let arrived = Arrived { io, peer, watched, present };
+                if let Some((connection, _present)) = receive(arrived, &doorway, &shared).await {
+                    drop((shared, doorway));
+                    http1::serve(busy, connection, app, shutdown).await;
+                }
             });
             true
         }

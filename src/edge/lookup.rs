@@ -19,7 +19,7 @@ use crate::admin::Unanswered;
 use crate::http_cache::Timestamp;
 use crate::invalidate::Verdict;
 use crate::observe::rfc3339;
-use crate::site::{self, Asked, Key, KeyText};
+use crate::site::{self, Asked, Key, KeyText, Visitor};
 use crate::store::{Disk, Head, Kind, Object, ObjectId, ObjectKey, Phase, Seen, Store, Variants};
 
 /// Objects of one resource that are shown.
@@ -50,6 +50,7 @@ pub fn lookup(shared: &Shared, url: &str, fields: &[String]) -> Result<Value, Un
         headers: &request.headers,
         content: false,
         trusted,
+        visitor: Visitor::nobody(),
     };
     let resolved = site::resolve(&asked, config, &snapshot.directory).map_err(|refusal| {
         let reason = refusal.reason.into_owned();

@@ -45,7 +45,8 @@ pub fn note(shared: &Shared, session: &Session, ctx: &mut Context) {
     let (Some(request), header) = (&ctx.request, session.req_header()) else { return };
     let Some(own) = request.cache_policy().filter(|_| header.method == Method::POST) else { return };
     let target = header.uri.path_and_query().map_or("/", |t| t.as_str());
-    let get = site::key_of_get(request.site(), &request.authority, target, &header.headers, ctx.is_trusted());
+    let get =
+        site::key_of_get(request.site(), &request.authority, target, &header.headers, ctx.is_trusted(), ctx.visitor());
     // Under other settings, other fields of the request would have reached the origin.
     let Some((_, key, text)) = get.filter(|(policy, ..)| std::ptr::eq(*policy, own)) else { return };
     ctx.cache.post = Some(Box::new(Target { began: shared.store.ledger().head(), alive: true, key, text }));

@@ -33,7 +33,7 @@ pub async fn peek(io: &TcpStream, watched: &Watched, buf: &mut [u8]) -> io::Resu
             }
         })
         .await?;
-        watched.read_some();
+        watched.read_some(0);
         let wanted = buf.len().min(PREFACE.len());
         if n == 0 || buf[..n.min(wanted)] != PREFACE[..n.min(wanted)] {
             return Ok(false);

@@ -19,7 +19,7 @@ use super::framing::End;
 use super::state::Shared;
 use super::{
     admission, admit, body, caching, fallback, finish, framing, hit, interim, invalidate, link, pass, post,
-    purge_method, ranges, respond, trace, upstream,
+    purge_method, ranges, respond, shed, trace, upstream,
 };
 
 /// The edge.
@@ -42,6 +42,10 @@ impl ProxyHttp for Edge {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         if session.subrequest_ctx.is_some() {
+            // What is stale can wait for times that are better.
+            if self.shared.overload.is_pressing() {
+                return Ok(true);
+            }
             ctx.background = self.shared.background.begin();
             if ctx.background.is_none() {
                 return Ok(true);
@@ -55,10 +59,17 @@ impl ProxyHttp for Edge {
         if session.subrequest_ctx.is_some() {
             return Ok(false);
         }
+        ctx.flight = self.shared.overload.enter();
+        if shed::answer(&self.shared, session, ctx, true).await? {
+            return Ok(true);
+        }
         if purge_method::answer(&self.shared, session, ctx).await? {
             return Ok(true);
         }
         if hit::answer(&self.shared, session, ctx).await? {
+            return Ok(true);
+        }
+        if shed::answer(&self.shared, session, ctx, false).await? {
             return Ok(true);
         }
         if !pass::takes(&self.shared, session, ctx) {
@@ -70,12 +81,12 @@ impl ProxyHttp for Edge {
 
     async fn request_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         data: &mut Option<Bytes>,
-        _: bool,
+        end: bool,
         ctx: &mut Context,
     ) -> Result<()> {
-        body::received(data.as_ref(), ctx)
+        body::received(session, data.as_ref(), end, ctx)
     }
 
     // ---- the cache

@@ -1,5 +1,7 @@
 //! Answers that the edge itself gives: short, plain, and never cached.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{Method, StatusCode};
@@ -14,6 +16,9 @@ use crate::site::Refusal;
 /// The methods that are passed on.
 pub const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
+/// When to ask again, where nothing better is known.
+const UNAVAILABLE: Duration = Duration::from_secs(5);
+
 /// An answer of the edge's own.
 pub struct Answer {
     pub status: StatusCode,
@@ -23,23 +28,30 @@ pub struct Answer {
     pub reason: String,
     /// The request cannot have been read to its end: the connection ends with the answer.
     pub close: bool,
+    /// When to ask again; a 503 has one in any case.
+    pub retry_after: Option<Duration>,
 }
 
 impl Answer {
     pub fn new(status: StatusCode, text: &'static str, reason: impl Into<String>) -> Answer {
-        Answer { status, text, reason: reason.into(), close: false }
+        Answer { status, text, reason: reason.into(), close: false, retry_after: None }
     }
 
     /// The same, and the connection ends with it.
     pub fn closing(self) -> Answer {
         Answer { close: true, ..self }
     }
+
+    /// The same, and it says when to ask again.
+    pub fn retry_after(self, time: Duration) -> Answer {
+        Answer { retry_after: Some(time), ..self }
+    }
 }
 
 impl From<Refusal> for Answer {
     fn from(refusal: Refusal) -> Answer {
         let Refusal { status, text, reason, close } = refusal;
-        Answer { status, text, reason: reason.into_owned(), close }
+        Answer { status, text, reason: reason.into_owned(), close, retry_after: None }
     }
 }
 
@@ -53,8 +65,9 @@ pub async fn respond(session: &mut Session, ctx: &mut Context, answer: Answer) -
     head.insert_header(CONTENT_TYPE, "text/plain; charset=utf-8")?;
     head.insert_header(CONTENT_LENGTH, body.len())?;
     head.insert_header(CACHE_CONTROL, "no-store")?;
-    if answer.status == StatusCode::SERVICE_UNAVAILABLE {
-        head.insert_header(RETRY_AFTER, "5")?;
+    let is_unavailable = answer.status == StatusCode::SERVICE_UNAVAILABLE;
+    if let Some(time) = answer.retry_after.or(is_unavailable.then_some(UNAVAILABLE)) {
+        head.insert_header(RETRY_AFTER, seconds(time).to_string())?;
     }
     if answer.status == StatusCode::METHOD_NOT_ALLOWED {
         head.insert_header(ALLOW, METHODS)?;
@@ -73,4 +86,20 @@ pub async fn respond(session: &mut Session, ctx: &mut Context, answer: Answer) -
     }
     ctx.reply.first_byte.get_or_insert_with(|| ctx.started.elapsed());
     Ok(())
+}
+
+/// Whole seconds, no sooner than the time and never at once.
+fn seconds(time: Duration) -> u64 {
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_to_come_too_early() {
+        let seconds = |millis| seconds(Duration::from_millis(millis));
+        assert_eq!([seconds(0), seconds(1), seconds(1000), seconds(1001), seconds(5000)], [1, 1, 1, 2, 5]);
+    }
 }

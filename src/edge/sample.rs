@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use super::overload::Reason;
 use super::state::Shared;
+use super::watch::Abuse;
 use crate::invalidate::{By, Ledger};
 use crate::observe::{Distribution, Samples, table};
 use crate::origin::ServerStatus;
@@ -33,8 +35,32 @@ fn sample(shared: &Weak<Shared>, out: &mut Samples) {
     out.set(&table::CACHE_WAITS, &[], shared.collapse.waits() as f64);
     out.set(&table::BACKGROUND_FETCHES, &[], shared.background.running() as f64);
     out.set(&table::BACKGROUND_SKIPPED, &[], shared.background.skipped() as f64);
+    out.set(&table::RATE_LIMIT_EVICTED, &[], shared.rates.limiter.evicted() as f64);
+    out.set(&table::RATE_LIMIT_TABLE, &[], shared.rates.limiter.bytes() as f64);
+    out.set(&table::CONCURRENCY_KEYS, &[], shared.rates.places.keys() as f64);
     out.set(&table::CONNECTIONS_ENDED, &[], shared.watch.ended() as f64);
+    for why in Abuse::ALL {
+        out.set(&table::CONNECTIONS_CALMED, &[why.as_str()], shared.watch.calmed(why) as f64);
+    }
+    for reason in Reason::ALL {
+        out.set(&table::SHED, &[reason.as_str()], shared.overload.shed(reason) as f64);
+    }
+    out.set(&table::LOOP_DELAY, &[], shared.overload.delay().as_secs_f64());
     let snapshot = shared.snapshot();
+    for (version, kind, count) in shared.handshakes.by_kind() {
+        out.set(&table::TLS_HANDSHAKES, &[version, kind], count as f64);
+    }
+    for (reason, count) in shared.handshakes.by_failure() {
+        out.set(&table::TLS_FAILURES, &[reason], count as f64);
+    }
+    for expiry in snapshot.doorways().flat_map(|doorway| doorway.tls.iter()).flat_map(|server| server.expiries()) {
+        out.set(&table::CERTIFICATE_EXPIRY, &[&expiry.file, &expiry.name], expiry.not_after as f64);
+    }
+    let files = shared.watcher.totals();
+    out.set(&table::FILES_WATCHED, &["ok"], files.watched.saturating_sub(files.failing) as f64);
+    out.set(&table::FILES_WATCHED, &["failing"], files.failing as f64);
+    out.set(&table::FILES_CHANGES, &["ok"], files.changes as f64);
+    out.set(&table::FILES_CHANGES, &["failed"], files.failures as f64);
     out.set(&table::CONNECTIONS_LIMIT, &[], snapshot.config.limits.connections as f64);
     for pool in snapshot.pools.iter() {
         let origin = &[pool.origin().name.as_str()];

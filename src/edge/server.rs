@@ -19,7 +19,7 @@ use super::drain::{Drained, drain};
 use super::listener::{self, Bound};
 use super::proxy::Edge;
 use super::state::{Life, Shared};
-use super::{notify, reload, sample, upgrade};
+use super::{notify, reload, sample, secret, upgrade};
 use crate::admin;
 use crate::config::model::{Admin, AdminAddress, Config};
 use crate::observe::AccessLog;
@@ -34,6 +34,9 @@ const DRAIN_TICK: Duration = Duration::from_millis(100);
 
 /// How long the last lines of the access log may take.
 const LOG_GRACE: Duration = Duration::from_secs(5);
+
+/// The name under which the secret of session tickets is handed over.
+const TICKET_SECRET: &str = "ticket secret";
 
 /// What to run.
 pub struct Launch {
@@ -109,6 +112,7 @@ async fn serve(launch: Launch) -> Result<(), String> {
         }
         None => None,
     };
+    let ticket_secret = take(&mut inherited, TICKET_SECRET).and_then(|file| secret::read(&file));
     drop(inherited);
     let access_log = match &config.access_log {
         Some(settings) => Some(AccessLog::start(settings).map_err(|e| format!("access log: {e}"))?),
@@ -119,7 +123,7 @@ async fn serve(launch: Launch) -> Result<(), String> {
     let (disks, begin) = (config.disks.clone(), if upgrade { Begin::Upgrade } else { Begin::Alone });
     let disks = tokio::task::spawn_blocking(move || Disks::open(&disks, begin)).await;
     let disks = disks.map_err(|e| format!("opening the disks: {e}"))?.map_err(|e| format!("cache.disk: {e}"))?;
-    let shared = Shared::new(config, access_log, disks);
+    let shared = Shared::new(config, access_log, disks, ticket_secret)?;
     let met = match (upgrade, &upgrade_socket) {
         (true, Some(path)) => join_ledger(&shared, meeting_folder(path)).await,
         _ => None,
@@ -131,6 +135,7 @@ async fn serve(launch: Launch) -> Result<(), String> {
     let (stop, stopped) = watch::channel(false);
     let (drain, mut drained) = drain();
     tokio::spawn(shared.watch.clone().run());
+    tokio::spawn(shared.overload.clone().run());
     // What may fail comes before the first accept: a connection that is accepted is answered.
     let shares: Vec<_> = sockets
         .iter()
@@ -185,6 +190,10 @@ async fn serve(launch: Launch) -> Result<(), String> {
     let mut to_give: Vec<(String, BorrowedFd<'_>)> = sockets.iter().map(|(n, b)| (n.clone(), b.as_fd())).collect();
     if let Some((_, name, socket)) = &admin_serving {
         to_give.push((name.clone(), socket.as_fd()));
+    }
+    let secret = secret::sealed(&shared.ticket_secret).map_err(|e| warn!("sessions will not survive an upgrade: {e}"));
+    if let Ok(secret) = &secret {
+        to_give.push((TICKET_SECRET.to_owned(), secret.as_fd()));
     }
     let end = until_stopped(&mut signals, &shared, upgrade_socket.as_deref(), &to_give).await;
 

@@ -2,6 +2,7 @@
 //! next reload.
 
 use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,13 +14,19 @@ use tokio::runtime::Handle;
 
 use super::background::Background;
 use super::collapse::Collapse;
+use super::crowd::Crowd;
+use super::overload::Overload;
+use super::receive::Doorway;
 use super::watch::Watch;
 use super::witness::Counted;
 use crate::config::model::Config;
+use crate::guard::rate::Rates;
 use crate::observe::{AccessLog, Metrics, NO_SITE, OriginMetrics, SiteMetrics};
 use crate::origin::{Pool, Pools, Witness};
 use crate::site::Directory;
 use crate::store::{Disks, Store};
+use crate::tls::{self, Tickets};
+use crate::watched::Watcher;
 
 /// A fill whose header section takes longer than this is not waited for any more, whatever the origin's timeouts.
 const LOCK_AGE: Duration = Duration::from_secs(120);
@@ -34,7 +41,16 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub access_log: ArcSwapOption<AccessLog>,
     pub watch: Arc<Watch>,
+    pub crowd: Arc<Crowd>,
+    pub overload: Arc<Overload>,
     pub background: Arc<Background>,
+    pub rates: Rates,
+    /// Looks at the files that are read again when they change.
+    pub watcher: Watcher,
+    pub tickets: Arc<Tickets>,
+    /// What the tickets are made with where the configuration says nothing of it.
+    pub ticket_secret: Vec<u8>,
+    pub handshakes: tls::Counts,
     no_site: Arc<SiteMetrics>,
     /// How this process calls itself in CDN-Loop. Not the same for all: two edges may well stand one behind the
     /// other, and only the same one twice is a loop.
@@ -54,6 +70,7 @@ pub struct Snapshot {
     pub pools: Pools,
     sites: Vec<Arc<SiteMetrics>>,
     towards: Vec<Towards>,
+    doorways: Vec<Arc<Doorway>>,
 }
 
 /// An origin as the requests see it.
@@ -74,17 +91,30 @@ pub enum Life {
 }
 
 impl Shared {
-    /// Puts the first configuration in force. Call it on the runtime that will serve.
-    pub fn new(config: Config, access_log: Option<AccessLog>, disks: Disks) -> Arc<Shared> {
+    /// Puts the first configuration in force. Call it on the runtime that will serve. `ticket_secret`: that of the process
+    /// before, in an upgrade.
+    ///
+    /// # Errors
+    /// The system has no thread or no random bytes to give, or something that the configuration names cannot be used.
+    pub fn new(
+        config: Config,
+        access_log: Option<AccessLog>,
+        disks: Disks,
+        ticket_secret: Option<Vec<u8>>,
+    ) -> Result<Arc<Shared>, String> {
+        let watcher = Watcher::start().map_err(|e| format!("starting a thread: {e}"))?;
+        let ticket_secret = ticket_secret.map_or_else(Tickets::random_secret, Ok)?;
+        let tickets = Tickets::new(ticket_secrets(&config, &ticket_secret));
         let metrics = Arc::new(Metrics::new());
         let metrics_of_none = metrics.site(NO_SITE);
         metrics.config_loaded(&config.hash, SystemTime::now());
         let runtime = Handle::current();
         let background = Background::new(config.background_fetches);
+        let (crowd, overload) = (Crowd::new(&config), Overload::new(config.overload));
         let (store, limits, file) = (Store::leak(config.memory, disks), config.limits, config.source.clone());
-        let snapshot = Snapshot::new(config, &metrics, None);
+        let snapshot = Snapshot::new(config, &metrics, &watcher, &tickets, None)?;
         snapshot.pools.start(&runtime, None);
-        Arc::new(Shared {
+        Ok(Arc::new(Shared {
             started_with: snapshot.config.clone(),
             snapshot: ArcSwap::from_pointee(snapshot),
             store,
@@ -93,14 +123,21 @@ impl Shared {
             access_log: ArcSwapOption::new(access_log.map(Arc::new)),
             no_site: metrics_of_none,
             watch: Watch::new(limits),
+            crowd,
+            overload,
             background,
+            rates: Rates::default(),
+            watcher,
+            tickets,
+            ticket_secret,
+            handshakes: tls::Counts::default(),
             cdn_id: cdn_id(),
             file,
             reloading: Mutex::default(),
             started: Instant::now(),
             phase: AtomicU8::new(Life::Starting as u8),
             runtime,
-        })
+        }))
     }
 
     /// The configuration in force.
@@ -112,20 +149,25 @@ impl Shared {
     /// moment on what new pools have to ask for.
     ///
     /// # Errors
-    /// A new access log cannot be opened; then nothing has changed.
+    /// A new access log cannot be opened, or a file that has just been read can no longer be used; then nothing has changed.
     pub fn replace(&self, config: Config) -> Result<(), String> {
         let old = self.snapshot();
-        if config.access_log != old.config.access_log {
-            let log = config.access_log.as_ref().map(AccessLog::start).transpose();
+        let secrets = ticket_secrets(&config, &self.ticket_secret);
+        let log_changes = config.access_log != old.config.access_log;
+        let new = Snapshot::new(config, &self.metrics, &self.watcher, &self.tickets, Some(&old))?;
+        if log_changes {
+            let log = new.config.access_log.as_ref().map(AccessLog::start).transpose();
             let log = log.map_err(|e| format!("access_log: {e}"))?;
             // The old one writes what it still holds when the last request lets go of it.
             self.access_log.store(log.map(Arc::new));
         }
-        let new = Snapshot::new(config, &self.metrics, Some(&old.pools));
         new.pools.start(&self.runtime, Some(&old.pools));
         // Until names are resolved and lists are read, the old pools know more servers.
         self.runtime.block_on(new.pools.ready());
         self.watch.set_limits(new.config.limits);
+        self.tickets.set_secrets(secrets);
+        self.crowd.set_limits(&new.config);
+        self.overload.set(new.config.overload);
         self.background.set_max(new.config.background_fetches);
         self.store.disks().set_limits(&new.config.disks);
         self.metrics.config_loaded(&new.config.hash, SystemTime::now());
@@ -169,8 +211,26 @@ impl Shared {
 }
 
 impl Snapshot {
-    fn new(config: Config, metrics: &Metrics, previous: Option<&Pools>) -> Snapshot {
-        let pools = Pools::new(&config, previous);
+    fn new(
+        config: Config,
+        metrics: &Metrics,
+        watcher: &Watcher,
+        tickets: &Arc<Tickets>,
+        previous: Option<&Snapshot>,
+    ) -> Result<Snapshot, String> {
+        let doorways = config.listeners.iter().map(|listener| {
+            let before = previous.and_then(|previous| previous.doorway(listener.address));
+            let before = before.and_then(|doorway| doorway.tls.as_ref());
+            let server = |settings| tls::Server::new(settings, tickets, Some(watcher), before);
+            Ok(Arc::new(Doorway {
+                address: listener.address,
+                h2c: listener.h2c,
+                proxies: listener.proxy_protocol.clone(),
+                tls: listener.tls.as_ref().map(server).transpose()?,
+            }))
+        });
+        let doorways = doorways.collect::<Result<_, String>>()?;
+        let pools = Pools::new(&config, previous.map(|previous| &previous.pools));
         let towards = pools
             .iter()
             .map(|pool| {
@@ -178,13 +238,23 @@ impl Snapshot {
                 Towards { pool: pool.clone(), witness: Arc::new(Counted(metrics.clone())), metrics }
             })
             .collect();
-        Snapshot {
+        Ok(Snapshot {
             directory: Directory::new(&config.sites),
             sites: config.sites.iter().map(|site| metrics.site(&site.name)).collect(),
             towards,
             pools,
+            doorways,
             config: Arc::new(config),
-        }
+        })
+    }
+
+    /// How the connections of the listener with this address begin; `None`: there is none.
+    pub fn doorway(&self, address: SocketAddr) -> Option<&Arc<Doorway>> {
+        self.doorways.iter().find(|doorway| doorway.address == address)
+    }
+
+    pub fn doorways(&self) -> impl Iterator<Item = &Arc<Doorway>> {
+        self.doorways.iter()
     }
 
     /// By index into the configuration's origins.
@@ -195,6 +265,14 @@ impl Snapshot {
     /// By index into the configuration's sites.
     pub fn site_metrics(&self, site: usize) -> &Arc<SiteMetrics> {
         &self.sites[site]
+    }
+}
+
+/// What tickets are made with and read with.
+fn ticket_secrets(config: &Config, own: &[u8]) -> Vec<Vec<u8>> {
+    match config.session_ticket_secrets.as_slice() {
+        [] => vec![own.to_vec()],
+        given => given.iter().map(|secret| secret.0.clone()).collect(),
     }
 }
 

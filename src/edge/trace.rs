@@ -9,7 +9,7 @@ use pingora_cache::CachePhase;
 use pingora_proxy::Session;
 
 use super::context::Context;
-use super::{affinity, caching, fallback, link};
+use super::{affinity, caching, fallback, link, pace};
 use crate::http_cache::{CacheStatus, FwdReason, Handling, Outcome, Timestamp};
 use crate::store::Followed;
 
@@ -70,6 +70,7 @@ pub fn complete(session: &mut Session, response: &mut ResponseHeader, ctx: &mut 
     ctx.reply.no_body |= session.req_header().method == Method::HEAD
         || matches!(response.status, StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT);
     fallback::retain(session, response, ctx);
+    pace::begin(session, response, ctx);
     ctx.reply.first_byte.get_or_insert_with(|| ctx.started.elapsed());
     Ok(())
 }

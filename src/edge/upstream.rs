@@ -15,7 +15,7 @@ use super::context::{Context, Request};
 use super::forward::{self, Way};
 use super::respond::Answer;
 use super::state::{Shared, Towards};
-use super::{affinity, framing, outgoing};
+use super::{affinity, framing, link, outgoing};
 use crate::origin::{self, Ending, Exchange, Failure, FailureKind, Proxied, Wanted};
 
 /// No server was there to be asked.
@@ -214,7 +214,7 @@ pub fn answer(session: &Session, e: &Error) -> Option<Answer> {
         (ErrorSource::Upstream, _) => {
             text(StatusCode::BAD_GATEWAY, "The origin ended the connection before its answer was complete.")
         }
-        (ErrorSource::Downstream, ReadTimedout) => {
+        (ErrorSource::Downstream, kind) if *kind == ReadTimedout || is_slow(session, kind) => {
             text(StatusCode::REQUEST_TIMEOUT, "The request's body did not come in time.").map(Answer::closing)
         }
         (ErrorSource::Downstream, WriteError | WriteTimedout | ReadError | ConnectionClosed) => None,
@@ -224,6 +224,12 @@ pub fn answer(session: &Session, e: &Error) -> Option<Answer> {
         _ => text(StatusCode::INTERNAL_SERVER_ERROR, "The request could not be served."),
     }
     .filter(|_| !has_begun(session))
+}
+
+/// Whether a read has failed because the client sends its body too slowly.
+fn is_slow(session: &Session, kind: &ErrorType) -> bool {
+    *kind == ErrorType::ReadError
+        && link::connection(session).is_some_and(|connection| connection.watched().had_slow_body())
 }
 
 /// Whether what the client gets next is part of a response, or of another protocol: nothing else may be said there.

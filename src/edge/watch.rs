@@ -3,6 +3,10 @@
 //! Pingora has no idle timeout after a connection's first request, none for the whole of a header section and none
 //! for writes. Timers for each would cost every request; here a connection notes by a plain store what it is waiting
 //! for since when, and one task looks at all of them four times a second.
+//!
+//! A client that moves a byte now and then is as slow as one that moves none. So beside the pauses, what moves is counted
+//! ([`Pace`]): over each time limit's worth of waiting for the client, it must be as much as the least rates ask for. Time
+//! that is spent on the origin is not the client's.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -18,6 +22,10 @@ use crate::config::model::Limits;
 /// How often the connections are looked at: the accuracy of the timeouts.
 const TICK: Duration = Duration::from_millis(250);
 
+/// The most that one look takes for time that has been waited since the one before: a process that was stopped for a while
+/// has not waited for anybody.
+const LONGEST_TICK: u32 = 1000;
+
 /// Independent lists, so that workers seldom meet at a lock when connections open and close.
 const SHARDS: usize = 16;
 
@@ -31,6 +39,38 @@ pub struct Watch {
     next_shard: AtomicUsize,
     open: AtomicUsize,
     ended: AtomicU64,
+    calmed: [AtomicU64; Abuse::ALL.len()],
+}
+
+/// For what a connection of HTTP/2 is ended with ENHANCE_YOUR_CALM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abuse {
+    /// More streams reset than may be (`limits.http2.resets`).
+    Resets,
+    /// More control frames than may be (`limits.http2.control_frames`).
+    ControlFrames,
+    /// Most of its requests come to nothing, because the client gives them up.
+    GivenUp,
+    /// Its requests are malformed.
+    Malformed,
+    /// What the framing itself sees: CONTINUATION or empty DATA without end, header lists beyond all measure, streams that
+    /// are reset before they are looked at.
+    Framing,
+}
+
+impl Abuse {
+    pub const ALL: [Abuse; 5] = [Abuse::Resets, Abuse::ControlFrames, Abuse::GivenUp, Abuse::Malformed, Abuse::Framing];
+
+    /// The value of the metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Abuse::Resets => "resets",
+            Abuse::ControlFrames => "control-frames",
+            Abuse::GivenUp => "given-up",
+            Abuse::Malformed => "malformed",
+            Abuse::Framing => "framing",
+        }
+    }
 }
 
 /// A connection's entry in the watch; dropping it takes the connection off the list.
@@ -53,9 +93,32 @@ struct State {
     since: AtomicU32,
     /// Since when a write has been waiting; 0: none is.
     write_since: AtomicU32,
+    /// There is more to come of a request's body.
+    body: AtomicBool,
+    /// A read of it waits for the client.
+    reading: AtomicBool,
+    /// Of the bodies of requests.
+    received: Pace,
+    sent: Pace,
     expired: AtomicBool,
+    /// It was for the body of a request, which came too slowly.
+    slow_body: AtomicBool,
     reader: AtomicWaker,
     writer: AtomicWaker,
+}
+
+/// How much moves one way, over the time for which the client is waited for.
+///
+/// Whether it is waited for is looked at once a tick, which then counts as a whole: over a window of many ticks, that comes
+/// to the time itself.
+#[derive(Default)]
+struct Pace {
+    /// Bytes; added to by the connection's task alone.
+    moved: AtomicU64,
+    /// What it was at the begin of the window. This and what follows belong to the watch's task.
+    before: AtomicU64,
+    /// Milliseconds of the window so far.
+    waited: AtomicU32,
 }
 
 /// What a connection is waiting for.
@@ -81,6 +144,7 @@ impl Watch {
             next_shard: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             ended: AtomicU64::new(0),
+            calmed: Default::default(),
         })
     }
 
@@ -104,13 +168,23 @@ impl Watch {
         self.ended.load(Ordering::Relaxed)
     }
 
+    /// How many connections of HTTP/2 have been ended for this.
+    pub fn calmed(&self, why: Abuse) -> u64 {
+        self.calmed[why as usize].load(Ordering::Relaxed)
+    }
+
     /// Puts a new connection on the list.
     pub fn add(self: &Arc<Watch>) -> Watched {
         let state = Arc::new(State {
             phase: AtomicU8::new(Phase::Idle as u8),
             since: AtomicU32::new(self.next_tick()),
             write_since: AtomicU32::new(0),
+            body: AtomicBool::new(false),
+            reading: AtomicBool::new(false),
+            received: Pace::default(),
+            sent: Pace::default(),
             expired: AtomicBool::new(false),
+            slow_body: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
         });
@@ -147,10 +221,11 @@ impl Watch {
 
     /// A tick: ends what has waited too long at `now`.
     fn look(&self, now: u32) {
-        self.now.store(now, Ordering::Relaxed);
+        let tick = now.saturating_sub(self.now.swap(now, Ordering::Relaxed)).min(LONGEST_TICK);
         let limits = self.limits.load();
-        let [idle, header, write] =
-            [limits.idle_timeout, limits.header_timeout, limits.write_timeout].map(|d| d.as_millis() as u64);
+        let [idle, header, write, body] =
+            [limits.idle_timeout, limits.header_timeout, limits.write_timeout, limits.body_timeout]
+                .map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
         self.each(|state| {
             let for_ms = |since: u32| u64::from(now.saturating_sub(since));
             let waited = for_ms(state.since.load(Ordering::Relaxed));
@@ -160,7 +235,15 @@ impl Watch {
                 _ => false,
             };
             let writing = state.write_since.load(Ordering::Relaxed);
-            if (too_slow || (writing != 0 && for_ms(writing) > write)) && state.expire() {
+            let takes_little =
+                writing != 0 && limits.send_min_rate.is_some_and(|rate| state.sent.is_slow(tick, write, rate));
+            let sends_little = state.reading.load(Ordering::Relaxed)
+                && limits.body_min_rate.is_some_and(|rate| state.received.is_slow(tick, body, rate));
+            if sends_little {
+                state.slow_body.store(true, Ordering::Relaxed);
+            }
+            let too_slow = too_slow || sends_little || takes_little || (writing != 0 && for_ms(writing) > write);
+            if too_slow && state.expire() {
                 self.ended.fetch_add(1, Ordering::Relaxed);
             }
         });
@@ -184,6 +267,32 @@ impl Watch {
     }
 }
 
+impl Pace {
+    fn add(&self, bytes: usize) {
+        // One task adds, so nothing is lost between the two.
+        self.moved.store(self.moved.load(Ordering::Relaxed).wrapping_add(bytes as u64), Ordering::Relaxed);
+    }
+
+    /// Begins a window.
+    fn restart(&self) {
+        self.before.store(self.moved.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.waited.store(0, Ordering::Relaxed);
+    }
+
+    /// The client has been waited for `tick` milliseconds more: whether that ends a window of at least `window` in which
+    /// less than `rate` bytes a second have moved.
+    fn is_slow(&self, tick: u32, window: u64, rate: u64) -> bool {
+        let waited = self.waited.load(Ordering::Relaxed).saturating_add(tick);
+        self.waited.store(waited, Ordering::Relaxed);
+        if u64::from(waited) < window.max(1) {
+            return false;
+        }
+        let moved = self.moved.load(Ordering::Relaxed).wrapping_sub(self.before.load(Ordering::Relaxed));
+        self.restart();
+        u128::from(moved) * 1000 < u128::from(rate) * u128::from(waited)
+    }
+}
+
 impl State {
     fn enter(&self, phase: Phase, watch: &Watch) {
         self.since.store(watch.next_tick(), Ordering::Relaxed);
@@ -204,14 +313,30 @@ impl State {
 }
 
 impl Watched {
-    /// The header section of a request has come: from here on its own timeouts apply.
-    pub fn request_began(&self) {
+    /// The header section of a request has come: from here on its own timeouts apply. `body`: one follows.
+    pub fn request_began(&self, body: bool) {
+        if body {
+            self.state.received.restart();
+        }
+        self.state.body.store(body, Ordering::Relaxed);
         self.state.enter(Phase::Busy, &self.watch);
+    }
+
+    /// The request's body has come to its end.
+    pub fn body_ended(&self) {
+        self.state.body.store(false, Ordering::Relaxed);
+        self.state.reading.store(false, Ordering::Relaxed);
     }
 
     /// The response is through.
     pub fn request_ended(&self) {
+        self.body_ended();
         self.state.enter(Phase::Idle, &self.watch);
+    }
+
+    /// The watch has ended this connection since a request's body came too slowly.
+    pub fn had_slow_body(&self) -> bool {
+        self.state.slow_body.load(Ordering::Relaxed)
     }
 
     /// The same entry, for somebody else.
@@ -229,7 +354,12 @@ impl Watched {
         self.state.is_expired()
     }
 
-    pub(super) fn read_some(&self) {
+    /// So many bytes have come.
+    pub(super) fn read_some(&self, bytes: usize) {
+        if self.state.body.load(Ordering::Relaxed) {
+            self.state.received.add(bytes);
+            self.state.reading.store(false, Ordering::Relaxed);
+        }
         if self.state.phase.load(Ordering::Relaxed) == Phase::Idle as u8 {
             self.state.enter(Phase::Header, &self.watch);
         }
@@ -237,6 +367,9 @@ impl Watched {
 
     /// To be returned where a read would block.
     pub(super) fn read_blocked<T>(&self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if self.state.body.load(Ordering::Relaxed) {
+            self.state.reading.store(true, Ordering::Relaxed);
+        }
         self.state.reader.register(cx.waker());
         self.pending()
     }
@@ -250,7 +383,9 @@ impl Watched {
         self.pending()
     }
 
-    pub(super) fn write_moved(&self) {
+    /// So many bytes have been taken.
+    pub(super) fn write_moved(&self, bytes: usize) {
+        self.state.sent.add(bytes);
         if self.state.write_since.load(Ordering::Relaxed) != 0 {
             self.state.write_since.store(0, Ordering::Relaxed);
         }
@@ -279,6 +414,21 @@ impl Handle {
     pub fn expired(&self) -> bool {
         self.state.is_expired()
     }
+
+    /// The limits that are in force now.
+    pub fn limits(&self) -> Limits {
+        **self.watch.limits.load()
+    }
+
+    /// Milliseconds since some moment of the process's begin, as of the last tick.
+    pub fn now(&self) -> u32 {
+        self.watch.now()
+    }
+
+    /// The connection is being ended for what its client does to HTTP/2.
+    pub fn calmed(&self, why: Abuse) {
+        self.watch.calmed[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Watched {
@@ -293,23 +443,81 @@ impl Drop for Watched {
 mod tests {
     use super::*;
 
+    const LIMITS: Limits = Limits {
+        header_count: 100,
+        header_size: 1024,
+        uri_length: 1024,
+        body_size: None,
+        idle_timeout: Duration::from_millis(200),
+        header_timeout: Duration::from_secs(1),
+        body_timeout: Duration::from_secs(2),
+        write_timeout: Duration::from_secs(2),
+        connections: 10,
+        connections_per_address: None,
+        body_min_rate: Some(100),
+        send_min_rate: Some(1000),
+        http2: crate::config::model::Http2Limits { streams: 128, resets: 1000, control_frames: 1000 },
+    };
+
+    fn context() -> Context<'static> {
+        Context::from_waker(std::task::Waker::noop())
+    }
+
+    /// One tick after the other, for so many; the tick at which the connection was ended.
+    fn ticks(watch: &Watch, watched: &Watched, count: u32, each: impl Fn()) -> Option<u32> {
+        (1..=count).find(|_| {
+            each();
+            watch.look(watch.now() + 250);
+            watched.expired()
+        })
+    }
+
+    #[test]
+    fn a_client_that_takes_a_little_now_and_then_is_too_slow() {
+        let watch = Watch::new(LIMITS);
+        let drip = |watched: &Watched, bytes| {
+            watched.write_moved(bytes);
+            assert!(watched.write_blocked::<()>(&mut context()).is_pending());
+        };
+        let watched = watch.add();
+        watched.request_began(false);
+        // As fast as it must be.
+        assert_eq!(ticks(&watch, &watched, 80, || drip(&watched, 250)), None);
+        // One byte less a second.
+        assert_eq!(ticks(&watch, &watched, 80, || drip(&watched, 249)), Some(8));
+        assert!(!watched.had_slow_body());
+        assert_eq!(watch.ended(), 1);
+    }
+
+    #[test]
+    fn only_time_that_is_spent_on_the_client_counts() {
+        let watch = Watch::new(LIMITS);
+        let watched = watch.add();
+        watched.request_began(true);
+        // The origin gives little, and the client takes all of it at once; it sends little, and nobody reads it.
+        let idle = || {
+            watched.write_moved(1);
+            watched.read_some(1);
+        };
+        assert_eq!(ticks(&watch, &watched, 100, idle), None);
+        let drip = |bytes| {
+            watched.read_some(bytes);
+            assert!(watched.read_blocked::<()>(&mut context()).is_pending());
+        };
+        assert_eq!(ticks(&watch, &watched, 80, || drip(25)), None);
+        // Once the body is over, the client is only watched for leaving.
+        watched.body_ended();
+        assert!(watched.read_blocked::<()>(&mut context()).is_pending());
+        assert_eq!(ticks(&watch, &watched, 80, || ()), None);
+        // The next body is another.
+        watched.request_began(true);
+        assert_eq!(ticks(&watch, &watched, 80, || drip(24)), Some(8));
+        assert!(watched.had_slow_body());
+    }
+
     #[test]
     fn a_timeout_is_never_early() {
-        let watch = Watch::new(Limits {
-            header_count: 100,
-            header_size: 1024,
-            uri_length: 1024,
-            body_size: None,
-            idle_timeout: Duration::from_millis(200),
-            header_timeout: Duration::from_secs(1),
-            body_timeout: Duration::from_secs(1),
-            write_timeout: Duration::from_secs(1),
-            connections: 10,
-            connections_per_address: None,
-            body_min_rate: None,
-            send_min_rate: None,
-            http2: crate::config::model::Http2Limits { streams: 128, resets: 1000, control_frames: 1000 },
-        });
+        let watch = Watch::new(LIMITS);
         watch.look(1000);
         let idle = watch.add();
         // The next tick: it may have come a moment ago.
@@ -321,10 +529,10 @@ mod tests {
         assert!(idle.expired());
         // Nor is another phase's time counted.
         let busy = watch.add();
-        busy.read_some();
+        busy.read_some(1);
         watch.look(2500);
         assert!(!busy.expired());
-        busy.request_began();
+        busy.request_began(false);
         watch.look(90_000);
         busy.request_ended();
         watch.look(90_200);

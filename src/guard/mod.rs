@@ -7,9 +7,9 @@ pub mod access;
 pub mod rate;
 pub mod signed;
 
-use std::net::IpAddr;
-
 use http::{HeaderMap, Method};
+
+pub use crate::site::Visitor;
 
 /// Who asks, and for what: what the guards look at.
 #[derive(Clone, Copy, Debug)]
@@ -21,21 +21,6 @@ pub struct Asked<'a> {
     pub path: &'a str,
     pub headers: &'a HeaderMap,
     pub visitor: Visitor<'a>,
-}
-
-/// Who asks.
-#[derive(Clone, Copy, Debug)]
-pub struct Visitor<'a> {
-    /// The client's, as seen through trusted proxies; never an IPv4 address in IPv6 form.
-    pub address: IpAddr,
-    /// The request came by TLS, or a trusted proxy says so.
-    pub secure: bool,
-    /// The names in the client's certificate, which has been verified; empty: there is none.
-    pub identities: &'a [String],
-    /// ISO 3166-1 alpha-2, upper case.
-    pub country: Option<[u8; 2]>,
-    /// The autonomous system.
-    pub asn: Option<u32>,
 }
 
 /// Why a request is not let in.

@@ -11,9 +11,10 @@ use http::HeaderMap;
 
 use super::{Entry, Purge, Selector, WrongSelector};
 use crate::config;
-use crate::config::model::{Config, KeyPolicy, Site};
+use crate::config::model::{ClientMatcher, Config, KeyPolicy, Site};
 use crate::site::{
-    Directory, Facts, has_dot_segments, may_match, normalise_authority, normalise_path, normalise_query, query_in_key,
+    Directory, Facts, Visitor, has_dot_segments, may_match, normalise_authority, normalise_path, normalise_query,
+    query_in_key,
 };
 
 /// Mistakes that are told of at once.
@@ -133,8 +134,14 @@ fn url(text: &str, config: &Config, directory: &Directory, to: &mut Vec<Selector
     };
     let site = directory.find(&authority[..host_length]).and_then(|index| config.sites.get(index));
     if let Some(site) = site {
-        let facts =
-            Facts { method: "GET", path: &path, query: query.as_deref(), headers: &HeaderMap::new(), withheld: &[] };
+        let facts = Facts {
+            method: "GET",
+            path: &path,
+            query: query.as_deref(),
+            headers: &HeaderMap::new(),
+            withheld: &[],
+            visitor: Visitor::nobody(),
+        };
         for policy in key_policies(site, &facts) {
             to.push(url(query_in_key(query.as_deref(), policy).as_deref()));
         }
@@ -154,7 +161,7 @@ fn key_policies<'c>(site: &'c Site, facts: &Facts<'_>) -> Vec<&'c KeyPolicy> {
     let mut certain = false;
     for route in may_govern {
         candidates.push(&route.policy);
-        if route.matcher.headers.is_empty() {
+        if route.matcher.headers.is_empty() && route.matcher.client == ClientMatcher::default() {
             certain = true;
             break;
         }

@@ -323,6 +323,7 @@ proptest! {
             headers: &headers,
             content: false,
             trusted,
+            visitor: site::Visitor::nobody(),
         };
         let resolved = site::resolve(&request, &config, &directory).unwrap();
         let Some((_, text)) = &resolved.key else { return Ok(()) };

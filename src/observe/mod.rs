@@ -5,7 +5,7 @@ pub mod metrics;
 
 pub use access_log::{AccessLog, Record, rfc3339};
 pub use metrics::{
-    Counter, Distribution, Durations, Failure, Finished, InFlight, Metrics, NO_SITE, OriginMetrics, Samples, Sharded,
-    SiteMetrics, table,
+    ConcurrencyLimitMetrics, Counter, Distribution, Durations, Failure, Finished, InFlight, Limited, Metrics, NO_SITE,
+    NoRoom, OriginMetrics, RateLimitMetrics, Samples, Sharded, SiteMetrics, table,
 };
 pub(crate) use metrics::{STATUS_CLASSES, status_class};

@@ -40,6 +40,8 @@ pub struct KeyParts<'a> {
     pub rewritten: &'a [Rewrite],
     /// A trusted proxy asks: what it says of the client's scheme and host is believed, by the origin too.
     pub trusted: bool,
+    /// The name of the route, where it was chosen by who the client is: another client gets another answer for the URL.
+    pub route: Option<&'a str>,
     pub policy: &'a KeyPolicy,
 }
 
@@ -89,6 +91,9 @@ pub fn key(parts: &KeyParts<'_>, text: &mut KeyText) -> Key {
     text.part(Kind::Path, parts.path.as_bytes());
     write_query(parts.query, parts.policy, text);
     let url_length = text.0.len();
+    if let Some(route) = parts.route {
+        text.part(Kind::Route, route.as_bytes());
+    }
     if parts.trusted {
         write_claims(parts.headers, text);
     }
@@ -158,6 +163,7 @@ pub fn describe(text: &[u8]) -> String {
             Kind::Scheme => write!(line, " scheme={value}"),
             Kind::Path => write!(line, " path={value}"),
             Kind::Query => write!(line, " query={value}"),
+            Kind::Route => write!(line, " route={value}"),
             Kind::Header => write!(line, " {value}="),
             Kind::Cookie => write!(line, " cookie.{value}="),
             Kind::Value if valueless => write!(line, "\"{value}\""),
@@ -216,6 +222,7 @@ enum Kind {
     Scheme = b's',
     Path = b'p',
     Query = b'q',
+    Route = b'r',
     Header = b'f',
     Cookie = b'c',
     /// Of the header or cookie before it.
@@ -224,8 +231,17 @@ enum Kind {
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
-        let all =
-            [Kind::Zone, Kind::Host, Kind::Scheme, Kind::Path, Kind::Query, Kind::Header, Kind::Cookie, Kind::Value];
+        let all = [
+            Kind::Zone,
+            Kind::Host,
+            Kind::Scheme,
+            Kind::Path,
+            Kind::Query,
+            Kind::Route,
+            Kind::Header,
+            Kind::Cookie,
+            Kind::Value,
+        ];
         all.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
@@ -401,6 +417,7 @@ mod tests {
                 headers: &headers,
                 rewritten: &[],
                 trusted,
+                route: None,
                 policy,
             },
             &mut text,
@@ -434,6 +451,7 @@ mod tests {
             headers: &headers,
             rewritten: &[],
             trusted: false,
+            route: None,
             policy: &policy,
         };
         let key = key(&parts, &mut text);
@@ -453,6 +471,7 @@ mod tests {
             headers: &headers,
             rewritten: &[],
             trusted: false,
+            route: None,
             policy: &policy,
         };
         let (mut used, mut fresh) = (KeyText::new(), KeyText::new());
@@ -474,6 +493,7 @@ mod tests {
                     headers: &headers,
                     rewritten: &[],
                     trusted: false,
+                    route: None,
                     policy: &policy,
                 },
                 &mut KeyText::new(),
@@ -619,7 +639,7 @@ mod tests {
                 let (zone, host, path, query, ..) = request;
                 let mut text = KeyText::new();
                 let hash = key(
-                    &KeyParts { zone, host, path, query: query.as_deref(), headers: &map, rewritten: &[], trusted: false, policy: &policy },
+                    &KeyParts { zone, host, path, query: query.as_deref(), headers: &map, rewritten: &[], trusted: false, route: None, policy: &policy },
                     &mut text,
                 );
                 (text, hash)

@@ -3,7 +3,8 @@
 use http::{HeaderMap, HeaderName};
 
 use super::normal::decoded;
-use crate::config::model::{Matcher, Site, ValueMatch};
+use super::visitor::Visitor;
+use crate::config::model::{ClientMatcher, Matcher, Site, ValueMatch, identity_matches};
 
 /// What a matcher looks at.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +17,7 @@ pub struct Facts<'a> {
     pub headers: &'a HeaderMap,
     /// Fields that count as absent, whoever sent them: see [`super::Resolved::dropped`].
     pub withheld: &'a [HeaderName],
+    pub visitor: Visitor<'a>,
 }
 
 /// The first condition of a matcher that does not hold. Indexes are into the matcher's lists.
@@ -24,6 +26,11 @@ pub enum Unmet {
     Method,
     Path,
     Extension,
+    Scheme,
+    Network,
+    Country,
+    Asn,
+    Identity,
     Header(usize),
     Query(usize),
 }
@@ -49,12 +56,15 @@ pub fn unmet(matcher: &Matcher, facts: &Facts<'_>) -> Option<Unmet> {
     if !extension_matches(&matcher.extensions, facts.path) {
         return Some(Unmet::Extension);
     }
+    if let Some(unmet) = client_unmet(&matcher.client, &facts.visitor) {
+        return Some(unmet);
+    }
     let header = matcher.headers.iter().position(|(name, value)| !header_matches(facts, name, value));
     let query = || matcher.query.iter().position(|(name, value)| !query_matches(facts.query, name, value));
     header.map(Unmet::Header).or_else(|| query().map(Unmet::Query))
 }
 
-/// Whether every condition holds that is not about header fields: where there are such, they may or may not.
+/// Whether every condition holds that is not about header fields or the client: where there are such, they may or may not.
 pub fn may_match(matcher: &Matcher, facts: &Facts<'_>) -> bool {
     !matches!(unmet(matcher, facts), Some(Unmet::Method | Unmet::Path | Unmet::Extension))
         && matcher.query.iter().all(|(name, value)| query_matches(facts.query, name, value))
@@ -64,6 +74,31 @@ pub fn may_match(matcher: &Matcher, facts: &Facts<'_>) -> bool {
 fn method_matches(methods: &[String], method: &str) -> bool {
     let listed = |method: &str| methods.iter().any(|listed| listed == method);
     methods.is_empty() || listed(method) || (method == "HEAD" && listed("GET"))
+}
+
+/// What is not known of a client is in no list.
+fn client_unmet(matcher: &ClientMatcher, visitor: &Visitor<'_>) -> Option<Unmet> {
+    if *matcher == ClientMatcher::default() {
+        return None;
+    }
+    let ClientMatcher { networks, countries, asns, identities, secure } = matcher;
+    if secure.is_some_and(|secure| secure != visitor.secure) {
+        return Some(Unmet::Scheme);
+    }
+    if !(networks.is_empty() || networks.iter().any(|network| network.contains(&visitor.address))) {
+        return Some(Unmet::Network);
+    }
+    if !(countries.is_empty() || visitor.country.is_some_and(|country| countries.contains(&country))) {
+        return Some(Unmet::Country);
+    }
+    if !(asns.is_empty() || visitor.asn.is_some_and(|asn| asns.contains(&asn))) {
+        return Some(Unmet::Asn);
+    }
+    let listed = |name: &String| identities.iter().any(|pattern| identity_matches(pattern, name));
+    if !(identities.is_empty() || visitor.identities.iter().any(listed)) {
+        return Some(Unmet::Identity);
+    }
+    None
 }
 
 /// The extension is what follows the last dot of the last segment.
@@ -116,6 +151,10 @@ mod tests {
     use crate::config::model::{KeyPolicy, RequestPolicy, Route};
     use crate::config::pattern::PathPattern;
 
+    fn facts<'a>(method: &'a str, path: &'a str, query: Option<&'a str>, headers: &'a HeaderMap) -> Facts<'a> {
+        Facts { method, path, query, headers, withheld: &[], visitor: Visitor::nobody() }
+    }
+
     fn ask(matcher: &Matcher, method: &str, target: &str, headers: &[(&'static str, &'static str)]) -> bool {
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
@@ -125,7 +164,7 @@ mod tests {
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
-        matches(matcher, &Facts { method, path, query, headers: &headers, withheld: &[] })
+        matches(matcher, &facts(method, path, query, &headers))
     }
 
     fn query(name: &str, value: ValueMatch) -> Matcher {
@@ -177,7 +216,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-kind", HeaderValue::from_static("video"));
         let asked = |value: ValueMatch, withheld: &[HeaderName]| {
-            let facts = Facts { method: "GET", path: "/", query: None, headers: &headers, withheld };
+            let facts = Facts { withheld, ..facts("GET", "/", None, &headers) };
             unmet(&header(value), &facts)
         };
         let withheld = [HeaderName::from_static("x-kind")];
@@ -213,7 +252,7 @@ mod tests {
     fn conditions_on_fields_may_hold() {
         let may = |matcher: &Matcher, target: &str| {
             let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-            may_match(matcher, &Facts { method: "GET", path, query, headers: &HeaderMap::new(), withheld: &[] })
+            may_match(matcher, &facts("GET", path, query, &HeaderMap::new()))
         };
         for value in [ValueMatch::Present, ValueMatch::Absent, ValueMatch::Equals("a".to_owned())] {
             let path = vec![PathPattern::parse("/a.*").unwrap()];
@@ -224,6 +263,48 @@ mod tests {
             assert!(!may(&Matcher { methods: vec!["POST".to_owned()], ..matcher }, "/a.png?q"));
         }
         assert!(may(&Matcher::default(), "/"));
+    }
+
+    #[test]
+    fn conditions_on_the_client() {
+        let identities = vec!["a.example.com".to_owned()];
+        let address = "10.1.2.3".parse().unwrap();
+        let visitor = Visitor {
+            secure: true,
+            identities: &identities,
+            country: Some(*b"DE"),
+            asn: Some(7),
+            ..Visitor::of(address)
+        };
+        let ask = |client: ClientMatcher, visitor| {
+            let matcher = Matcher { client, ..Matcher::default() };
+            let headers = HeaderMap::new();
+            let facts = Facts { visitor, ..facts("GET", "/", None, &headers) };
+            // Of another client it may hold, always.
+            assert!(may_match(&matcher, &facts));
+            unmet(&matcher, &facts)
+        };
+        let networks = || vec!["192.0.2.0/24".parse().unwrap(), "10.0.0.0/8".parse().unwrap()];
+        let all = || ClientMatcher {
+            networks: networks(),
+            countries: vec![*b"FR", *b"DE"],
+            asns: vec![1, 7],
+            identities: vec!["*.example.com".to_owned()],
+            secure: Some(true),
+        };
+        assert_eq!(ask(all(), visitor), None);
+        let nobody = Visitor::nobody();
+        assert_eq!(
+            ask(ClientMatcher { networks: networks(), ..ClientMatcher::default() }, nobody),
+            Some(Unmet::Network)
+        );
+        assert_eq!(ask(ClientMatcher { secure: Some(false), ..ClientMatcher::default() }, nobody), None);
+        assert_eq!(ask(all(), Visitor { secure: false, ..visitor }), Some(Unmet::Scheme));
+        let elsewhere = Visitor { address: "11.0.0.0".parse().unwrap(), ..visitor };
+        assert_eq!(ask(all(), elsewhere), Some(Unmet::Network));
+        assert_eq!(ask(all(), Visitor { country: None, ..visitor }), Some(Unmet::Country));
+        assert_eq!(ask(all(), Visitor { asn: Some(2), ..visitor }), Some(Unmet::Asn));
+        assert_eq!(ask(all(), Visitor { identities: &[], ..visitor }), Some(Unmet::Identity));
     }
 
     #[test]
@@ -241,7 +322,7 @@ mod tests {
         let routes = vec![route_for(&["/a", "/b"]), route_for(&["/b"]), route_for(&["/c"])];
         let site = Site { name: "site".into(), hosts: Vec::new(), policy: policy.clone(), purge: None, routes };
         let headers = HeaderMap::new();
-        let find = |path| route(&site, &Facts { method: "GET", path, query: None, headers: &headers, withheld: &[] });
+        let find = |path| route(&site, &facts("GET", path, None, &headers));
         assert_eq!((find("/b"), find("/c"), find("/d")), (Some(0), Some(2), None));
     }
 }

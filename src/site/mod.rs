@@ -10,6 +10,7 @@ mod matcher;
 mod normal;
 mod refusal;
 mod resolve;
+mod visitor;
 
 pub use directory::{Directory, pattern_of};
 pub use fields::{Names, nominated, withheld};
@@ -18,3 +19,4 @@ pub use matcher::{Facts, Unmet, matches, may_match, route, unmet};
 pub use normal::{BadHost, has_dot_segments, normalise_authority, normalise_host, normalise_path, normalise_query};
 pub use refusal::Refusal;
 pub use resolve::{Asked, Resolved, announces_content, key_of_get, resolve};
+pub use visitor::Visitor;

@@ -9,8 +9,8 @@ use super::fields::{Names, withheld};
 use super::key::{Key, KeyParts, KeyText, is_https, key};
 use super::matcher::{Facts, route};
 use super::normal::{has_dot_segments, normalise_authority, normalise_path, normalise_query};
-use super::{Directory, Refusal};
-use crate::config::model::{Config, RequestPolicy, Site};
+use super::{Directory, Refusal, Visitor};
+use crate::config::model::{ClientMatcher, Config, RequestPolicy, Site};
 use crate::http_cache::{Policy, Rewrite, Rewrites, reduce};
 
 /// A request, without the fields that [`super::nominated`] names.
@@ -26,6 +26,7 @@ pub struct Asked<'a> {
     pub content: bool,
     /// A trusted proxy sends it: what it says in forwarding fields is believed.
     pub trusted: bool,
+    pub visitor: Visitor<'a>,
 }
 
 /// What governs a request.
@@ -93,6 +94,7 @@ pub fn resolve<'a>(asked: &Asked<'a>, config: &Config, directory: &Directory) ->
         query: query.as_deref(),
         headers: asked.headers,
         withheld: &dropped,
+        visitor: asked.visitor,
     };
     let route = route(site, &facts);
     let policy = policy(site, route);
@@ -101,7 +103,7 @@ pub fn resolve<'a>(asked: &Asked<'a>, config: &Config, directory: &Directory) ->
         .cache
         .as_ref()
         .filter(|_| !asked.content)
-        .map(|_| key_of(site, policy, &facts, &rewritten, (&authority, asked.trusted)));
+        .map(|_| key_of((site, route), &facts, &rewritten, (&authority, asked.trusted)));
     dropped.retain(|name| !policy.key.headers.iter().any(|listed| listed == name.as_str()));
     let target = for_origin(asked, &path, query.as_deref());
     Ok(Resolved { site: index, route, authority, host_length, path, query, target, key, dropped, rewritten })
@@ -117,6 +119,7 @@ pub fn key_of_get<'a>(
     target: &str,
     headers: &HeaderMap,
     trusted: bool,
+    visitor: Visitor<'_>,
 ) -> Option<(&'a Policy, Key, KeyText)> {
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(normalise_query(query))),
@@ -125,10 +128,10 @@ pub fn key_of_get<'a>(
     let path = normalise_path(path);
     let withheld = withheld(headers, trusted);
     let method = Method::GET.as_str();
-    let facts = Facts { method, path: &path, query: query.as_deref(), headers, withheld: &withheld };
-    let policy = policy(site, route(site, &facts));
-    let cache = policy.cache.as_ref()?;
-    let (key, text) = key_of(site, policy, &facts, &reduce(headers, &cache.vary), (authority, trusted));
+    let facts = Facts { method, path: &path, query: query.as_deref(), headers, withheld: &withheld, visitor };
+    let route = route(site, &facts);
+    let cache = policy(site, route).cache.as_ref()?;
+    let (key, text) = key_of((site, route), &facts, &reduce(headers, &cache.vary), (authority, trusted));
     Some((cache, key, text))
 }
 
@@ -147,13 +150,14 @@ fn policy(site: &Site, route: Option<usize>) -> &RequestPolicy {
 
 /// Of the fields, those that the policy lists are read, and no others: the withheld ones among them stay in the request.
 fn key_of(
-    site: &Site,
-    policy: &RequestPolicy,
+    (site, route): (&Site, Option<usize>),
     facts: &Facts<'_>,
     rewritten: &[Rewrite],
     (authority, trusted): (&str, bool),
 ) -> (Key, KeyText) {
     let mut text = KeyText::new();
+    let by_client =
+        route.map(|route| &site.routes[route]).filter(|route| route.matcher.client != ClientMatcher::default());
     let parts = KeyParts {
         zone: &site.name,
         host: authority,
@@ -162,7 +166,8 @@ fn key_of(
         headers: facts.headers,
         rewritten,
         trusted,
-        policy: &policy.key,
+        route: by_client.map(|route| &*route.name),
+        policy: &policy(site, route).key,
     };
     (key(&parts, &mut text), text)
 }

@@ -47,6 +47,7 @@ fn with<T>(
         headers: &headers,
         content: false,
         trusted: false,
+        visitor: Visitor::nobody(),
     };
     change(&mut asked);
     look(resolve(&asked, &config, &directory), &config)
@@ -150,10 +151,49 @@ fn a_get_for_another_target_has_the_key_that_it_would_have() {
     let mut headers = HeaderMap::new();
     headers.insert("host", "a.test".parse().unwrap());
     headers.insert("x-original-url", "/x".parse().unwrap());
-    let key = |target| key_of_get(site, "a.test", target, &headers, false).map(|(_, key, _)| key);
+    let key = |target| key_of_get(site, "a.test", target, &headers, false, Visitor::nobody()).map(|(_, key, _)| key);
     let direct = with("/b?c", &[], |_| (), |resolved, _| resolved.unwrap().key.unwrap().0);
     assert_eq!(key("/a/../b?%63"), Some(direct));
     assert_eq!(key("/off"), None);
     // A trusted proxy's field chooses the route here too.
-    assert_ne!(key_of_get(site, "a.test", "/b?c", &headers, true).map(|(_, key, _)| key), Some(direct));
+    assert_ne!(
+        key_of_get(site, "a.test", "/b?c", &headers, true, Visitor::nobody()).map(|(_, key, _)| key),
+        Some(direct)
+    );
+}
+
+#[test]
+fn a_route_by_client_is_in_the_key() {
+    let mut config = config::parse(YAML, None, Path::new("/")).unwrap();
+    // `secret` is for a network, rather than for a field.
+    let matcher = &mut config.sites[0].routes[0].matcher;
+    matcher.headers.clear();
+    matcher.client.networks.push("10.0.0.0/8".parse().unwrap());
+    let (directory, uri) = (Directory::new(&config.sites), Uri::from_static("/a?b"));
+    let mut headers = HeaderMap::new();
+    headers.insert(HOST, "a.test".parse().unwrap());
+    let of = |address: &str| {
+        let visitor = Visitor::of(address.parse().unwrap());
+        let asked = Asked {
+            method: &Method::GET,
+            uri: &uri,
+            target: b"/a?b",
+            headers: &headers,
+            content: false,
+            trusted: false,
+            visitor,
+        };
+        let (key, text) = resolve(&asked, &config, &directory).unwrap().key.unwrap();
+        let (_, same, _) = key_of_get(&config.sites[0], "a.test", "/a?b", &headers, false, visitor).unwrap();
+        assert_eq!(key, same);
+        let parts = crate::site::parts(text.as_bytes()).unwrap();
+        assert_eq!((parts.path, parts.query), ("/a", Some("b")));
+        (key.has_more, describe(text.as_bytes()))
+    };
+    let shared = "site=main host=a.test path=/a query=b".to_owned();
+    let own = format!("{shared} route=secret");
+    // An object of the one is never an answer to the other. There may be several for the URL.
+    assert_eq!(of("10.1.2.3").1, own.clone() + " x-original-url=-");
+    assert!(of("10.1.2.3").0);
+    assert_eq!(of("11.1.2.3"), (false, shared));
 }

@@ -261,7 +261,7 @@ async fn connections_are_counted() {
             && m.metric("foreland_client_connections_open") == Some(0.0)
     })
     .await;
-    let refused = "foreland_client_connections_refused_total";
+    let refused = "foreland_client_connections_refused_total{reason=\"total\"}";
     let before = edge.metrics().await.metric(refused).unwrap_or_default();
     let (mut one, mut two) = (edge.connect().await, edge.connect().await);
     for client in [&mut one, &mut two] {

@@ -4,6 +4,8 @@
 
 mod access_log;
 mod admin;
+mod admin_tls;
+mod attacks;
 mod balancing;
 mod bodies;
 mod collapsing;
@@ -33,9 +35,11 @@ mod openapi;
 mod origin_failures;
 mod origins_wire;
 mod over;
+mod overload;
 mod purge;
 mod purge_cli;
 mod purge_method;
+mod rate_limits;
 mod reload;
 mod resilience;
 mod revalidation;
@@ -49,5 +53,6 @@ mod startup;
 mod stop;
 mod syntax;
 mod systemd;
+mod tls;
 mod upgrade;
 mod windows;

@@ -247,7 +247,7 @@ async fn connections_are_counted() {
     c.closed().await;
     let metrics = edge.metrics().await;
     assert_eq!(metrics.metric(accepted), Some(before + 2.0));
-    assert_eq!(metrics.metric("foreland_client_connections_refused_total"), Some(1.0));
+    assert_eq!(metrics.metric("foreland_client_connections_refused_total{reason=\"total\"}"), Some(1.0));
     assert_eq!(metrics.metric("foreland_client_connections_open"), Some(2.0));
     drop(a);
     edge.wait_metrics("one closed", |m| m.metric("foreland_client_connections_open") == Some(1.0)).await;

@@ -77,7 +77,9 @@ async fn mistakes_in_the_command_line() {
         (&["--tag", "t", "--quiet", "--json"], "--json"),
         (&["--tag", "t", "--timeout", "30"], "with a unit"),
         (&["--tag", "t", "--timeout", "0s"], "more than nothing"),
-        (&["--tag", "t", "--admin", "https://127.0.0.1:9180"], "does not speak https yet"),
+        (&["--tag", "t", "--admin", "https://"], "expected a name"),
+        (&["--tag", "t", "--ca", "ca.pem"], "no effect without https://"),
+        (&["--tag", "t", "--admin", "https://a", "--client-key", "a.key"], "--client-certificate"),
         (&["--tag", "t", "--admin", "127.0.0.1:9180"], "expected http://"),
         (&["--tag", "t", "--token", "x"], "--token"),
         (&["t"], "'t'"),
@@ -86,9 +88,9 @@ async fn mistakes_in_the_command_line() {
         assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{args:?}: {}", said.err);
         assert!(said.err.contains(says), "{args:?}: {}", said.err);
     }
-    let said = Run::new().env("FORELAND_ADMIN", "https://a").args(["--tag", "t"]).run().await;
+    let said = Run::new().env("FORELAND_ADMIN", "ftp://a").args(["--tag", "t"]).run().await;
     assert_eq!(said.code, Some(2));
-    assert!(said.err.contains("FORELAND_ADMIN") && said.err.contains("https yet"), "{}", said.err);
+    assert!(said.err.contains("FORELAND_ADMIN") && said.err.contains("expected http://"), "{}", said.err);
     assert!(admin.seen().is_empty());
 }
 

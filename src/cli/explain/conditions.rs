@@ -1,7 +1,7 @@
 //! The conditions of a route in words: those that hold, and the one that does not.
 
-use crate::config::model::{Matcher, ValueMatch};
-use crate::site::{Facts, Unmet};
+use crate::config::model::{ClientMatcher, Matcher, ValueMatch};
+use crate::site::{Facts, Unmet, Visitor};
 
 /// Every condition of a route that a request meets.
 pub fn met(matcher: &Matcher, facts: &Facts<'_>) -> Vec<String> {
@@ -16,6 +16,7 @@ pub fn met(matcher: &Matcher, facts: &Facts<'_>) -> Vec<String> {
     if let Some(listed) = matcher.extensions.iter().find(|listed| listed.eq_ignore_ascii_case(extension)) {
         met.push(format!("extension {listed}"));
     }
+    met.extend(client(&matcher.client, &facts.visitor));
     met.extend(matcher.headers.iter().map(|(name, value)| format!("header {name} is {}", wanted(value))));
     met.extend(matcher.query.iter().map(|(name, value)| format!("query {name} is {}", wanted(value))));
     met
@@ -27,6 +28,14 @@ pub fn not_met(matcher: &Matcher, unmet: Unmet, facts: &Facts<'_>) -> String {
         Unmet::Method => format!("method {} is not {}", facts.method, any_of(&matcher.methods)),
         Unmet::Path => format!("path is not {}", any_of(&matcher.path)),
         Unmet::Extension => format!("extension is not {}", any_of(&matcher.extensions)),
+        Unmet::Scheme => format!("the client does not come by {}", scheme(!facts.visitor.secure)),
+        Unmet::Network => format!("client {} is not in {}", facts.visitor.address, any_of(&matcher.client.networks)),
+        Unmet::Country => {
+            let listed: Vec<_> = matcher.client.countries.iter().map(code).collect();
+            format!("country {} is not {}", country(facts.visitor.country), any_of(&listed))
+        }
+        Unmet::Asn => format!("ASN {} is not {}", asn(facts.visitor.asn), any_of(&matcher.client.asns)),
+        Unmet::Identity => format!("no name in a client certificate is {}", any_of(&matcher.client.identities)),
         Unmet::Header(index) => match matcher.headers.get(index) {
             Some((name, _)) if facts.withheld.iter().any(|withheld| withheld == name.as_str()) => {
                 format!("header {name} counts as absent: the client is not trusted")
@@ -39,6 +48,36 @@ pub fn not_met(matcher: &Matcher, unmet: Unmet, facts: &Facts<'_>) -> String {
             None => String::new(),
         },
     }
+}
+
+/// What holds of the client, by what is asked of it.
+fn client<'a>(matcher: &'a ClientMatcher, visitor: &'a Visitor<'_>) -> impl Iterator<Item = String> {
+    let network = matcher.networks.iter().find(|network| network.contains(&visitor.address));
+    let all = [
+        matcher.secure.map(|secure| format!("the client comes by {}", scheme(secure))),
+        network.map(|network| format!("client {} is in {network}", visitor.address)),
+        (!matcher.countries.is_empty()).then(|| format!("country {}", country(visitor.country))),
+        (!matcher.asns.is_empty()).then(|| format!("ASN {}", asn(visitor.asn))),
+        (!matcher.identities.is_empty())
+            .then(|| format!("a name in the client certificate is {}", any_of(&matcher.identities))),
+    ];
+    all.into_iter().flatten()
+}
+
+fn scheme(secure: bool) -> &'static str {
+    if secure { "https" } else { "http" }
+}
+
+fn country(country: Option<[u8; 2]>) -> String {
+    country.as_ref().map_or("unknown".to_owned(), code)
+}
+
+fn code(code: &[u8; 2]) -> String {
+    code.escape_ascii().to_string()
+}
+
+fn asn(asn: Option<u32>) -> String {
+    asn.map_or("unknown".to_owned(), |asn| asn.to_string())
 }
 
 fn wanted(value: &ValueMatch) -> String {
@@ -83,11 +122,47 @@ mod tests {
         if let Some(kind) = kind {
             headers.insert("x-kind", kind.parse().unwrap());
         }
-        let facts = Facts { method, path, query, headers: &headers, withheld };
+        let facts = Facts { method, path, query, headers: &headers, withheld, visitor: Visitor::nobody() };
         match unmet(&matcher(), &facts) {
             Some(unmet) => not_met(&matcher(), unmet, &facts),
             None => met(&matcher(), &facts).join(", "),
         }
+    }
+
+    #[test]
+    fn conditions_on_the_client() {
+        let client = ClientMatcher {
+            networks: vec!["10.0.0.0/8".parse().unwrap()],
+            countries: vec![*b"DE", *b"SE"],
+            asns: vec![7],
+            identities: vec!["*.example.com".to_owned()],
+            secure: Some(true),
+        };
+        let matcher = Matcher { client, ..Matcher::default() };
+        let (headers, names) = (HeaderMap::new(), ["a.example.com".to_owned()]);
+        let why = |visitor| {
+            let facts = Facts { method: "GET", path: "/", query: None, headers: &headers, withheld: &[], visitor };
+            match unmet(&matcher, &facts) {
+                Some(unmet) => not_met(&matcher, unmet, &facts),
+                None => met(&matcher, &facts).join(", "),
+            }
+        };
+        let mut visitor = Visitor::nobody();
+        assert_eq!(why(visitor), "the client does not come by https");
+        visitor.secure = true;
+        assert_eq!(why(visitor), "client 0.0.0.0 is not in 10.0.0.0/8");
+        visitor.address = "10.0.0.1".parse().unwrap();
+        assert_eq!(why(visitor), "country unknown is not DE or SE");
+        visitor.country = Some(*b"SE");
+        assert_eq!(why(visitor), "ASN unknown is not 7");
+        visitor.asn = Some(7);
+        assert_eq!(why(visitor), "no name in a client certificate is *.example.com");
+        visitor.identities = &names;
+        assert_eq!(
+            why(visitor),
+            "the client comes by https, client 10.0.0.1 is in 10.0.0.0/8, country SE, ASN 7, \
+             a name in the client certificate is *.example.com"
+        );
     }
 
     #[test]

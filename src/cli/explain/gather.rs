@@ -19,7 +19,7 @@ use crate::config::model::{Config, HostHeader, RequestPolicy};
 use crate::config::{self, Place};
 use crate::edge::{Client, checks};
 use crate::http_cache::{self, Policy, RequestDirectives, Timestamp};
-use crate::site::{self, Asked, Directory, Facts, Refusal, Resolved};
+use crate::site::{self, Asked, Directory, Facts, Refusal, Resolved, Visitor};
 
 /// This many routes that do not match are named without being asked for.
 const PASSED_OVER: usize = 8;
@@ -76,6 +76,7 @@ fn govern(config: &Config, ask: &Ask, now: Timestamp, so_far: &mut Explanation) 
         so_far.client = report::Client { address: Some(client.address.to_string()), trusted: client.trusted };
     }
     let trusted = so_far.client.trusted;
+    let visitor = client.map_or(Visitor::nobody(), |client| Visitor::of(client.address));
     checks::framing(&request.headers, || request.headers.contains_key(CONTENT_LENGTH))?;
     let asked = Asked {
         method: &request.method,
@@ -84,6 +85,7 @@ fn govern(config: &Config, ask: &Ask, now: Timestamp, so_far: &mut Explanation) 
         headers: &request.headers,
         content: site::announces_content(&request.headers),
         trusted,
+        visitor,
     };
     let resolved = site::resolve(&asked, config, &Directory::new(&config.sites))?;
     let policy = resolved.policy(config);
@@ -137,8 +139,17 @@ fn govern(config: &Config, ask: &Ask, now: Timestamp, so_far: &mut Explanation) 
         so_far.dropped.extend(hop.map(|name| dropped(name, "It is for one hop (RFC 9110 §7.6.1).")));
     }
     if let Some(answer) = &ask.answer {
-        let asked =
-            response::Asked { config, request: &request, site, policy, host: &host, bypass, directives, trusted };
+        let asked = response::Asked {
+            config,
+            request: &request,
+            site,
+            policy,
+            host: &host,
+            bypass,
+            directives,
+            trusted,
+            visitor,
+        };
         governed.response = Some(response::judge(&asked, answer, now));
     }
     Ok(governed)
@@ -204,6 +215,7 @@ fn routes(config: &Config, asked: &Asked<'_>, resolved: &Resolved<'_>) -> (Optio
         query: resolved.query.as_deref(),
         headers: asked.headers,
         withheld: &withheld,
+        visitor: asked.visitor,
     };
     let routes = &config.sites[resolved.site].routes;
     let places = config.places.sites.get(resolved.site);

@@ -12,7 +12,7 @@ use crate::http_cache::{
     self, Bypass, CacheStatus, Control, FwdReason, Handling, RequestDirectives, RequestFacts, Reuse, Selection, Stored,
     Timestamp, Variance,
 };
-use crate::site;
+use crate::site::{self, Visitor};
 use crate::store::{Disks, ObjectKey};
 
 /// The request, as its origin would see it.
@@ -26,6 +26,7 @@ pub struct Asked<'a> {
     pub bypass: Option<Bypass>,
     pub directives: RequestDirectives,
     pub trusted: bool,
+    pub visitor: Visitor<'a>,
 }
 
 /// What becomes of a response that arrives `now`, where nothing was stored before.
@@ -104,7 +105,8 @@ fn posted(asked: &Asked<'_>, answer: &Answer, headers: &HeaderMap, now: Timestam
     if !says_so || too_large(asked, headers).is_some() {
         return None;
     }
-    let (policy, ..) = site::key_of_get(asked.site, asked.host, target, &request.headers, asked.trusted)?;
+    let (policy, ..) =
+        site::key_of_get(asked.site, asked.host, target, &request.headers, asked.trusted, asked.visitor)?;
     let directives = RequestDirectives::parse(&request.headers, policy);
     let facts = RequestFacts::new(&request.method, &request.headers, &directives, now);
     let facts = RequestFacts { describes_target: true, ..facts };
@@ -116,7 +118,7 @@ fn too_large(asked: &Asked<'_>, headers: &HeaderMap) -> Option<String> {
     let length = http_cache::content_length(headers)?;
     let config = asked.config;
     let (policy, key, _) =
-        site::key_of_get(asked.site, asked.host, target(asked), &asked.request.headers, asked.trusted)?;
+        site::key_of_get(asked.site, asked.host, target(asked), &asked.request.headers, asked.trusted, asked.visitor)?;
     let memory = policy.tiers.memory.then(|| (config.memory.max_object, "`cache.memory.max_object`".to_owned()));
     let disk = policy.tiers.disk.then(|| Disks::settings_of(&config.disks, &ObjectKey::primary(key.hash).id()));
     let disk = disk.flatten().map(|disk| {

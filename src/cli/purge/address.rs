@@ -9,10 +9,14 @@ use http::uri::Authority;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::tls::Tls;
+
 /// The admin listener of an edge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     Tcp {
+        /// https.
+        secure: bool,
         /// As it was given: for the field Host.
         authority: Authority,
         /// A name or an address, without brackets.
@@ -31,15 +35,27 @@ impl Address {
     /// Where an edge of this machine has its admin listener.
     pub const DEFAULT: &str = "http://127.0.0.1:9180";
 
+    /// Whether TLS is spoken there.
+    pub fn is_secure(&self) -> bool {
+        matches!(self, Address::Tcp { secure: true, .. })
+    }
+
+    /// `tls`: where it [is secure](Address::is_secure).
+    ///
     /// # Errors
-    /// The system's. A name that has several addresses is tried at each of them.
-    pub async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+    /// The system's, or TLS's. A name that has several addresses is tried at each of them.
+    pub async fn connect(&self, tls: Option<&Tls>) -> io::Result<Box<dyn Stream>> {
         match self {
-            Address::Tcp { host, port, .. } => {
+            Address::Tcp { secure, host, port, .. } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 // Requests are written in few pieces; to wait for more would only delay them.
                 stream.set_nodelay(true)?;
-                Ok(Box::new(stream))
+                match tls {
+                    Some(tls) if *secure => Ok(Box::new(tls.connect(host, stream).await?)),
+                    // Nothing is ever said in the clear that was to be secret.
+                    None if *secure => Err(io::Error::other("https without TLS")),
+                    _ => Ok(Box::new(stream)),
+                }
             }
             Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
         }
@@ -66,15 +82,11 @@ impl FromStr for Address {
             };
         }
         let Some((scheme, rest)) = text.split_once("://") else {
-            return Err("expected http://ADDRESS:PORT or unix:/path/to/socket".to_owned());
+            return Err("expected http://ADDRESS:PORT, https://ADDRESS:PORT or unix:/path/to/socket".to_owned());
         };
-        if scheme.eq_ignore_ascii_case("https") {
-            return Err("the admin listener does not speak https yet: use http:// on the edge's own machine or \
-                        through a tunnel, or unix:/path/to/socket"
-                .to_owned());
-        }
-        if !scheme.eq_ignore_ascii_case("http") {
-            return Err("expected http:// or unix:".to_owned());
+        let secure = scheme.eq_ignore_ascii_case("https");
+        if !secure && !scheme.eq_ignore_ascii_case("http") {
+            return Err("expected http://, https:// or unix:".to_owned());
         }
         if rest.contains('@') {
             return Err("no user and no password belong here: the token comes from FORELAND_ADMIN_TOKEN".to_owned());
@@ -84,25 +96,26 @@ impl FromStr for Address {
             .unwrap_or(rest)
             .parse()
             .map_err(|_| "expected a name or an address, perhaps with a port, and nothing after it".to_owned())?;
-        let (host, port) = host_and_port(&authority)?;
-        Ok(Address::Tcp { host, port, authority })
+        let (host, port) = host_and_port(&authority, if secure { 443 } else { 80 })?;
+        Ok(Address::Tcp { secure, host, port, authority })
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Address::Tcp { authority, .. } => write!(f, "http://{authority}"),
+            Address::Tcp { secure: false, authority, .. } => write!(f, "http://{authority}"),
+            Address::Tcp { secure: true, authority, .. } => write!(f, "https://{authority}"),
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
 
 /// Without a port, the scheme's own (RFC 9110 §4.2.1).
-fn host_and_port(authority: &Authority) -> Result<(String, u16), String> {
+fn host_and_port(authority: &Authority, usual: u16) -> Result<(String, u16), String> {
     let host = authority.host();
     let port = match authority.as_str().strip_prefix(host) {
-        Some("") => 80,
+        Some("") => usual,
         Some(port) => port
             .strip_prefix(':')
             .and_then(|port| port.parse().ok())
@@ -123,7 +136,7 @@ mod tests {
 
     fn tcp(text: &str) -> (String, u16, String) {
         match text.parse() {
-            Ok(Address::Tcp { host, port, authority }) => (host, port, authority.to_string()),
+            Ok(Address::Tcp { secure: false, host, port, authority }) => (host, port, authority.to_string()),
             other => panic!("{text}: {other:?}"),
         }
     }
@@ -137,7 +150,11 @@ mod tests {
         assert_eq!(tcp("http://edge-1.example"), expected("edge-1.example", 80, "edge-1.example"));
         assert_eq!("unix:/run/a b".parse(), Ok(Address::Unix("/run/a b".into())));
         assert_eq!("unix:a.sock".parse(), Ok(Address::Unix("a.sock".into())));
-        for text in ["http://[::1]:9180", "unix:/run/foreland/admin"] {
+        for (text, port) in [("https://a", 443), ("HTTPS://a:9180", 9180)] {
+            let address: Address = text.parse().unwrap();
+            assert!(address.is_secure() && matches!(address, Address::Tcp { port: at, .. } if at == port), "{text}");
+        }
+        for text in ["http://[::1]:9180", "https://a:9180", "unix:/run/foreland/admin"] {
             assert_eq!(text.parse::<Address>().map(|it| it.to_string()), Ok(text.to_owned()));
         }
     }
@@ -148,8 +165,8 @@ mod tests {
             ("", "expected http://"),
             ("127.0.0.1:9180", "expected http://"),
             ("ftp://a", "expected http://"),
-            ("https://127.0.0.1:9180", "does not speak https yet"),
-            ("HTTPS://127.0.0.1:9180", "does not speak https yet"),
+            ("https://", "expected a name"),
+            ("https://a:0", "a port is"),
             ("http://", "expected a name"),
             ("http://:9180", "expected a name|is missing"),
             ("http://a:0", "a port is"),

@@ -48,8 +48,8 @@ pub fn judge(answer: &Answer, batch: &Batch, client: &Client) -> Result<Done, Fa
             "{edge} asks for a token ({status}{said}): set {} to one of `admin:` in the edge's configuration",
             Token::VARIABLE
         )),
-        // What its role is, the edge says.
-        StatusCode::FORBIDDEN if client.has_token() => {
+        // What its role is, or that its certificate is nobody's, the edge says.
+        StatusCode::FORBIDDEN if client.has_token() || edge.is_secure() => {
             refused(format!("{edge} does not let this command in ({status}{said})"))
         }
         StatusCode::FORBIDDEN => refused(format!(
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn what_a_token_may_not_is_its_role() {
-        let answer = answer(403, "{\"error\": \"this needs the role `purge` or `all`; the token's is `read`\"}");
+        let answer = answer(403, "{\"error\": \"this needs the role `purge` or `all`; yours is `read`\"}");
         let address: Address = Address::DEFAULT.parse().expect("an address");
         let token = Token::from_value("secret".as_ref()).expect("a token");
         let why = |token| {
@@ -225,7 +225,7 @@ mod tests {
                 .expect_err("403")
                 .why
         };
-        assert!(why(token).ends_with("(403: this needs the role `purge` or `all`; the token's is `read`)"));
+        assert!(why(token).ends_with("(403: this needs the role `purge` or `all`; yours is `read`)"));
         assert!(why(None).contains("localhost"));
     }
 

@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::address::{Address, Stream};
+use super::tls::{Tls, refusal, refused_late};
 use super::token::Token;
 use crate::config::show_duration;
 
@@ -30,6 +31,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 pub struct Client {
     address: Address,
     token: Option<Token>,
+    /// For an address that is secure.
+    tls: Option<Tls>,
     timeout: Duration,
     kept: Option<SendRequest<Full<Bytes>>>,
 }
@@ -66,7 +69,12 @@ pub enum Fate {
 impl Client {
     /// A call, with all that is tried again, takes no longer than `timeout`.
     pub fn new(address: Address, token: Option<Token>, timeout: Duration) -> Client {
-        Client { address, token, timeout, kept: None }
+        Client { address, token, tls: None, timeout, kept: None }
+    }
+
+    /// For an address that [is secure](Address::is_secure).
+    pub fn with_tls(self, tls: Option<Tls>) -> Client {
+        Client { tls, ..self }
     }
 
     pub fn address(&self) -> &Address {
@@ -108,23 +116,24 @@ impl Client {
             match self.send(kept, body, deadline).await {
                 Ok(answer) => return Ok(answer),
                 // The edge ends a connection that was idle for long, perhaps just now. To purge twice does no harm.
-                Err(Lost { sent, late: None }) => *fate = if sent { Fate::Unknown } else { *fate },
-                Err(Lost { late: Some(late), .. }) => {
-                    *fate = Fate::Unknown;
-                    return Err(late);
+                Err(Lost { sent, why }) => {
+                    *fate = if sent { Fate::Unknown } else { *fate };
+                    if let Some(why) = why {
+                        return Err(why);
+                    }
                 }
             }
         }
         let new = self.connect(deadline).await?;
-        self.send(new, body, deadline).await.map_err(|Lost { sent, late }| {
+        self.send(new, body, deadline).await.map_err(|Lost { sent, why }| {
             *fate = if sent { Fate::Unknown } else { *fate };
-            late.unwrap_or_else(|| format!("{} ended the connection without an answer", self.address))
+            why.unwrap_or_else(|| format!("{} ended the connection without an answer", self.address))
         })
     }
 
     async fn connect(&self, deadline: Instant) -> Result<SendRequest<Full<Bytes>>, String> {
         let by = deadline.min(Instant::now() + CONNECT_TIMEOUT);
-        let stream: Box<dyn Stream> = match timeout_at(by, self.address.connect()).await {
+        let stream: Box<dyn Stream> = match timeout_at(by, self.address.connect(self.tls.as_ref())).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(no_connection(&self.address, &error)),
             Err(_) => {
@@ -151,19 +160,22 @@ impl Client {
         body: &Bytes,
         deadline: Instant,
     ) -> Result<Answer, Lost> {
-        let request = self.request(body).ok_or(Lost { sent: false, late: None })?;
+        let request = self.request(body).ok_or(Lost { sent: false, why: None })?;
         let exchange = async {
-            sender.ready().await.map_err(|_| Lost { sent: false, late: None })?;
+            sender.ready().await.map_err(|_| Lost { sent: false, why: None })?;
             // The request comes back where not a byte of it was written.
             let sent = sender.try_send_request(request).await;
-            let response = sent.map_err(|mut error| Lost { sent: error.take_message().is_none(), late: None })?;
+            let response = sent.map_err(|mut error| match refused_late(error.error()) {
+                Some(why) => Lost { sent: false, why: Some(format!("no connection to {}: {why}", self.address)) },
+                None => Lost { sent: error.take_message().is_none(), why: None },
+            })?;
             Ok(read(response).await)
         };
         let answer = match timeout_at(deadline, exchange).await {
             Ok(answer) => answer?,
             Err(_) => {
                 let late = format!("{} has not answered within {}", self.address, show_duration(self.timeout));
-                return Err(Lost { sent: true, late: Some(late + " (--timeout)") });
+                return Err(Lost { sent: true, why: Some(late + " (--timeout)") });
             }
         };
         // After a body that broke off, the connection is of no use.
@@ -194,8 +206,8 @@ impl fmt::Debug for Client {
 struct Lost {
     /// Something of it may have arrived.
     sent: bool,
-    /// The time ran out: what to say of that.
-    late: Option<String>,
+    /// What to say of that, where it is known; a request that is tried again would end the same.
+    why: Option<String>,
 }
 
 async fn read(response: Response<Incoming>) -> Answer {
@@ -237,7 +249,10 @@ fn no_connection(address: &Address, error: &io::Error) -> String {
         (Address::Unix(_), PermissionDenied) => {
             format!("this user may not open {address}: run the command as the user whom the edge runs as")
         }
-        _ => format!("no connection to {address}: {error}"),
+        _ => {
+            let why = refusal(error).unwrap_or_else(|| error.to_string());
+            format!("no connection to {address}: {why}")
+        }
     }
 }
 

@@ -14,12 +14,14 @@ mod report;
 mod run;
 mod selectors;
 mod text;
+mod tls;
 mod token;
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -34,10 +36,14 @@ use self::lines::Lines;
 use self::progress::Progress;
 use self::report::{Form, Report};
 use self::selectors::{Manner, Selectors};
+use self::tls::{Files, Tls};
 use self::token::Token;
 
 /// Where the admin listener is, when --admin does not say.
 const ADMIN_VARIABLE: &str = "FORELAND_ADMIN";
+
+/// Whom to trust, when --ca does not say.
+const CA_VARIABLE: &str = "FORELAND_ADMIN_CA";
 
 /// The value that stands for standard input.
 const STANDARD_INPUT: &str = "-";
@@ -46,10 +52,20 @@ const STANDARD_INPUT: &str = "-";
 #[command(group = ArgGroup::new("selectors")
     .args(["urls", "hosts", "prefixes", "tags", "sites", "everything"]).multiple(true).required(true))]
 pub struct Purge {
-    /// The edge's admin listener: http://ADDRESS:PORT or unix:/path/to/socket [default: the environment variable
-    /// FORELAND_ADMIN, or http://127.0.0.1:9180]
+    /// The edge's admin listener: http://ADDRESS:PORT, https://ADDRESS:PORT or unix:/path/to/socket [default: the
+    /// environment variable FORELAND_ADMIN, or http://127.0.0.1:9180]
     #[arg(long, value_name = "URL")]
     admin: Option<Address>,
+    /// With https://, a PEM file with the authorities that may have issued the edge's certificate [default: the
+    /// environment variable FORELAND_ADMIN_CA, or the system's]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// With https://, a PEM file with the certificate to show to the edge
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    client_certificate: Option<PathBuf>,
+    /// A PEM file with its private key
+    #[arg(long, value_name = "FILE", requires = "client_certificate")]
+    client_key: Option<PathBuf>,
     /// A URL, with all its variants; may be given several times, as may the other selectors
     #[arg(long = "url", value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     urls: Vec<String>,
@@ -90,7 +106,8 @@ Lists: `-` as the value of one selector reads more of its kind from standard inp
 lines and lines that begin with # are skipped. However long the list, it goes out in calls of up to 10,000
 selectors, one after the other. An empty list is a success.
 
-The token, where the admin listener asks for one, comes from the environment variable FORELAND_ADMIN_TOKEN.
+The token, where the admin listener asks for one, comes from the environment variable FORELAND_ADMIN_TOKEN; a client
+that the edge knows by its certificate (--client-certificate) needs none.
 
 Exit codes: 0: all that is selected is purged, for good; 1: not so, or not all of it: standard error says
 what is, and where to go on; 2: a mistake in the command line.
@@ -100,7 +117,7 @@ Example:
 
 That is a page in all its variants, and an image. More:
   All of a host, at an edge elsewhere:
-    FORELAND_ADMIN_TOKEN=\"$(cat token)\" foreland purge --admin http://192.0.2.7:9180 --host www.example.com
+    FORELAND_ADMIN_TOKEN=\"$(cat token)\" foreland purge --admin https://edge.example.com:9180 --host www.example.com
   A folder:
     foreland purge --prefix www.example.com/assets/
   Whatever begins so, within a segment too (/release-1.2.tar.gz, /release-1.3/notes):
@@ -125,6 +142,11 @@ pub fn purge(args: Purge) -> ExitCode {
             Err(why) => mistake(ErrorKind::ValueValidation, &format!("{ADMIN_VARIABLE}: {why}")),
         },
     };
+    let files = Files { ca: args.ca, client: args.client_certificate.zip(args.client_key) };
+    if !address.is_secure() && (files.ca.is_some() || files.client.is_some()) {
+        let why = format!("--ca, --client-certificate and --client-key have no effect without https://: {address}");
+        mistake(ErrorKind::ArgumentConflict, &why);
+    }
     let lists = [
         (List::Sites, args.sites),
         (List::Hosts, args.hosts),
@@ -145,6 +167,10 @@ pub fn purge(args: Purge) -> ExitCode {
         Ok(token) => token,
         Err(why) => return report::refuse(&why),
     };
+    let tls = match address.is_secure().then(|| Tls::new(&files.or_ca(std::env::var_os(CA_VARIABLE)))).transpose() {
+        Ok(tls) => tls,
+        Err(why) => return report::refuse(&why),
+    };
     let input = match piped.map(|list| standard_input().map(|input| (list, input))).transpose() {
         Ok(input) => input,
         Err(error) => return report::refuse(&format!("standard input: {error}")),
@@ -153,7 +179,7 @@ pub fn purge(args: Purge) -> ExitCode {
     let manner = Manner { everything: args.everything, soft: args.soft, raw: args.raw };
     let mixed = args.everything || !arguments.is_empty();
     let selectors = Selectors::new(manner, arguments, input.map(|(list, file)| (list, Lines::new(file))));
-    let client = Client::new(address, token, args.timeout);
+    let client = Client::new(address, token, args.timeout).with_tls(tls);
     run::run(client, selectors, Report::new(form, args.soft, mixed, progress))
 }
 
@@ -236,6 +262,6 @@ mod tests {
         assert_eq!(address_from(None), default);
         assert_eq!(address_from(Some("".into())), default);
         assert_eq!(address_from(Some("unix:/a".into())), Ok(Address::Unix("/a".into())));
-        assert!(address_from(Some("https://a".into())).is_err());
+        assert!(address_from(Some("ftp://a".into())).is_err());
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::cache::{self, Settings};
+use super::guard::{Guards, Layer};
 use super::{purge, routes};
 use crate::config::Env;
 use crate::config::decode::Placed;
@@ -23,21 +24,25 @@ pub(super) fn sites(
     report: &mut Report,
 ) -> Option<Vec<Site>> {
     let mut origins = OriginIndex::new(root);
+    let mut guards = Guards::new(root, base);
     let mut hosts = HashMap::new();
     let mut names = HashMap::new();
     let mut checked = Vec::new();
     for raw in &root.sites.as_ref()?.0 {
         unique_hosts(raw, &mut hosts, report);
-        checked.push(site(raw, there, &mut origins, &mut names, base, env, report));
+        checked.push(site(raw, there, &mut origins, &mut guards, &mut names, base, env, report));
     }
     origins.warn_of_unused(report);
+    guards.warn_of_unused(report);
     checked.into_iter().collect()
 }
 
+#[allow(clippy::too_many_arguments, reason = "what all sites share, each part of which another room uses")]
 fn site(
     raw: &Placed<raw::Site>,
     there: Tiers,
     origins: &mut OriginIndex<'_>,
+    guards: &mut Guards<'_>,
     names: &mut HashMap<String, usize>,
     base: &Path,
     env: Env<'_>,
@@ -45,14 +50,17 @@ fn site(
 ) -> Option<Site> {
     let origin = raw.origin.as_ref().and_then(|name| origins.find(name, report));
     let settings = cache::refine(&cache::on(), raw.cache.as_ref(), there, report);
-    let routes =
-        raw.routes.as_ref().and_then(|list| routes::routes(&list.0, origin, &settings, there, origins, report));
+    let hosts =
+        raw.hosts.as_ref().map(|list| list.0.iter().map(|host| host.value.clone()).collect::<Vec<HostPattern>>());
+    let first = hosts.as_ref().and_then(|hosts| hosts.first()).map(ToString::to_string);
+    let name = raw.name.as_ref().map(|name| name.0.clone()).or(first);
+    let called = name.as_deref().unwrap_or_default();
+    let guard = guards.guard(&Layer::from(raw), None, called, report);
+    let site = routes::Site { name: called, origin, settings: &settings, guard: guard.as_ref() };
+    let routes = raw.routes.as_ref().and_then(|list| routes::routes(&list.0, &site, there, origins, guards, report));
     let purge = raw.purge.as_ref().map(|raw| purge::method(raw, base, env, report));
-    let hosts: Vec<HostPattern> = raw.hosts.as_ref()?.0.iter().map(|host| host.value.clone()).collect();
-    let (name, place) = match &raw.name {
-        Some(name) => (name.0.clone(), &name.place),
-        None => (hosts.first()?.to_string(), &raw.place),
-    };
+    let (hosts, name) = (hosts?, name?);
+    let place = raw.name.as_ref().map_or(&raw.place, |name| &name.place);
     // A host that stands twice has been reported, and would be reported here again as the name that follows from it.
     if let Some(line) = names.insert(name.clone(), place.mark.line)
         && raw.name.is_some()
@@ -63,13 +71,13 @@ fn site(
         Some(purge) => Some(purge?),
         None => None,
     };
-    Some(Site { name: name.into(), hosts, policy: policy(origin?, settings), purge, routes: routes? })
+    Some(Site { name: name.into(), hosts, policy: policy(origin?, settings, guard?), purge, routes: routes? })
 }
 
-pub(super) fn policy(origin: usize, settings: Settings) -> Arc<RequestPolicy> {
+pub(super) fn policy(origin: usize, settings: Settings, guard: Guard) -> Arc<RequestPolicy> {
     Arc::new(match settings {
-        Some((cache, key)) => RequestPolicy { origin, cache: Some(cache), key, guard: Guard::default() },
-        None => RequestPolicy { origin, cache: None, key: Default::default(), guard: Guard::default() },
+        Some((cache, key)) => RequestPolicy { origin, cache: Some(cache), key, guard },
+        None => RequestPolicy { origin, cache: None, key: Default::default(), guard },
     })
 }
 

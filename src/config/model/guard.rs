@@ -14,7 +14,8 @@ use crate::config::pattern::PathPattern;
 /// What guards the requests of one site or route. Each key of a route replaces the site's.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Guard {
-    /// Counts the guards of a configuration from 0: the place of what is made of it at run time.
+    /// Counts the guards of a configuration from 0, in the order of the file, a site's before its routes': the place of what
+    /// is made of it at run time.
     pub id: usize,
     pub https: Https,
     /// `None`: no Strict-Transport-Security is sent.
@@ -66,7 +67,7 @@ pub struct Access {
     /// Numbers of autonomous systems.
     pub allow_asns: Vec<u32>,
     pub deny_asns: Vec<u32>,
-    /// Upper case; empty: any. HEAD goes with GET. Else 405 with Allow.
+    /// Upper case; empty: any. Where there is GET, there is HEAD. Else 405 with Allow.
     pub methods: Vec<String>,
     /// All of them must hold (field names in lower case).
     pub headers: Vec<(String, ValueMatch)>,
@@ -114,16 +115,17 @@ pub struct Geo {
 /// A rate limit, by the generic cell rate algorithm.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RateLimit {
-    /// `SITE`, `SITE/ROUTE` or what `name` says: for the log, the metrics and RateLimit-Policy. Two sites or routes with limits
-    /// of the same given name share what has been counted.
+    /// `SITE`, `SITE/ROUTE` (with `#2` for the second of a list, and so on) or what `name` says: for the log, the metrics and
+    /// RateLimit-Policy. Limits of the same name share what has been counted, as those do that a route has from its site:
+    /// they have the same key, rate and burst. No control characters, but not ASCII alone.
     pub name: Arc<str>,
     /// The parts of the key that requests are counted by; not empty.
     pub key: Vec<KeyPart>,
     /// Requests in `per`, at least 1.
     pub requests: u32,
-    /// At least a millisecond.
+    /// From a millisecond to 366 days; no more than 10,000,000 requests a second.
     pub per: Duration,
-    /// Requests that may come at once beyond the rate; at least 1: the size of the bucket.
+    /// Requests that may come at once beyond the rate; at least 1: the size of the bucket. It is full again within 366 days.
     pub burst: u32,
     pub action: OverRate,
     /// RateLimit and RateLimit-Policy on every response, rather than on the rejections alone (`announce`).
@@ -213,8 +215,8 @@ pub enum UrlFormat {
     SecureLink {
         secrets: Vec<Secret>,
         /// nginx's expression, where `$secret` stands for the secret: `$secure_link_expires$uri$remote_addr $secret`.
-        /// Variables: $secure_link_expires, $uri, $request_uri-less-token is not there, $host, $scheme, $remote_addr,
-        /// $arg_NAME, $http_NAME, $cookie_NAME, $secret.
+        /// Variables: $secure_link_expires, $uri, $host, $scheme, $remote_addr, $arg_NAME, $http_NAME, $cookie_NAME,
+        /// $secret, which is always there. Without $secure_link_expires, URLs have no time and never expire.
         expression: Vec<Piece>,
         /// The query parameters: `md5` and `expires` unless said otherwise.
         md5_parameter: String,
@@ -317,6 +319,14 @@ pub struct ClientMatcher {
     pub identities: Vec<String>,
     /// `https` or `http`.
     pub secure: Option<bool>,
+}
+
+/// Whether a name in a client's certificate is as [`Access::identities`] has it. Case counts, as in URIs and e-mail addresses.
+pub fn identity_matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_prefix('*') {
+        Some(end) => name.len() > end.len() && name.ends_with(end),
+        None => name == pattern,
+    }
 }
 
 /// The part of an IPv6 address that one client has.

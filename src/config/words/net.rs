@@ -1,12 +1,13 @@
 //! Addresses and hosts.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
 use super::text::FilePath;
 use crate::config::decode::{Bad, FromText, Kind};
 use crate::config::model::{AdminAddress, HostHeader, HostPattern};
+use crate::config::networks;
 use crate::config::node::quote;
 
 /// An address or a network.
@@ -22,15 +23,7 @@ impl FromText for Network {
     };
 
     fn from_text(text: &str) -> Result<Self, Bad> {
-        let net: IpNet = match text.parse::<IpAddr>() {
-            Ok(address) => address.into(),
-            Err(_) => text.parse().map_err(|_| Bad::Form)?,
-        };
-        if net.trunc() != net {
-            let message = format!("{} has bits beyond its prefix; did you mean `{}`?", quote(text), net.trunc());
-            return Err(Bad::Because(message));
-        }
-        Ok(Network(net))
+        networks::network(text).map(Network).map_err(Bad::Because)
     }
 }
 

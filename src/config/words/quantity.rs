@@ -86,7 +86,7 @@ impl FromText for StickyTtl {
 }
 
 /// A duration within bounds, both included.
-fn between(text: &str, shortest: Duration, longest: Duration) -> Result<Duration, Bad> {
+pub(super) fn between(text: &str, shortest: Duration, longest: Duration) -> Result<Duration, Bad> {
     match Duration::from_text(text)? {
         duration if (shortest..=longest).contains(&duration) => Ok(duration),
         _ => Err(Bad::Because(format!(

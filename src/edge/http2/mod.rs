@@ -4,7 +4,9 @@
 //! drops interim responses, waits for a request's body without end, and cannot write to a client and take from the
 //! origin at a time.
 
+mod census;
 mod check;
+mod metered;
 mod patience;
 mod read;
 mod stream;
@@ -26,21 +28,20 @@ use pingora::apps::HttpServerApp;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::date::get_cached_date;
-use pingora::protocols::{Digest, GetSocketDigest};
+use pingora::protocols::{Digest, GetProxyDigest, GetSocketDigest};
 use pingora_proxy::HttpProxy;
 use tokio::sync::watch;
 
 use self::check::Fault;
+use self::metered::Metered;
 use self::stream::Stream;
 use self::tail::{Tail, Tracked};
 use super::connection::Connection;
 use super::drain::Busy;
 use super::proxy::Edge;
 use super::respond::METHODS;
-use super::watch::Handle;
-
-/// Requests at once on a connection.
-const STREAMS: u32 = 128;
+use super::watch::{Abuse, Handle};
+use crate::config::model::Http2Limits;
 
 /// Bytes of a header section, decoded; the limit of the configuration is smaller, and has an answer.
 const HEADER_LIST: u32 = 64 * 1024;
@@ -73,8 +74,8 @@ const MALFORMED: u32 = 32;
 const GIVEN_UP: u32 = 256;
 
 /// Requests of a connection that are being served, those that its client has given up among them: they are in nobody's
-/// way, but cost as much as any other until that is noticed.
-const SERVED: usize = 4 * STREAMS as usize;
+/// way, but cost as much as any other until that is noticed. So many times the streams that there may be at once.
+const SERVED: usize = 4;
 
 /// What the requests of a connection share.
 struct Common {
@@ -90,6 +91,8 @@ enum Event {
     Stop,
     /// The watch has ended the connection.
     Expired,
+    /// The client sends more than it may of what costs and asks for nothing.
+    Abuse(Abuse),
     Request(Request<RecvStream>, SendResponse<Tracked>),
     /// There is no more to come.
     End,
@@ -97,19 +100,24 @@ enum Event {
 
 /// Serves a connection whose client has begun with the preface of HTTP/2, until it ends.
 pub async fn serve(
+    // First, so that it is dropped last: a connection says goodbye as it is dropped.
+    alive: Busy,
     connection: Box<Connection>,
     app: Arc<HttpProxy<Edge>>,
-    alive: Busy,
     shutdown: watch::Receiver<bool>,
 ) {
     // A client that still has something to say as its last response leaves must not lose that for it.
     connection.linger(true);
     let handle = connection.watched().handle();
     handle.request_ended();
-    let digest = Digest { socket_digest: connection.get_socket_digest(), ..Digest::default() };
+    let (socket_digest, proxy_digest) = (connection.get_socket_digest(), connection.get_proxy_digest());
+    let digest = Digest { socket_digest, proxy_digest, ..Digest::default() };
     let common = Arc::new(Common { digest, unanswered: AtomicU32::new(0) });
+    let limits = handle.limits().http2;
+    let served = SERVED.saturating_mul(limits.streams as usize);
+    let (metered, excess) = Metered::new(connection, limits);
     // It is large, and would be there once for each place that it is moved to.
-    let mut http2 = match Box::pin(builder().handshake::<_, Tracked>(connection)).await {
+    let mut http2 = match Box::pin(builder(&limits).handshake::<_, Tracked>(metered)).await {
         Ok(http2) => Box::new(http2),
         Err(e) => return debug!("no HTTP/2 after its preface: {e}"),
     };
@@ -127,12 +135,18 @@ pub async fn serve(
             if handle.expired() {
                 return Poll::Ready(Event::Expired);
             }
+            if let Some(abuse) = excess.seen() {
+                return Poll::Ready(Event::Abuse(abuse));
+            }
             let next = pin!(http2.accept()).poll(cx);
             note(&handle, &mut busy, http2.has_streams());
             next.map(|next| match next {
                 Some(Ok((request, respond))) => Event::Request(request, respond),
                 Some(Err(e)) => {
                     debug!("the end of an HTTP/2 connection: {e}");
+                    if e.is_library() && e.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
+                        handle.calmed(Abuse::Framing);
+                    }
                     Event::End
                 }
                 None => Event::End,
@@ -147,6 +161,7 @@ pub async fn serve(
                 continue;
             }
             Event::Expired => return close(http2, Reason::NO_ERROR).await,
+            Event::Abuse(abuse) => return calm(http2, &handle, abuse).await,
             Event::End => return,
             Event::Request(request, respond) => (request, respond),
         };
@@ -157,18 +172,17 @@ pub async fn serve(
             refuse(&mut respond, &fault);
             malformed += u32::from(fault != Fault::Method);
             if malformed >= MALFORMED {
-                debug!("{malformed} malformed requests on an HTTP/2 connection");
-                return close(http2, Reason::ENHANCE_YOUR_CALM).await;
+                return calm(http2, &handle, Abuse::Malformed).await;
             }
             continue;
         }
         let unanswered = common.unanswered.load(Ordering::Relaxed);
-        if (unanswered > GIVEN_UP && unanswered > accepted / 2) || Arc::strong_count(&common) > SERVED {
+        if (unanswered > GIVEN_UP && unanswered > accepted / 2) || Arc::strong_count(&common) > served {
             debug!("{unanswered} of {accepted} requests given up on an HTTP/2 connection");
-            return close(http2, Reason::ENHANCE_YOUR_CALM).await;
+            return calm(http2, &handle, Abuse::GivenUp).await;
         }
         let tail = Arc::new(Tail::default());
-        let stream = Stream::new(header, body, (respond, tail.clone()), common.clone());
+        let stream = Stream::new(header, body, (respond, tail.clone()), common.clone(), &handle.limits());
         let (app, shutdown, alive) = (app.clone(), shutdown.clone(), alive.clone());
         tokio::spawn(async move {
             // The connection may be over before its last line is in the log.
@@ -179,10 +193,10 @@ pub async fn serve(
     }
 }
 
-fn builder() -> server::Builder {
+fn builder(limits: &Http2Limits) -> server::Builder {
     let mut builder = server::Builder::new();
     builder
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(limits.streams)
         .max_header_list_size(HEADER_LIST)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -223,8 +237,15 @@ fn refuse(respond: &mut SendResponse<Tracked>, fault: &Fault) {
     let _ = respond.send_response(response, true);
 }
 
+/// Ends a connection whose client asks for too much of what is of no use.
+async fn calm(http2: Box<server::Connection<Metered, Tracked>>, handle: &Handle, abuse: Abuse) {
+    debug!("ending an HTTP/2 connection: {}", abuse.as_str());
+    handle.calmed(abuse);
+    close(http2, Reason::ENHANCE_YOUR_CALM).await;
+}
+
 /// Ends a connection at once, and tells the client which of its requests have not been looked at.
-async fn close(mut http2: Box<server::Connection<Box<Connection>, Tracked>>, reason: Reason) {
+async fn close(mut http2: Box<server::Connection<Metered, Tracked>>, reason: Reason) {
     http2.abrupt_shutdown(reason);
     // However it ends, it ends: a client that does not read is for the watch.
     let _ = poll_fn(|cx| http2.poll_closed(cx)).await;

@@ -24,14 +24,15 @@ pub struct Incoming {
     ended: bool,
     received: usize,
     retry: Option<FixedBuffer>,
-    /// How long the client may send nothing.
+    /// How long the client may send nothing, or less than it must.
     pub patience: Patience,
     /// How long throwing away the rest may take.
     pub drain_limit: Option<Duration>,
 }
 
 impl Incoming {
-    pub fn new(stream: RecvStream, request: &RequestHeader) -> Incoming {
+    /// `min_rate`: bytes a second that must come, over each time limit's worth of waiting for them.
+    pub fn new(stream: RecvStream, request: &RequestHeader, min_rate: Option<u64>) -> Incoming {
         let is_nothing = request.headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0");
         Incoming {
             stream,
@@ -39,7 +40,7 @@ impl Incoming {
             ended: false,
             received: 0,
             retry: None,
-            patience: Patience::default(),
+            patience: Patience::new(min_rate),
             drain_limit: None,
         }
     }
@@ -107,7 +108,7 @@ impl Incoming {
                 // Trailers may follow; nobody asks for them.
                 Poll::Ready(None) => self.ended = true,
                 Poll::Ready(Some(Ok(data))) => {
-                    self.patience.moved();
+                    self.patience.moved(data.len());
                     // It fails where the stream is over: then nobody waits for room.
                     let _ = self.stream.flow_control().release_capacity(data.len());
                     if data.is_empty() {
@@ -124,7 +125,7 @@ impl Incoming {
                 }
                 Poll::Pending => {
                     return self.patience.poll_spent(cx).map(|limit| {
-                        let why = format!("nothing of a request's body for {limit:?}");
+                        let why = format!("nothing of a request's body, or less than it must be, for {limit:?}");
                         Err(failed(ErrorType::ReadTimedout, why))
                     });
                 }

@@ -23,6 +23,7 @@ use super::Common;
 use super::read::Incoming;
 use super::tail::{Tail, Tracked};
 use super::write::Outgoing;
+use crate::config::model::Limits;
 
 /// A stream. Dropped before its response has ended, it is reset.
 pub struct Stream {
@@ -40,10 +41,11 @@ impl Stream {
         body: RecvStream,
         (respond, tail): (SendResponse<Tracked>, Arc<Tail>),
         common: Arc<Common>,
+        limits: &Limits,
     ) -> Stream {
         Stream {
-            incoming: Incoming::new(body, &request),
-            outgoing: Outgoing::new(respond, tail, &request.method),
+            incoming: Incoming::new(body, &request, limits.body_min_rate),
+            outgoing: Outgoing::new(respond, tail, &request.method, limits.send_min_rate),
             request,
             common,
             by_tasks: false,

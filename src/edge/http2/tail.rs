@@ -31,23 +31,26 @@ pub struct Tail {
 /// A response that nobody serves any more.
 struct Left {
     stream: SendStream<Tracked>,
-    /// How long the client may take nothing.
+    /// How long the client may take nothing, or less than it must.
     limit: Duration,
+    /// Bytes that it must take in that time.
+    least: usize,
 }
 
 impl Tail {
     /// Takes over a stream that everything has been written to.
-    pub fn leave(&self, stream: SendStream<Tracked>, limit: Duration) {
+    pub fn leave(&self, stream: SendStream<Tracked>, limit: Duration, min_rate: Option<u64>) {
         if self.unsent() > 0 {
-            *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(Left { stream, limit });
+            let left = Left { stream, limit, least: least(limit, min_rate) };
+            *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
         }
     }
 
     /// Waits until the rest of the stream that was left here has gone. It is reset if the client takes nothing of it for as
-    /// long as it may, or up to twice as long: the clock is not begun anew for each frame.
+    /// long as it may, or less than it must; it may be twice as long, since the clock is not begun anew for each frame.
     pub async fn gone(&self) {
         let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Left { mut stream, limit }) = left else { return };
+        let Some(Left { mut stream, limit, least }) = left else { return };
         loop {
             let before = self.unsent();
             let all_gone = poll_fn(|cx| {
@@ -57,7 +60,7 @@ impl Tail {
             if timeout(limit, all_gone).await.is_ok() {
                 return;
             }
-            if self.unsent() >= before {
+            if before.saturating_sub(self.unsent()) < least {
                 return stream.send_reset(Reason::CANCEL);
             }
         }
@@ -72,6 +75,12 @@ impl Tail {
             self.waiter.wake();
         }
     }
+}
+
+/// Bytes that must leave in a time limit: one at least.
+fn least(limit: Duration, min_rate: Option<u64>) -> usize {
+    let bytes = u128::from(min_rate.unwrap_or(0)).saturating_mul(limit.as_millis()) / 1000;
+    usize::try_from(bytes).unwrap_or(usize::MAX).max(1)
 }
 
 impl Tracked {
@@ -105,6 +114,14 @@ impl Buf for Tracked {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_asks_for_a_byte_at_least() {
+        assert_eq!(least(Duration::from_secs(60), None), 1);
+        assert_eq!(least(Duration::from_secs(60), Some(100)), 6000);
+        assert_eq!(least(Duration::from_millis(1), Some(100)), 1);
+        assert_eq!(least(Duration::MAX, Some(u64::MAX)), usize::MAX);
+    }
 
     #[test]
     fn what_has_left_or_been_dropped_is_no_longer_unsent() {

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -21,6 +21,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use super::super::fallback::Retained;
 use super::super::interim::Now;
+use super::super::pace::{self, Pacer};
 use super::patience::Patience;
 use super::tail::{Tail, Tracked};
 
@@ -58,8 +59,10 @@ pub struct Outgoing {
     /// What is being written, and what comes after it.
     piece: Option<Piece>,
     tasks: VecDeque<HttpTask>,
-    /// How long the client may take nothing.
+    /// How long the client may take nothing, or less than it must.
     pub patience: Patience,
+    /// How fast the response leaves (see [`pace::begin`]).
+    pacer: Option<Box<Pacer>>,
 }
 
 /// What is left to be written of a part of the body.
@@ -70,7 +73,8 @@ struct Piece {
 }
 
 impl Outgoing {
-    pub fn new(respond: SendResponse<Tracked>, tail: Arc<Tail>, method: &Method) -> Outgoing {
+    /// `min_rate`: bytes a second that the client must take, over each time limit's worth of waiting for it.
+    pub fn new(respond: SendResponse<Tracked>, tail: Arc<Tail>, method: &Method, min_rate: Option<u64>) -> Outgoing {
         Outgoing {
             respond,
             stream: None,
@@ -83,7 +87,8 @@ impl Outgoing {
             ended: false,
             piece: None,
             tasks: VecDeque::new(),
-            patience: Patience::default(),
+            patience: Patience::new(min_rate),
+            pacer: None,
         }
     }
 
@@ -125,6 +130,7 @@ impl Outgoing {
             self.retained = Some(head);
             return Ok(());
         }
+        self.pacer = head.extensions_mut().remove().map(Pacer::new);
         if is_ready_made(&head) {
             head.remove_header(&DATE);
             head.remove_header(&SERVER);
@@ -212,6 +218,7 @@ impl Outgoing {
             // That it fails is noticed by whoever writes next.
             if length > 0 && stream.send_data(Tracked::new(next.data, &self.tail), false).is_ok() {
                 self.sent += length;
+                pace::sent(&mut self.pacer, usize::try_from(length).unwrap_or(usize::MAX));
             }
         }
     }
@@ -312,7 +319,8 @@ impl Outgoing {
                 self.piece = None;
                 return Poll::Ready(if last { self.end() } else { Ok(()) });
             }
-            let wanted = piece.data.len().min(STEP);
+            let room = ready!(pace::poll_room(&mut self.pacer, cx));
+            let wanted = piece.data.len().min(STEP).min(room);
             stream.reserve_capacity(wanted);
             let room = match stream.capacity() {
                 0 => match stream.poll_capacity(cx) {
@@ -324,15 +332,16 @@ impl Outgoing {
                     Poll::Pending => {
                         return self.patience.poll_spent(cx).map(|limit| {
                             self.reset(Reason::CANCEL);
-                            let why = format!("the client has taken nothing of a response for {limit:?}");
+                            let why =
+                                format!("the client has taken nothing of a response, or too little, for {limit:?}");
                             Err(failed(ErrorType::WriteTimedout, why))
                         });
                     }
                 },
                 room => room,
             };
-            self.patience.moved();
             let part = piece.data.split_to(room.min(wanted));
+            self.patience.moved(part.len());
             let sent = self.sent + part.len() as u64;
             let last = piece.last && piece.data.is_empty();
             if last {
@@ -342,6 +351,7 @@ impl Outgoing {
             if let Err(e) = stream.send_data(Tracked::new(part, &self.tail), last) {
                 return Poll::Ready(Err(self.lost(gone(&e))));
             }
+            pace::sent(&mut self.pacer, usize::try_from(sent - self.sent).unwrap_or(usize::MAX));
             self.sent = sent;
             if last {
                 self.ended = true;
@@ -401,7 +411,7 @@ impl Drop for Outgoing {
         // Left to itself, HTTP/2 would reset the stream only once the client has taken what was written.
         self.abandon();
         if let (Some(stream), Some(limit)) = (self.stream.take(), self.patience.limit()) {
-            self.tail.leave(stream, limit);
+            self.tail.leave(stream, limit, self.patience.rate());
         }
     }
 }

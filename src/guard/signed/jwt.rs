@@ -142,9 +142,10 @@ impl Jwt {
         Ok(self.keys.iter().filter(named).any(|key| key.has_signed(scheme, message, signature)))
     }
 
-    /// Secrets have no names, so each is tried, whatever `kid` says.
+    /// Secrets have no names, so each is tried, whatever `kid` says, and whichever fits.
     fn has_mac(&self, mac: Mac, message: &[u8], signature: &[u8]) -> bool {
-        self.secrets.iter().any(|secret| hmac::verify(secret.key(mac), message, signature).is_ok())
+        let fits = |secret: &Macs| hmac::verify(secret.key(mac), message, signature).is_ok();
+        self.secrets.iter().fold(false, |any, secret| any | fits(secret))
     }
 }
 

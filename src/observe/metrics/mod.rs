@@ -6,6 +6,7 @@
 
 mod cells;
 mod docs;
+mod limit;
 mod origin;
 mod samples;
 mod site;
@@ -22,11 +23,12 @@ use prometheus::{Registry, TEXT_FORMAT, TextEncoder, proto};
 pub use cells::{BUCKETS_MICROS, Counter, Distribution, Durations, Sharded};
 pub(crate) use cells::{shard_count, thread_number};
 pub use docs::reference;
+pub use limit::{ConcurrencyLimitMetrics, Limited, RateLimitMetrics};
 pub use origin::{Failure, OriginMetrics};
 pub use samples::{Sample, Samples};
 pub use site::{CACHE_WORDS, Finished, InFlight, SiteMetrics, TIERS};
 
-/// Names of sites, and of origins, that get series of their own in the life of a process. Names stay after a reload
+/// Names of sites, of origins, and of limits of sites, that get series of their own in the life of a process. Names stay after a reload
 /// that drops them, so that their counters do not run backwards: without a bound, a generated configuration that
 /// renames its sites would grow the exposition for ever.
 pub const NAME_LIMIT: usize = 1_000;
@@ -74,6 +76,16 @@ impl Metrics {
         named(&mut lock(&self.figures.origins), name, OriginMetrics::new)
     }
 
+    /// The handles of a rate limit of a site: the same for the same names. For the time of loading a configuration.
+    pub fn rate_limit(&self, site: &str, limit: &str) -> Arc<RateLimitMetrics> {
+        named_of(&mut lock(&self.figures.rate_limits), site, limit, RateLimitMetrics::new)
+    }
+
+    /// The same of a concurrency limit.
+    pub fn concurrency_limit(&self, site: &str, limit: &str) -> Arc<ConcurrencyLimitMetrics> {
+        named_of(&mut lock(&self.figures.concurrency_limits), site, limit, ConcurrencyLimitMetrics::new)
+    }
+
     /// Asks `sample` for its figures at each scrape, from now on. For the start of the process: what is registered
     /// stays.
     pub fn register(&self, sample: impl Sample + 'static) {
@@ -89,8 +101,8 @@ impl Metrics {
     }
 
     /// A client's connection was closed without serving it.
-    pub fn connection_refused(&self) {
-        self.figures.connections.mine().refused.add(1);
+    pub fn connection_refused(&self, why: NoRoom) {
+        self.figures.connections.mine().refused[why as usize].add(1);
     }
 
     /// Client connections that are open now.
@@ -131,6 +143,30 @@ impl std::fmt::Debug for Metrics {
     }
 }
 
+/// Why a connection is closed at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoom {
+    /// There are as many as there may be.
+    Total,
+    /// Its address has as many as it may.
+    Address,
+    /// It is not one of the proxies that may connect, or has not begun as a proxy does.
+    Proxy,
+}
+
+impl NoRoom {
+    pub const ALL: [NoRoom; 3] = [NoRoom::Total, NoRoom::Address, NoRoom::Proxy];
+
+    /// The value of the metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NoRoom::Total => "total",
+            NoRoom::Address => "address",
+            NoRoom::Proxy => "proxy",
+        }
+    }
+}
+
 /// A client's connection, open for as long as this lives.
 #[must_use = "the connection counts as open only while this lives"]
 pub struct OpenConnection(Arc<Figures>);
@@ -146,6 +182,8 @@ impl Drop for OpenConnection {
 struct Figures {
     sites: Mutex<BTreeMap<String, Arc<SiteMetrics>>>,
     origins: Mutex<BTreeMap<String, Arc<OriginMetrics>>>,
+    rate_limits: Mutex<OfSites<RateLimitMetrics>>,
+    concurrency_limits: Mutex<OfSites<ConcurrencyLimitMetrics>>,
     connections: Sharded<Connections>,
     reloads_ok: Counter,
     reloads_failed: Counter,
@@ -153,11 +191,14 @@ struct Figures {
     asked: Mutex<Vec<Arc<dyn Sample>>>,
 }
 
+/// By site and name.
+type OfSites<T> = BTreeMap<(String, String), Arc<T>>;
+
 #[derive(Debug, Default)]
 struct Connections {
     open: Counter,
     accepted: Counter,
-    refused: Counter,
+    refused: [Counter; NoRoom::ALL.len()],
 }
 
 impl Figures {
@@ -172,12 +213,19 @@ impl Figures {
         sites.iter().for_each(|site| site.collect(out));
         let origins: Vec<_> = lock(&self.origins).values().cloned().collect();
         origins.iter().for_each(|origin| origin.collect(out));
+        let limits: Vec<_> = lock(&self.rate_limits).values().cloned().collect();
+        limits.iter().for_each(|limit| limit.collect(out));
+        let limits: Vec<_> = lock(&self.concurrency_limits).values().cloned().collect();
+        limits.iter().for_each(|limit| limit.collect(out));
         let asked = lock(&self.asked).clone();
         asked.iter().for_each(|sample| sample.sample(out));
 
         out.set(&table::CONNECTIONS_OPEN, &[], self.connections_open() as f64);
         out.set(&table::CONNECTIONS_ACCEPTED, &[], self.connections.sum(|cells| cells.accepted.value()) as f64);
-        out.set(&table::CONNECTIONS_REFUSED, &[], self.connections.sum(|cells| cells.refused.value()) as f64);
+        for why in NoRoom::ALL {
+            let refused = self.connections.sum(|cells| cells.refused[why as usize].value());
+            out.set(&table::CONNECTIONS_REFUSED, &[why.as_str()], refused as f64);
+        }
         out.set(&table::RELOADS, &["ok"], self.reloads_ok.value() as f64);
         out.set(&table::RELOADS, &["failed"], self.reloads_failed.value() as f64);
         if let Some((hash, loaded)) = &*lock(&self.config) {
@@ -223,6 +271,14 @@ fn descriptions() -> &'static [Desc] {
 fn named<T>(map: &mut BTreeMap<String, Arc<T>>, name: &str, new: impl Fn(&str) -> T) -> Arc<T> {
     let name = if map.contains_key(name) || map.len() < NAME_LIMIT { name } else { OTHER };
     Arc::clone(map.entry(name.to_owned()).or_insert_with(|| Arc::new(new(name))))
+}
+
+/// The same for what a site has. Those beyond the bound are one, of no site.
+fn named_of<T>(map: &mut OfSites<T>, site: &str, name: &str, new: impl Fn(&str, &str) -> T) -> Arc<T> {
+    let own = (site.to_owned(), name.to_owned());
+    let key = if map.contains_key(&own) || map.len() < NAME_LIMIT { own } else { (OTHER.into(), OTHER.into()) };
+    let made = |(site, name): &(String, String)| Arc::new(new(site, name));
+    Arc::clone(map.entry(key).or_insert_with_key(made))
 }
 
 /// An index into [`STATUS_CLASSES`].

@@ -61,6 +61,18 @@ table! {
     FIRST_BYTE: Histogram "foreland_time_to_first_byte_seconds" in "seconds" by ["site"]
         "Time from a request's header section to the first byte of its answer.";
 
+    RATE_LIMITED: Counter "foreland_rate_limited_total" in "requests" by ["site", "limit", "action"]
+        "Requests beyond a rate limit, by what became of them: reject, delay or log (rate_limit.action).";
+    RATE_LIMIT_EVICTED: Counter "foreland_rate_limit_evictions_total" in "keys" by []
+        "Keys of rate limits, such as addresses, that made room for others while they were in debt; where this grows fast, \
+         the table of keys is full, and new ones may be limited before they have had their burst.";
+    RATE_LIMIT_TABLE: Gauge "foreland_rate_limit_table_bytes" in "bytes" by []
+        "Bytes that the table of the rate limits' keys takes; it does not grow beyond 32 MiB and the locks of its parts.";
+    CONCURRENCY_LIMITED: Counter "foreland_concurrency_limited_total" in "requests" by ["site", "limit"]
+        "Requests refused since as many of their key were in flight as may be (concurrency_limit).";
+    CONCURRENCY_KEYS: Gauge "foreland_concurrency_limit_keys" in "keys" by []
+        "Keys of concurrency limits, such as addresses, that have requests in flight.";
+
     CACHE_HITS: Counter "foreland_cache_hits_total" in "requests" by ["site", "tier"]
         "Requests answered from the cache, by where the response was: fresh, stale, or confirmed by the origin.";
     CACHE_HIT_BYTES: Counter "foreland_cache_hit_bytes_total" in "bytes" by ["site", "tier"]
@@ -188,17 +200,36 @@ table! {
     ORIGIN_PENDING: Gauge "foreland_origin_pending" in "requests" by ["origin"]
         "Requests that wait because each server has as many as it may (origins.NAME.limits.requests).";
 
+    TLS_HANDSHAKES: Counter "foreland_tls_handshakes_total" in "handshakes" by ["version", "kind"]
+        "TLS handshakes with clients, by version and by whether they were full or resumed a session.";
+    TLS_FAILURES: Counter "foreland_tls_handshake_failures_total" in "handshakes" by ["reason"]
+        "TLS handshakes with clients that failed: closed, timeout, unknown_name, client_certificate or protocol.";
+    CERTIFICATE_EXPIRY: Gauge "foreland_certificate_expiry_timestamp_seconds" in "seconds" by ["file", "name"]
+        "When a listener's certificate ends, as a Unix time.";
+    FILES_WATCHED: Gauge "foreland_watched_files" in "sets of files" by ["state"]
+        "Certificates, lists and databases that are read again when they change: ok, or failing where the newest content could not be put in force.";
+    FILES_CHANGES: Counter "foreland_watched_file_changes_total" in "changes" by ["result"]
+        "Changes of watched files: ok, or failed where what was before stays in force.";
     CONNECTIONS_OPEN: Gauge "foreland_client_connections_open" in "connections" by []
         "Client connections that are open now.";
     CONNECTIONS_LIMIT: Gauge "foreland_client_connections_limit" in "connections" by []
         "Client connections that may be open at once (limits.connections).";
     CONNECTIONS_ACCEPTED: Counter "foreland_client_connections_accepted_total" in "connections" by []
         "Client connections accepted.";
-    CONNECTIONS_REFUSED: Counter "foreland_client_connections_refused_total" in "connections" by []
-        "Client connections closed at once, since the limit was reached or the address is not allowed.";
+    CONNECTIONS_REFUSED: Counter "foreland_client_connections_refused_total" in "connections" by ["reason"]
+        "Client connections closed at once, by why: total (limits.connections), address (limits.connections_per_address) or \
+         proxy (not one of proxy_protocol, or without its header).";
 
     CONNECTIONS_ENDED: Counter "foreland_client_connections_timed_out_total" in "connections" by []
         "Client connections ended because the client was too slow to ask, to finish asking, or to take the answer.";
+    CONNECTIONS_CALMED: Counter "foreland_client_connections_calmed_total" in "connections" by ["reason"]
+        "HTTP/2 connections ended with ENHANCE_YOUR_CALM, by what the client did too much: resets, control-frames, given-up \
+         (most requests come to nothing), malformed (requests), framing (header sections or DATA without measure).";
+    SHED: Counter "foreland_shed_total" in "requests" by ["reason"]
+        "Requests refused with a 503, or served what is stale, because of overload: requests (in flight), delay (of the event \
+         loop) or memory.";
+    LOOP_DELAY: Gauge "foreland_loop_delay_seconds" in "seconds" by []
+        "How late the event loop is, over the last moments.";
 
     LOG_WRITTEN: Counter "foreland_access_log_records_written_total" in "records" by []
         "Access-log records that reached their file.";

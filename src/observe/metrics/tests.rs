@@ -79,11 +79,11 @@ fn connections_are_open_until_their_guard_is_dropped() {
     let metrics = Metrics::new();
     let open = metrics.connection_accepted();
     drop(metrics.connection_accepted());
-    metrics.connection_refused();
+    metrics.connection_refused(NoRoom::Address);
     assert_eq!(metrics.connections_open(), 1);
     has(&metrics, "foreland_client_connections_open 1");
     has(&metrics, "foreland_client_connections_accepted_total 2");
-    has(&metrics, "foreland_client_connections_refused_total 1");
+    has(&metrics, "foreland_client_connections_refused_total{reason=\"address\"} 1");
     drop(open);
     assert_eq!(metrics.connections_open(), 0);
 }
@@ -194,4 +194,32 @@ fn the_exposition_is_the_table() {
     let declared: BTreeSet<_> = declared.map(|def| format!("# TYPE {} {}", def.name, def.kind.word())).collect();
     let exposed: BTreeSet<_> = text.lines().filter(|line| line.starts_with("# TYPE")).map(str::to_owned).collect();
     assert_eq!(exposed, declared);
+}
+
+#[test]
+fn limits_are_counted_by_site_name_and_action() {
+    let metrics = Metrics::new();
+    metrics.rate_limit("cdn", "api").limited(Limited::Rejected);
+    metrics.rate_limit("cdn", "api").limited(Limited::Rejected);
+    metrics.rate_limit("cdn", "api").limited(Limited::Delayed);
+    metrics.rate_limit("shop", "api").limited(Limited::Logged);
+    metrics.concurrency_limit("cdn", "api").refused();
+    has(&metrics, r#"foreland_rate_limited_total{site="cdn",limit="api",action="reject"} 2"#);
+    has(&metrics, r#"foreland_rate_limited_total{site="cdn",limit="api",action="delay"} 1"#);
+    has(&metrics, r#"foreland_rate_limited_total{site="cdn",limit="api",action="log"} 0"#);
+    has(&metrics, r#"foreland_rate_limited_total{site="shop",limit="api",action="log"} 1"#);
+    has(&metrics, r#"foreland_concurrency_limited_total{site="cdn",limit="api"} 1"#);
+}
+
+#[test]
+fn limits_without_end_are_one() {
+    let metrics = Metrics::new();
+    for n in 0..=NAME_LIMIT {
+        metrics.concurrency_limit("cdn", &n.to_string()).refused();
+    }
+    metrics.concurrency_limit("cdn", "one more").refused();
+    has(&metrics, r#"foreland_concurrency_limited_total{site="cdn",limit="999"} 1"#);
+    has(&metrics, r#"foreland_concurrency_limited_total{site="other",limit="other"} 2"#);
+    metrics.concurrency_limit("cdn", "7").refused();
+    has(&metrics, r#"foreland_concurrency_limited_total{site="cdn",limit="7"} 2"#);
 }

@@ -4,9 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedWriteHalf;
 
 use super::fields::latin1;
 use super::wire::{Body, Head, Wire};
@@ -141,10 +141,15 @@ impl Response {
     }
 }
 
+enum Write {
+    Plain(OwnedWriteHalf),
+    Other(Box<dyn AsyncWrite + Send + Unpin>),
+}
+
 /// A connection that stays open between requests.
 pub struct Connection {
-    wire: Wire<OwnedReadHalf>,
-    write: OwnedWriteHalf,
+    wire: Wire<Box<dyn AsyncRead + Send + Unpin>>,
+    write: Write,
     body: Body,
     trailers: Fields,
 }
@@ -161,11 +166,28 @@ impl Connection {
         within(&format!("a connection to {address}"), TcpStream::connect(address)).await.ok().map(Connection::over)
     }
 
-    fn over(stream: TcpStream) -> Connection {
+    /// Over a connection that is there.
+    pub fn over(stream: TcpStream) -> Connection {
         // Only latency depends on it.
         let _ = stream.set_nodelay(true);
         let (read, write) = stream.into_split();
-        Connection { wire: Wire::new(read), write, body: Body::Done, trailers: Fields::default() }
+        Connection {
+            wire: Wire::new(Box::new(read)),
+            write: Write::Plain(write),
+            body: Body::Done,
+            trailers: Fields::default(),
+        }
+    }
+
+    /// Over anything that carries bytes, such as TLS.
+    pub fn over_any(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Connection {
+        let (read, write) = tokio::io::split(stream);
+        Connection {
+            wire: Wire::new(Box::new(read)),
+            write: Write::Other(Box::new(write)),
+            body: Body::Done,
+            trailers: Fields::default(),
+        }
     }
 
     /// One exchange: sends, and reads the whole response.
@@ -181,7 +203,16 @@ impl Connection {
 
     /// Sends bytes as they are.
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        within("the peer to take what is sent", self.write.write_all(bytes.as_ref())).await
+        let sending = async {
+            match &mut self.write {
+                Write::Plain(write) => write.write_all(bytes.as_ref()).await,
+                Write::Other(write) => {
+                    write.write_all(bytes.as_ref()).await?;
+                    write.flush().await
+                }
+            }
+        };
+        within("the peer to take what is sent", sending).await
     }
 
     /// Reads a whole response to a request with this method.
@@ -276,14 +307,18 @@ impl Connection {
     /// Sends FIN: no more requests, but responses are still read.
     pub async fn finish_sending(&mut self) {
         // A peer that has gone is noticed by the next read.
-        let _ = self.write.shutdown().await;
+        let _ = match &mut self.write {
+            Write::Plain(write) => write.shutdown().await,
+            Write::Other(write) => write.shutdown().await,
+        };
     }
 
     /// Resets the connection.
     pub fn reset(self) {
-        let _ = self.write.as_ref().set_zero_linger();
+        let Write::Plain(write) = self.write else { panic!("only a plain connection can be reset") };
+        let _ = write.as_ref().set_zero_linger();
         // An owned write half sends FIN as it is dropped; without that, the close of the socket is an RST.
-        self.write.forget();
+        write.forget();
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::{Ask, Connection, Response, exchange};
-use super::{H2Connection, Metrics, Origin, Port, eventually};
+use super::{H2Connection, Identity, Metrics, Origin, Port, eventually};
 
 /// A running edge. Killed as it is dropped; where the test panics, its log is printed and its files stay.
 pub struct Edge {
@@ -23,6 +23,7 @@ pub struct Edge {
 /// What to start, where the YAML alone does not say it.
 pub struct EdgeBuilder {
     yaml: String,
+    files: Vec<(String, Vec<u8>)>,
     env: Vec<(String, String)>,
     token: Option<String>,
 }
@@ -32,6 +33,7 @@ struct Place {
     folder: PathBuf,
     http: Port,
     h2c: Port,
+    tls: Port,
     admin: Port,
     /// What the builder said, for successors.
     env: Vec<(String, String)>,
@@ -41,7 +43,7 @@ struct Place {
 impl Edge {
     /// Starts an edge with this YAML, and waits until it takes traffic.
     ///
-    /// `{port}`, `{h2c}`, `{admin}` (ports) and `{dir}` (a folder) are filled in. Where the YAML has none of its own,
+    /// `{port}`, `{h2c}`, `{tls}`, `{admin}` (ports) and `{dir}` (a folder) are filled in. Where the YAML has none of its own,
     /// it is given: `listeners` on `{port}` (HTTP/1.1) and `{h2c}` (HTTP/2 too), `admin` on `{admin}`, `access_log`
     /// as JSON in `{dir}/access.log`, and two worker threads.
     pub async fn start(yaml: &str) -> Edge {
@@ -68,7 +70,7 @@ impl Edge {
     }
 
     pub fn builder(yaml: &str) -> EdgeBuilder {
-        EdgeBuilder { yaml: yaml.into(), env: Vec::new(), token: None }
+        EdgeBuilder { yaml: yaml.into(), files: Vec::new(), env: Vec::new(), token: None }
     }
 
     /// Runs the binary with these arguments to its end: its status, standard output and standard error.
@@ -89,6 +91,11 @@ impl Edge {
     /// The listener that also speaks HTTP/2 with prior knowledge.
     pub fn h2c_address(&self) -> SocketAddr {
         self.place.h2c.address()
+    }
+
+    /// Where the YAML has `{tls}`.
+    pub fn tls_address(&self) -> SocketAddr {
+        self.place.tls.address()
     }
 
     pub fn admin_address(&self) -> SocketAddr {
@@ -302,6 +309,18 @@ impl Drop for Edge {
 }
 
 impl EdgeBuilder {
+    /// Puts a file beside the configuration.
+    pub fn file(mut self, name: &str, bytes: impl Into<Vec<u8>>) -> EdgeBuilder {
+        self.files.push((name.into(), bytes.into()));
+        self
+    }
+
+    /// Puts `NAME.pem` and `NAME.key` beside the configuration.
+    pub fn identity(self, name: &str, identity: &Identity) -> EdgeBuilder {
+        self.file(&format!("{name}.pem"), identity.certificate.as_str())
+            .file(&format!("{name}.key"), identity.key.as_str())
+    }
+
     pub fn env(mut self, name: &str, value: &str) -> EdgeBuilder {
         self.env.push((name.into(), value.into()));
         self
@@ -326,10 +345,14 @@ impl EdgeBuilder {
             folder: new_folder(),
             http: Port::reserve(),
             h2c: Port::reserve(),
+            tls: Port::reserve(),
             admin: Port::reserve(),
             env: self.env,
             started: AtomicUsize::new(0),
         };
+        for (name, bytes) in self.files {
+            fs::write(place.folder.join(name), bytes).expect("a file beside the configuration");
+        }
         place.write_config(&self.yaml);
         Edge::spawn(Arc::new(place), &[], self.token)
     }
@@ -364,6 +387,7 @@ impl Place {
         }
         out.replace("{port}", &self.http.address().port().to_string())
             .replace("{h2c}", &self.h2c.address().port().to_string())
+            .replace("{tls}", &self.tls.address().port().to_string())
             .replace("{admin}", &self.admin.address().port().to_string())
             .replace("{dir}", &self.folder.display().to_string())
     }
@@ -394,6 +418,7 @@ async fn completes_a_configuration() {
         folder: PathBuf::from("/folder"),
         http: Port::reserve(),
         h2c: Port::reserve(),
+        tls: Port::reserve(),
         admin: Port::reserve(),
         env: Vec::new(),
         started: AtomicUsize::new(0),

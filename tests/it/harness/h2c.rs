@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use h2::client::{Builder, ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
@@ -49,9 +50,13 @@ impl H2Connection {
         let stream = stream.unwrap_or_else(|e| panic!("cannot connect to {address}: {e}"));
         // Window updates are small, and would wait for each other's acknowledgements.
         let _ = stream.set_nodelay(true);
-        let (send, connection) = within("an HTTP/2 handshake", builder.handshake(stream))
-            .await
-            .unwrap_or_else(|e| panic!("no HTTP/2 with {address}: {e}"));
+        H2Connection::over(stream, builder).await
+    }
+
+    /// Over anything that carries bytes, such as TLS.
+    pub async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, builder: &Builder) -> H2Connection {
+        let (send, connection) =
+            within("an HTTP/2 handshake", builder.handshake(stream)).await.unwrap_or_else(|e| panic!("no HTTP/2: {e}"));
         // Its errors come to light at the streams, too.
         let driver = tokio::spawn(connection);
         H2Connection { send, driver }

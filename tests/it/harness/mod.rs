@@ -23,6 +23,7 @@ mod origin;
 mod port;
 mod reply;
 mod selftest;
+mod tls;
 mod wire;
 
 use std::time::{Duration, SystemTime};
@@ -36,6 +37,7 @@ pub use metrics::Metrics;
 pub use origin::{Origin, Request};
 pub use port::Port;
 pub use reply::Reply;
+pub use tls::{Authority, Identity, TlsClient};
 
 /// The longest that a test waits for any one thing. Long, because a loaded machine is no failure; never reached by a
 /// test that passes.

@@ -1,24 +1,13 @@
 //! TLS towards servers: certificates and keys are read here, so that one that will not do is told of before it is used.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
-use rustls::{InconsistentKeys, RootCertStore};
-
-use super::{is_given, resolve};
-use crate::config::decode::Placed;
-use crate::config::model::{OriginTls, Pem, PrivatePem, TlsVersion};
+use super::is_given;
+use crate::config::check::pem;
+use crate::config::model::{OriginTls, TlsVersion};
 use crate::config::raw;
 use crate::config::report::Report;
-use crate::config::words::{Choice, FilePath};
-
-/// A file larger than this holds something else: all authorities of the web take less than half a megabyte.
-const LONGEST: u64 = 4 << 20;
+use crate::config::words::Choice;
 
 /// TLS of an origin; `Some(None)`: plain.
 pub(super) fn tls(origin: &raw::Origin, base: &Path, report: &mut Report) -> Option<Option<OriginTls>> {
@@ -52,9 +41,11 @@ fn settings(
             report.error(&ca.place, "`ca` has no effect beside `verify: false`");
         }
     }
-    let ca = raw.ca.as_ref().map(|path| authorities(path, base, report));
+    let ca = raw.ca.as_ref().map(|path| pem::authorities(path, base, report));
     let certificate = match (&raw.certificate, &raw.key) {
-        (Some(certificate), Some(key)) => Some(identity(certificate, key, base, report)),
+        (Some(certificate), Some(key)) => {
+            Some(pem::pair(certificate, key, base, report).map(|pair| (pair.chain, pair.key)))
+        }
         (Some(certificate), None) if !is_given(&raw.key, place, "key", report) => {
             report.error(&certificate.place, "`certificate` has no effect without its `key`");
             None
@@ -72,99 +63,6 @@ fn settings(
         certificate: super::all_or_none(certificate)?,
         min_version: raw.min_version.as_ref().map_or(TlsVersion::Tls12, |version| version.value),
     })
-}
-
-/// The authorities of a file, each of which can be trusted.
-fn authorities(raw: &Placed<FilePath>, base: &Path, report: &mut Report) -> Option<Pem> {
-    let path = resolve(base, &raw.0);
-    let read = read(&path).and_then(|bytes| certificates(&path, &bytes)).and_then(|certificates| {
-        let mut store = RootCertStore::empty();
-        for (i, certificate) in certificates.iter().enumerate() {
-            store
-                .add(certificate.clone())
-                .map_err(|why| format!("{}: certificate {} cannot be an authority: {why}", path.display(), i + 1))?;
-        }
-        Ok(certificates)
-    });
-    let certificates = read.map_err(|why| report.error(&raw.place, why)).ok()?;
-    Some(pem(path, &certificates))
-}
-
-/// A certificate and its private key, which belong together.
-fn identity(
-    certificate: &Placed<FilePath>,
-    key: &Placed<FilePath>,
-    base: &Path,
-    report: &mut Report,
-) -> Option<(Pem, PrivatePem)> {
-    let (chain_path, key_path) = (resolve(base, &certificate.0), resolve(base, &key.0));
-    let chain = read(&chain_path).and_then(|bytes| certificates(&chain_path, &bytes));
-    let text = read(&key_path).and_then(|text| private_key(&key_path, &text).map(|key| (text, key)));
-    let chain = chain.map_err(|why| report.error(&certificate.place, why)).ok();
-    let text = text.map_err(|why| report.error(&key.place, why)).ok();
-    let (chain, (text, private)) = (chain?, text?);
-    let signing = aws_lc_rs::default_provider().key_provider.load_private_key(private);
-    let signing = signing
-        .map_err(|why| report.error(&key.place, format!("{}: the key cannot be used: {why}", key_path.display())))
-        .ok()?;
-    match CertifiedKey::new(chain.clone(), signing).keys_match() {
-        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
-        Err(rustls::Error::InconsistentKeys(_)) => {
-            let (chain, key_shown) = (chain_path.display(), key_path.display());
-            report.error(&key.place, format!("{key_shown} is not the key of the first certificate in {chain}"));
-            return None;
-        }
-        Err(why) => {
-            let shown = chain_path.display();
-            report.error(&certificate.place, format!("{shown}: the first certificate cannot be used: {why}"));
-            return None;
-        }
-    }
-    Some((pem(chain_path, &chain), PrivatePem { path: key_path, text: text.into() }))
-}
-
-fn pem(path: PathBuf, certificates: &[CertificateDer<'_>]) -> Pem {
-    let certificates: Arc<[Vec<u8>]> = certificates.iter().map(|certificate| certificate.to_vec()).collect();
-    Pem { path, certificates }
-}
-
-fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let shown = path.display();
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
-    match certificates {
-        Ok(certificates) if certificates.is_empty() => Err(format!("{shown} holds no certificate in PEM form")),
-        Ok(certificates) => Ok(certificates),
-        Err(why) => Err(format!("{shown} is not right PEM: {why}")),
-    }
-}
-
-/// What is wrong with a key is told without a byte of it.
-fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
-    let shown = path.display();
-    let mut keys = PrivateKeyDer::pem_slice_iter(bytes);
-    let key = match keys.next() {
-        Some(Ok(key)) => key,
-        Some(Err(_)) => return Err(format!("{shown} is not right PEM")),
-        None if memchr::memmem::find(bytes, b"BEGIN ENCRYPTED PRIVATE KEY").is_some() => {
-            return Err(format!("the private key in {shown} is encrypted; it is needed as it is"));
-        }
-        None => return Err(format!("{shown} holds no private key in PEM form")),
-    };
-    match keys.next() {
-        Some(_) => Err(format!("{shown} holds more than one private key")),
-        None => Ok(key),
-    }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let shown = path.display();
-    let file = std::fs::File::open(path).map_err(|why| format!("{shown} cannot be opened: {why}"))?;
-    let mut bytes = Vec::new();
-    file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(|why| format!("{shown} cannot be read: {why}"))?;
-    match bytes.len() as u64 > LONGEST {
-        true => Err(format!("{shown} is too long for certificates and keys")),
-        false => Ok(bytes),
-    }
 }
 
 #[cfg(test)]
@@ -265,7 +163,7 @@ mod tests {
             (pem("PRIVATE KEY"), "DIR/c.key: the key cannot be used: "),
             (key.replace("-----END", "!!!!\n-----END"), "DIR/c.key is not right PEM"),
             (certificate(&KeyPair::generate().unwrap()), "DIR/c.key holds no private key in PEM form"),
-            ("x".repeat(super::LONGEST as usize + 1), "DIR/c.key is too long for certificates and keys"),
+            ("x".repeat(crate::config::pem::LONGEST as usize + 1), "DIR/c.key is too long for certificates and keys"),
         ] {
             folder.write("c.key", text);
             let said = folder.said(BOTH);

@@ -16,8 +16,9 @@ use crate::site::{normalise_authority, normalise_path, normalise_query};
 
 /// Longer ones take too long to compile.
 const MAX_PATTERN: usize = 1024;
-/// Bytes of a compiled pattern, which bounds the time that compiling takes too: `(((a{30}){30}){30})` is refused.
-const MAX_PROGRAM: usize = 128 * 1024;
+/// Bytes of a compiled pattern, which bounds the time of compiling (a millisecond) and of matching, too: `((a{30}){30}){30}`
+/// is refused.
+const MAX_PROGRAM: usize = 32 * 1024;
 /// Bytes that matching may cache, for each thread that matches at the same time.
 const MAX_STATES: usize = 64 * 1024;
 /// Nested groups.
