@@ -14,7 +14,7 @@ impl Keys {
         fs::create_dir_all(&folder).expect("a folder");
         fs::write(folder.join("secret"), "correct horse battery staple\n").expect("a file");
         fs::write(folder.join("hex"), "aa11bb22\n").expect("a file");
-        let yaml = "listeners: [\"127.0.0.1:0\"]\n\
+        let yaml = "listeners: [{ address: \"127.0.0.1:8080\" }]\n\
              keys:\n  \
                media: {format: foreland, secrets: [file:secret]}\n  \
                nginx: {format: secure-link, secrets: [file:secret]}\n  \
