@@ -41,6 +41,9 @@ const HOLD_MAX: usize = 16 * 1024;
 /// connection costs little.
 const KEEP_CAPACITY: usize = 2 * 1024;
 
+/// The end of a body in chunks, as Pingora writes it.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
 /// One accepted TCP connection.
 pub struct Connection {
     io: TcpStream,
@@ -75,6 +78,8 @@ struct Outbox {
     date: Option<HeaderValue>,
     /// The next head waits for its body, however long that takes (see [`Connection::retain_head`]).
     retain: bool,
+    /// What leaves in the place of the last chunk (see [`Connection::end_with`]).
+    last: Vec<u8>,
     head: Vec<u8>,
     body: Bytes,
     /// How much of head and body together has been sent.
@@ -195,6 +200,12 @@ impl Connection {
         lock(&self.outbox).date = date;
     }
 
+    /// Ends the body, which goes in chunks, with trailers: Pingora's session has no way for them. `last`: the last chunk with
+    /// the fields behind it. The next write is to be the last chunk that it takes the place of.
+    pub fn end_with(&self, last: Vec<u8>) {
+        lock(&self.outbox).last = last;
+    }
+
     /// Keeps the next head back until the first bytes of its body, flushed or not, so that it can be recalled.
     pub fn retain_head(&self) {
         lock(&self.outbox).retain = true;
@@ -289,7 +300,7 @@ impl Connection {
         self.release_head(false);
         self.absorb(false);
         let mut outbox = lock(&self.outbox);
-        (outbox.retain, outbox.date) = (false, None);
+        (outbox.retain, outbox.date, outbox.last) = (false, None, Vec::new());
         drop(outbox);
         self.watched.request_ended();
     }
@@ -342,6 +353,18 @@ impl Connection {
         let before = outbox.head.len();
         pieces.for_each(|piece| outbox.head.extend_from_slice(piece));
         outbox.head.len() - before
+    }
+
+    /// Takes the last chunk of a body that ends otherwise; says whether it was one.
+    fn ends(&mut self, write: &[u8]) -> bool {
+        let outbox = self.outbox.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if outbox.last.is_empty() || write != LAST_CHUNK {
+            return false;
+        }
+        outbox.close_up();
+        let last = std::mem::take(&mut outbox.last);
+        outbox.head.extend_from_slice(&last);
+        true
     }
 
     /// Takes a write that is to wait for the next one, or to be changed; says whether it did.
@@ -499,7 +522,7 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.holds(std::iter::once(buf)) {
+        if self.ends(buf) || self.holds(std::iter::once(buf)) {
             return Poll::Ready(Ok(buf.len()));
         }
         if buf.is_empty() {
