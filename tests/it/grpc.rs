@@ -30,7 +30,7 @@ fn server(handler: impl Fn(Asked) -> Answering + Send + Sync + 'static) -> H2Ser
 
 async fn before(server: &H2Server, origin: &str, top: &str) -> Edge {
     Edge::start(&format!(
-        "origins: {{ o: {{ servers: [\"{}\"], http: h2c{origin} }} }}\nsites: [{{ hosts: [\"*\"], origin: o }}]\n{top}",
+        "origins: {{ o: {{ servers: [\"{}\"], http: 2{origin} }} }}\nsites: [{{ hosts: [\"*\"], origin: o }}]\n{top}",
         server.address()
     ))
     .await

@@ -7,6 +7,7 @@ mod admin;
 mod balancing;
 mod bodies;
 mod collapsing;
+mod conformance;
 mod demo;
 mod discovery;
 mod disk;

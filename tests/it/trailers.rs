@@ -15,7 +15,7 @@ fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
 /// Before a server of HTTP/2.
 async fn before(server: &H2Server, site: &str) -> Edge {
     Edge::start(&format!(
-        "origins: {{ o: {{ servers: [\"{}\"], http: h2c }} }}\nsites: [{{ hosts: [\"*\"], origin: o, {site} }}]\n",
+        "origins: {{ o: {{ servers: [\"{}\"], http: 2 }} }}\nsites: [{{ hosts: [\"*\"], origin: o, {site} }}]\n",
         server.address()
     ))
     .await
