@@ -84,7 +84,7 @@ async fn a_call_ends_with_its_status() {
     assert_eq!(*timeouts.lock().unwrap(), [line("5S"), line("")]);
     let lines = edge.access_log_lines(2).await;
     let first = lines.iter().find(|line| line["uri"] == "/s/Echo").expect("a line");
-    assert_eq!((&first["status"], &first["bytes_received"], &first["bytes_sent"]), (&200.into(), &6.into(), &6.into()));
+    assert_eq!((&first["status"], &first["bytes_received"], &first["bytes"]), (&200.into(), &6.into(), &6.into()));
 }
 
 #[tokio::test]
