@@ -197,6 +197,43 @@ mod tests {
         fields
     }
 
+    #[test]
+    fn the_body_is_framed_once_and_trailers_are_asked_for() {
+        let way = Way {
+            client: Client { peer: [192, 0, 2, 1].into(), address: [192, 0, 2, 1].into(), trusted: false },
+            received: http::Version::HTTP_2,
+            host: "a.example",
+            scheme: "http",
+            request_id: "id1",
+            cdn_id: &CDN_ID,
+            host_header: &HostHeader::Client,
+            server: "10.0.0.1:80",
+        };
+        let framing = |fields: &[(&'static str, &'static str)], length, trailers| {
+            let mut request = RequestHeader::build_no_case("POST", b"/", None).unwrap();
+            for (name, value) in fields {
+                request.append_header(*name, *value).unwrap();
+            }
+            let of_framing = ["content-length", "transfer-encoding", "trailer", "te", "connection"];
+            let fields = fields_of(&wire(&request, b"/", &way, length, trailers));
+            fields
+                .into_iter()
+                .filter(|line| of_framing.iter().any(|name| line.starts_with(&format!("{name}:"))))
+                .collect::<Vec<_>>()
+        };
+        let chunked = |trailed| Length::Chunked { trailed };
+        let twice = [("content-length", "5"), ("content-length", "5"), ("trailer", "x-sum"), ("te", "gzip")];
+        assert_eq!(framing(&twice, Length::Known(5), false), ["content-length: 5"]);
+        assert_eq!(framing(&twice[2..], chunked(true), false), ["trailer: x-sum", "transfer-encoding: chunked"]);
+        assert_eq!(framing(&twice[2..], chunked(false), false), ["transfer-encoding: chunked"]);
+        assert_eq!(framing(&[], Length::None, true), ["connection: TE", "content-length: 0", "te: trailers"]);
+        assert_eq!(framing(&[("content-length", "0")], Length::None, false), ["content-length: 0"]);
+    }
+
+    fn fields_of(wire: &[u8]) -> Vec<String> {
+        fields(wire).into_iter().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(&value))).collect()
+    }
+
     proptest! {
         #[test]
         fn it_says_what_the_map_says(
