@@ -88,6 +88,7 @@ pub async fn answer(shared: &Shared, session: &mut Session, ctx: &mut Context) -
 }
 
 /// What happens while the origin is asked.
+#[expect(clippy::large_enum_variant, reason = "it lives for a moment, on the stack")]
 enum Event {
     Answered(Result<Answer, Failure>),
     Interim(Bytes),
