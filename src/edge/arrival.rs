@@ -17,10 +17,6 @@ pub struct Secured {
     pub server: Arc<Server>,
     /// `TLSv1.2` or `TLSv1.3`.
     pub version: &'static str,
-    /// The cipher suite's name, as IANA has it.
-    pub cipher: &'static str,
-    /// What the client asked for by SNI; lower case.
-    pub server_name: Option<Box<str>>,
     /// HTTP/2 by ALPN.
     pub http2: bool,
     /// The client's certificate, in DER; it has been verified.
@@ -39,8 +35,6 @@ impl Secured {
                 Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
                 _ => "TLSv1.3",
             },
-            cipher: session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or(""),
-            server_name: session.server_name().map(Box::from),
             http2: session.alpn_protocol() == Some(b"h2"),
             identities: certificate.map(|der| certificate::identities(der)).unwrap_or_default(),
             certificate: certificate.map(|der| Box::from(&**der)),

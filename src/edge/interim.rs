@@ -44,8 +44,8 @@ pub async fn send(session: &mut Session, head: &ResponseHeader, ctx: &mut Contex
     let _ = stream.write_response_header(head, false).await;
 }
 
-/// Over HTTP/1, a 100 that the client waits for is sent by Pingora's session, as its own rule has it.
-fn is_pingoras(session: &Session, head: &ResponseHeader) -> bool {
+/// Whether it is a 100 that a client of HTTP/1 waits for: that is sent by Pingora's session, as its own rule has it.
+pub fn is_pingoras(session: &Session, head: &ResponseHeader) -> bool {
     let request = session.req_header();
     head.status == StatusCode::CONTINUE
         && request.version == Version::HTTP_11

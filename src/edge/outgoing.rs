@@ -6,6 +6,8 @@
 use std::fmt::Write;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use http::Method;
+use http::header::CONTENT_LENGTH;
 use pingora::http::RequestHeader;
 
 use super::forward::{self, Way};
@@ -14,6 +16,7 @@ use crate::config::model::HostHeader;
 /// Fields that are written anew, each from all lines that there are of it.
 #[derive(Default)]
 struct Told<'a> {
+    length: Length,
     forwarded_for: Vec<&'a [u8]>,
     forwarded: Vec<&'a [u8]>,
     via: Vec<&'a [u8]>,
@@ -35,8 +38,20 @@ enum Fate {
     Host,
 }
 
-/// The head for the origin. `target`: what it is asked for.
-pub fn wire(request: &RequestHeader, target: &[u8], way: &Way<'_>) -> Bytes {
+/// How a request's body is framed, and what may be behind it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Length {
+    /// There is none.
+    #[default]
+    None,
+    /// In bytes; from 1.
+    Known(u64),
+    /// It comes in chunks; `trailed`: trailers may follow.
+    Chunked { trailed: bool },
+}
+
+/// The head for the origin. `target`: what it is asked for; `trailers`: the answer may have some (RFC 9110 §10.1.4).
+pub fn wire(request: &RequestHeader, target: &[u8], way: &Way<'_>, length: Length, trailers: bool) -> Bytes {
     let mut wire = BytesMut::with_capacity(1024);
     wire.put_slice(request.method.as_str().as_bytes());
     wire.put_u8(b' ');
@@ -48,7 +63,7 @@ pub fn wire(request: &RequestHeader, target: &[u8], way: &Way<'_>) -> Bytes {
         HostHeader::Fixed(host) => host,
     };
     field(&mut wire, b"Host", host.as_bytes());
-    let mut told = Told::default();
+    let mut told = Told { length, ..Told::default() };
     if request.has_case() {
         for (name, value) in request.case_header_iter() {
             pass(&mut wire, &mut told, name.as_slice(), value.as_bytes());
@@ -73,12 +88,30 @@ pub fn wire(request: &RequestHeader, target: &[u8], way: &Way<'_>) -> Bytes {
     list(&mut wire, b"Via", &told.via, forward::via(way).as_bytes());
     list(&mut wire, b"CDN-Loop", &told.cdn_loop, way.cdn_id.as_bytes());
     field(&mut wire, b"X-Request-Id", way.request_id.as_bytes());
+    if trailers {
+        field(&mut wire, b"TE", b"trailers");
+        field(&mut wire, b"Connection", b"TE");
+    }
+    match length {
+        Length::Known(length) => field(&mut wire, b"Content-Length", itoa::Buffer::new().format(length).as_bytes()),
+        Length::Chunked { .. } => field(&mut wire, b"Transfer-Encoding", b"chunked"),
+        // RFC 9110 §8.6: over HTTP/2, a client need not say so.
+        Length::None if has_content_mostly(&request.method) && !request.headers.contains_key(CONTENT_LENGTH) => {
+            field(&mut wire, b"Content-Length", b"0");
+        }
+        Length::None => {}
+    }
     wire.put_slice(b"\r\n");
     wire.freeze()
 }
 
+/// Whether a server expects to be told that there is no body.
+fn has_content_mostly(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
 fn pass<'a>(wire: &mut BytesMut, told: &mut Told<'a>, name: &[u8], value: &'a [u8]) {
-    match fate(name) {
+    match fate(name, told.length) {
         Fate::Stays => field(wire, name, value),
         Fate::Goes => {}
         Fate::ForwardedFor => told.forwarded_for.push(value),
@@ -96,17 +129,20 @@ fn pass<'a>(wire: &mut BytesMut, told: &mut Told<'a>, name: &[u8], value: &'a [u
     }
 }
 
-fn fate(name: &[u8]) -> Fate {
+fn fate(name: &[u8], length: Length) -> Fate {
     let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
     match name.len() {
         2 if is("te") => Fate::Goes,
         3 if is("via") => Fate::Via,
         4 if is("host") => Fate::Goes,
-        7 if is("upgrade") || is("trailer") => Fate::Goes,
+        7 if is("upgrade") => Fate::Goes,
+        7 if is("trailer") && length != (Length::Chunked { trailed: true }) => Fate::Goes,
         8 if is("cdn-loop") => Fate::CdnLoop,
         9 if is("forwarded") => Fate::Forwarded,
         10 if is("connection") || is("keep-alive") => Fate::Goes,
         12 if is("x-request-id") => Fate::Goes,
+        // Written anew, once.
+        14 if length != Length::None && is("content-length") => Fate::Goes,
         15 if is("x-forwarded-for") => Fate::ForwardedFor,
         16 if is("x-forwarded-host") => Fate::Host,
         16 if is("proxy-connection") => Fate::Goes,
@@ -161,6 +197,43 @@ mod tests {
         fields
     }
 
+    #[test]
+    fn the_body_is_framed_once_and_trailers_are_asked_for() {
+        let way = Way {
+            client: Client { peer: [192, 0, 2, 1].into(), address: [192, 0, 2, 1].into(), trusted: false },
+            received: http::Version::HTTP_2,
+            host: "a.example",
+            scheme: "http",
+            request_id: "id1",
+            cdn_id: &CDN_ID,
+            host_header: &HostHeader::Client,
+            server: "10.0.0.1:80",
+        };
+        let framing = |fields: &[(&'static str, &'static str)], length, trailers| {
+            let mut request = RequestHeader::build_no_case("POST", b"/", None).unwrap();
+            for (name, value) in fields {
+                request.append_header(*name, *value).unwrap();
+            }
+            let of_framing = ["content-length", "transfer-encoding", "trailer", "te", "connection"];
+            let fields = fields_of(&wire(&request, b"/", &way, length, trailers));
+            fields
+                .into_iter()
+                .filter(|line| of_framing.iter().any(|name| line.starts_with(&format!("{name}:"))))
+                .collect::<Vec<_>>()
+        };
+        let chunked = |trailed| Length::Chunked { trailed };
+        let twice = [("content-length", "5"), ("content-length", "5"), ("trailer", "x-sum"), ("te", "gzip")];
+        assert_eq!(framing(&twice, Length::Known(5), false), ["content-length: 5"]);
+        assert_eq!(framing(&twice[2..], chunked(true), false), ["trailer: x-sum", "transfer-encoding: chunked"]);
+        assert_eq!(framing(&twice[2..], chunked(false), false), ["transfer-encoding: chunked"]);
+        assert_eq!(framing(&[], Length::None, true), ["connection: TE", "content-length: 0", "te: trailers"]);
+        assert_eq!(framing(&[("content-length", "0")], Length::None, false), ["content-length: 0"]);
+    }
+
+    fn fields_of(wire: &[u8]) -> Vec<String> {
+        fields(wire).into_iter().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(&value))).collect()
+    }
+
     proptest! {
         #[test]
         fn it_says_what_the_map_says(
@@ -189,7 +262,7 @@ mod tests {
                 host_header: &choices[host_header],
                 server: "10.0.0.1:80",
             };
-            let written = wire(&request, b"/a?b", &way);
+            let written = wire(&request, b"/a?b", &way, Length::None, false);
             prop_assert!(written.starts_with(b"GET /a?b HTTP/1.1\r\nHost: "));
             let mut prepared = request.clone();
             // Connection's options are dropped where requests are admitted, whichever way they go.

@@ -13,9 +13,10 @@ use pingora_proxy::Session;
 use super::client::Client;
 use super::context::{Context, Request};
 use super::forward::{self, Way};
+use super::outgoing::Length;
 use super::respond::Answer;
 use super::state::{Shared, Towards};
-use super::{affinity, framing, guards, link, outgoing};
+use super::{affinity, framing, grpc, guards, link, outgoing};
 use crate::origin::{self, Ending, Exchange, Failure, FailureKind, Proxied, Wanted};
 
 /// No server was there to be asked.
@@ -56,6 +57,7 @@ pub fn exchange(session: &Session, ctx: &mut Context) -> Result<Arc<Exchange>> {
         proxied: origin.proxy_protocol.and_then(|_| proxied(session, client)),
         repeatable: header.method.is_idempotent(),
         upgrade: session.is_upgrade_req(),
+        dialogue: grpc::is_call(session),
     };
     let exchange = Exchange::new(pool.clone(), witness.clone(), wanted);
     ctx.upstream.exchange = Some(exchange.clone());
@@ -98,13 +100,13 @@ pub fn request(shared: &Shared, session: &Session, header: &mut RequestHeader, c
 }
 
 /// The same in one go, for a request that does not go through Pingora.
-pub fn wire(shared: &Shared, session: &Session, ctx: &Context) -> Result<Bytes> {
+pub fn wire(shared: &Shared, session: &Session, ctx: &Context, length: Length, trailers: bool) -> Result<Bytes> {
     let (Some(request), Some(client)) = (&ctx.request, ctx.client) else {
         return Error::e_explain(ErrorType::InternalError, "a request without a site or a client");
     };
     let header = session.req_header();
     let target = request.target.as_ref().map_or(header.raw_path(), |target| target.as_bytes());
-    Ok(outgoing::wire(header, target, &way(shared, request, client, ctx)))
+    Ok(outgoing::wire(header, target, &way(shared, request, client, ctx), length, trailers))
 }
 
 fn way<'a>(shared: &'a Shared, request: &'a Request, client: Client, ctx: &'a Context) -> Way<'a> {

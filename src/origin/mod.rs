@@ -19,7 +19,7 @@ mod wire;
 
 pub use balance::StableHash;
 pub use endpoint::Endpoint;
-pub use exchange::{Answer, Ending, Exchange, Failure, Trail, Wanted, Witness, peer};
+pub use exchange::{Answer, Body, Ending, Exchange, Failure, Feed, Trail, Wanted, Witness, body, peer};
 pub use failure::{FailureKind, kind};
 pub use figures::Tally;
 pub use health::{Outcome, ServerState, TryResult};

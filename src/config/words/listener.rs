@@ -1,7 +1,5 @@
 //! Listeners, and what bounds clients.
 
-use std::time::Duration;
-
 use super::matching::FieldName;
 use crate::config::certificate::LONGEST_NAME;
 use crate::config::decode::{Bad, Decode, FromText, Kind, Shape, Trail, word};

@@ -46,6 +46,9 @@ use crate::guard::rate::Pace;
 /// The largest write that is held back to leave together with the next one: the head of any ordinary response.
 const HOLD_MAX: usize = 16 * 1024;
 
+/// The end of a body in chunks, as Pingora writes it.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
 /// One accepted connection.
 pub struct Connection {
     io: Transport,
@@ -193,6 +196,12 @@ impl Connection {
     /// origin's alone (RFC 9110 §6.6.1).
     pub fn keep_date(&self, date: Option<HeaderValue>) {
         lock(&self.outbox).date = date;
+    }
+
+    /// Ends the body, which goes in chunks, with trailers: Pingora's session has no way for them. `last`: the last chunk with
+    /// the fields behind it. The next write is to be the last chunk that it takes the place of.
+    pub fn end_with(&self, last: Vec<u8>) {
+        lock(&self.outbox).last = last;
     }
 
     /// Keeps the next head back until the first bytes of its body, flushed or not, so that it can be recalled.
@@ -352,7 +361,7 @@ impl Connection {
         self.release_head(false);
         self.absorb(false);
         let mut outbox = lock(&self.outbox);
-        (outbox.retain, outbox.date, outbox.pacer) = (false, None, None);
+        (outbox.retain, outbox.date, outbox.pacer, outbox.last) = (false, None, None, Vec::new());
         drop(outbox);
         self.watched.request_ended();
     }
@@ -410,6 +419,18 @@ impl Connection {
         let before = outbox.head.len();
         pieces.for_each(|piece| outbox.head.extend_from_slice(piece));
         outbox.head.len() - before
+    }
+
+    /// Takes the last chunk of a body that ends otherwise; says whether it was one.
+    fn ends(&mut self, write: &[u8]) -> bool {
+        let outbox = self.outbox.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if outbox.last.is_empty() || write != LAST_CHUNK {
+            return false;
+        }
+        outbox.close_up();
+        let last = std::mem::take(&mut outbox.last);
+        outbox.head.extend_from_slice(&last);
+        true
     }
 
     /// Takes a write that is to wait for the next one, or to be changed; says whether it did.
@@ -488,7 +509,7 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.holds(std::iter::once(buf)) {
+        if self.ends(buf) || self.holds(std::iter::once(buf)) {
             return Poll::Ready(Ok(buf.len()));
         }
         if buf.is_empty() {

@@ -21,6 +21,8 @@ pub struct Outbox {
     pub date: Option<HeaderValue>,
     /// The next head waits for its body, however long that takes (see [`super::Connection::retain_head`]).
     pub retain: bool,
+    /// What leaves in the place of the last chunk (see [`super::Connection::end_with`]).
+    pub last: Vec<u8>,
     pub head: Vec<u8>,
     pub body: Bytes,
     /// How much of head and body together has been sent.

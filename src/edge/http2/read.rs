@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
+use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::body_buffer::FixedBuffer;
@@ -22,6 +23,9 @@ pub struct Incoming {
     /// Its length is stated, and is nothing.
     is_nothing: bool,
     ended: bool,
+    /// All of the body has come; what is behind it has not been asked for.
+    bare: bool,
+    trailers: Option<HeaderMap>,
     received: usize,
     retry: Option<FixedBuffer>,
     /// How long the client may send nothing, or less than it must.
@@ -38,6 +42,8 @@ impl Incoming {
             stream,
             is_nothing,
             ended: false,
+            bare: false,
+            trailers: None,
             received: 0,
             retry: None,
             patience: Patience::new(min_rate),
@@ -82,6 +88,11 @@ impl Incoming {
         self.ended || self.is_empty() || self.stream.is_end_stream()
     }
 
+    /// The fields behind the body, once, after its end.
+    pub fn trailers(&mut self) -> Option<HeaderMap> {
+        self.trailers.take()
+    }
+
     /// Bytes so far.
     pub fn received(&self) -> usize {
         self.received
@@ -104,9 +115,11 @@ impl Incoming {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
         while !self.ended {
+            if self.bare {
+                return self.poll_trailers(cx);
+            }
             match self.stream.poll_data(cx) {
-                // Trailers may follow; nobody asks for them.
-                Poll::Ready(None) => self.ended = true,
+                Poll::Ready(None) => self.bare = true,
                 Poll::Ready(Some(Ok(data))) => {
                     self.patience.moved(data.len());
                     // It fails where the stream is over: then nobody waits for room.
@@ -132,6 +145,21 @@ impl Incoming {
             }
         }
         Poll::Ready(Ok(None))
+    }
+
+    fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
+        match self.stream.poll_trailers(cx) {
+            Poll::Ready(Ok(trailers)) => {
+                (self.ended, self.trailers) = (true, trailers);
+                Poll::Ready(Ok(None))
+            }
+            Poll::Ready(Err(e)) => {
+                Poll::Ready(Err(failed(ErrorType::ReadError, format!("reading a request's trailers: {e}"))))
+            }
+            Poll::Pending => self.patience.poll_spent(cx).map(|limit| {
+                Err(failed(ErrorType::ReadTimedout, format!("nothing of a request's trailers for {limit:?}")))
+            }),
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::Stream as Messages;
-use h2::RecvStream;
 use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
 use http::HeaderMap;
 use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -19,6 +19,7 @@ use pingora::protocols::http::custom::server::Session;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, Result};
 
+use super::super::trailers::Behind;
 use super::Common;
 use super::read::Incoming;
 use super::tail::{Tail, Tracked};
@@ -85,8 +86,13 @@ impl Session for Stream {
 
     // ---- its body
 
+    /// What is behind the body lies in the request's extensions once its end has been read (see [`Behind`]).
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        self.incoming.next().await
+        let read = self.incoming.next().await;
+        if let (Ok(None), Some(trailers)) = (&read, self.incoming.trailers()) {
+            self.request.extensions_mut().insert(Behind(trailers));
+        }
+        read
     }
 
     /// Where no body is to come, waits for the client to leave.
@@ -185,12 +191,13 @@ impl Session for Stream {
         self.outgoing.finish().await
     }
 
-    async fn shutdown(&mut self, _: u32, _: &str) {
-        self.outgoing.abandon();
+    /// Gives the response up. `code`: what the client is told, of RFC 9113 §7.
+    async fn shutdown(&mut self, code: u32, _: &str) {
+        self.outgoing.abandon(Reason::from(code));
     }
 
     async fn abandon(&mut self, _: &str) {
-        self.outgoing.abandon();
+        self.outgoing.abandon(Reason::INTERNAL_ERROR);
     }
 
     // ---- timeouts

@@ -191,10 +191,10 @@ impl Outgoing {
         self.end()
     }
 
-    /// Gives the response up: the client is told that what it has is not the whole.
-    pub fn abandon(&mut self) {
+    /// Gives the response up: the client is told that what it has is not the whole, and in a word why.
+    pub fn abandon(&mut self, reason: Reason) {
         if !self.ended {
-            self.reset(Reason::INTERNAL_ERROR);
+            self.reset(reason);
         }
     }
 
@@ -409,7 +409,7 @@ impl Outgoing {
 impl Drop for Outgoing {
     fn drop(&mut self) {
         // Left to itself, HTTP/2 would reset the stream only once the client has taken what was written.
-        self.abandon();
+        self.abandon(Reason::INTERNAL_ERROR);
         if let (Some(stream), Some(limit)) = (self.stream.take(), self.patience.limit()) {
             self.tail.leave(stream, limit, self.patience.rate());
         }

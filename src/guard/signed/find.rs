@@ -3,7 +3,6 @@
 use http::HeaderMap;
 use http::header::COOKIE;
 
-use super::text::decoded;
 use super::{Grant, Places, Presented, Refused};
 use crate::site::tokens::is_named;
 

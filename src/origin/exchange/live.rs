@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::upload::Upload;
@@ -45,6 +46,8 @@ struct Verdict {
 pub(super) struct Limits {
     pub(super) read: Duration,
     pub(super) write: Duration,
+    /// Client and server talk to each other for as long as they like: `read` is how long both may say nothing.
+    pub(super) dialogue: bool,
 }
 
 enum Sending {
@@ -89,11 +92,6 @@ impl Live {
         poll_fn(|cx| self.poll_head(cx)).await
     }
 
-    /// Some of the final response's body; `None`: it is complete.
-    pub(super) async fn next_data(&mut self) -> Result<Option<Bytes>, WireError> {
-        poll_fn(|cx| self.poll_data(cx)).await
-    }
-
     /// As [`Live::next_head`].
     pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, WireError>> {
         let waiting = self.poll_upload(cx);
@@ -108,7 +106,7 @@ impl Live {
         }
     }
 
-    /// As [`Live::next_data`].
+    /// Some of the final response's body; `None`: it is complete.
     pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, WireError>> {
         let waiting = self.poll_upload(cx);
         self.give_up_unsent();
@@ -130,6 +128,18 @@ impl Live {
             Sending::Body { upload, .. } | Sending::Done(Some(upload)) => upload.can_rewind(),
             Sending::Done(None) => true,
         }
+    }
+
+    /// This answer is the one that counts: the request is not sent again.
+    pub(super) fn settle(&mut self) {
+        if let Sending::Body { upload, .. } | Sending::Done(Some(upload)) = &mut self.upload {
+            upload.settle();
+        }
+    }
+
+    /// The fields behind the final response's body, once, after its end.
+    pub(super) fn trailers(&mut self) -> Option<HeaderMap> {
+        self.wire.trailers()
     }
 
     /// The server, and the request's body for another try.
@@ -183,7 +193,12 @@ impl Live {
             if piece.is_empty() && !*ended {
                 match upload.poll_next(cx) {
                     Poll::Ready(Some(next)) => *piece = next,
-                    Poll::Ready(None) => *ended = true,
+                    Poll::Ready(None) => {
+                        *ended = true;
+                        if let Some(trailers) = upload.trailers() {
+                            self.wire.set_trailers(&trailers);
+                        }
+                    }
                     Poll::Pending => return Waiting::Client,
                 }
             }
@@ -223,15 +238,19 @@ impl Live {
     fn poll_pause(&mut self, cx: &mut Context<'_>, waiting: Waiting) -> Poll<WireError> {
         let limit = match waiting {
             // How long that may take is between the client and the edge.
-            Waiting::Client => {
+            Waiting::Client if !self.limits.dialogue => {
                 self.pause.over();
                 return Poll::Pending;
             }
             Waiting::Taking => self.limits.write,
-            Waiting::Answer => self.limits.read,
+            Waiting::Client | Waiting::Answer => self.limits.read,
         };
         ready!(self.pause.poll(cx, limit));
-        let what = if waiting == Waiting::Taking { "took nothing of the request" } else { "said nothing" };
+        let what = match waiting {
+            Waiting::Client => "and the client said nothing",
+            Waiting::Taking => "took nothing of the request",
+            Waiting::Answer => "said nothing",
+        };
         Poll::Ready(WireError::new(FailureKind::Timeout, format!("the server {what} for {limit:?}")))
     }
 }

@@ -17,11 +17,12 @@ mod upload;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-pub use self::answer::Answer;
+pub use self::answer::{Answer, Body, body};
 pub(super) use self::budget::Budget;
 use self::interim::Interims;
 pub use self::socket::peer;
 pub use self::trail::{Ending, Failure, Trail};
+pub use self::upload::Feed;
 use super::failure::FailureKind;
 use super::pool::Pool;
 use super::wire::Proxied;
@@ -59,6 +60,9 @@ pub struct Wanted {
     pub repeatable: bool,
     /// It asks for another protocol on its connection (RFC 9110 §7.8).
     pub upgrade: bool,
+    /// Its body and the answer's are a dialogue, as those of gRPC are: the origin's `read_timeout` is how long both sides
+    /// may be silent, and neither has another limit.
+    pub dialogue: bool,
 }
 
 /// One request's way to an origin.

@@ -94,13 +94,13 @@ impl Request {
             }
             if let Body::Known(0) = self.body {
                 self.body = Body::None;
-                feed.iter_mut().for_each(|feed| feed.end());
+                feed.iter_mut().for_each(|feed| feed.end(None));
             }
             buf = &buf[some..];
         }
         if let Body::Chunked(Chunk::Ends { last: true }) = self.body {
             self.body = Body::None;
-            feed.iter_mut().for_each(|feed| feed.end());
+            feed.iter_mut().for_each(|feed| feed.end(None));
         }
         Ok(())
     }

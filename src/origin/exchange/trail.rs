@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use h2::Reason;
+
 use crate::origin::endpoint::Endpoint;
 use crate::origin::failure::FailureKind;
 use crate::origin::member::Member;
@@ -60,6 +62,8 @@ impl Server {
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub ending: Ending,
+    /// The code by which the server has given the request up, over HTTP/2.
+    pub reset: Option<Reason>,
     /// For the log.
     pub why: String,
 }
@@ -79,6 +83,6 @@ pub enum Ending {
 
 impl Failure {
     pub(super) fn of(error: &WireError) -> Failure {
-        Failure { ending: Ending::Failed(error.kind), why: error.why.clone() }
+        Failure { ending: Ending::Failed(error.kind), reset: error.reset, why: error.why.clone() }
     }
 }

@@ -139,7 +139,7 @@ impl Exchange {
                 self.witness.refused(full);
             }
             let ending = if full { Ending::Full } else { Ending::NoServer };
-            Failure { ending, why: format!("{none} (origin {:?})", self.pool.origin().name) }
+            Failure { ending, reset: None, why: format!("{none} (origin {:?})", self.pool.origin().name) }
         })
     }
 
@@ -149,7 +149,7 @@ impl Exchange {
             Some(failure) => format!(", after {}", failure.why),
             None => String::new(),
         };
-        Failure { ending: Ending::TooLong, why: format!("no answer within {:?}{after}", all.limit) }
+        Failure { ending: Ending::TooLong, reset: None, why: format!("no answer within {:?}{after}", all.limit) }
     }
 
     fn ask<'a>(&self, tried: &'a [Endpoint]) -> Ask<'a> {
@@ -214,7 +214,7 @@ impl Exchange {
         }
         self.witness.failed(FailureKind::Status);
         self.trail().failure =
-            Some(Failure { ending: Ending::Failed(FailureKind::Status), why: format!("the server answered {status}") });
+            Some(Failure::of(&WireError::new(FailureKind::Status, format!("the server answered {status}"))));
         let (_, mut upload) = begun.live.into_parts();
         upload.iter_mut().for_each(|upload| {
             upload.rewind();
@@ -360,7 +360,7 @@ impl Exchange {
             _ => head,
         };
         let chosen = state.chosen.take().ok_or_else(begun_twice)?;
-        let limits = Limits { read: origin.read_timeout, write: origin.write_timeout };
+        let limits = Limits { read: origin.read_timeout, write: origin.write_timeout, dialogue: self.wanted.dialogue };
         let live = state.live.insert(Live::new(wire, chosen, state.upload.take(), limits));
         self.leaves();
         match timeout(origin.write_timeout, live.wire().send_head(head)).await {

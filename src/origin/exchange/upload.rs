@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use tokio::time::Instant;
 
 /// What is taken ahead of what has been sent.
@@ -13,9 +14,12 @@ const AHEAD: usize = 64 * 1024;
 /// A body up to this long is kept, so that it can be sent again.
 const KEPT: usize = 64 * 1024;
 
+/// The same in pieces, which cost something however small they are.
+const PIECES: usize = 1024;
+
 /// The end that is filled.
 #[derive(Debug)]
-pub(in crate::origin) struct Feed(Arc<Mutex<Shared>>);
+pub struct Feed(Arc<Mutex<Shared>>);
 
 /// The end that is sent from.
 #[derive(Debug)]
@@ -35,7 +39,11 @@ struct Shared {
     waiting: usize,
     /// Something has been given up that was sent: there is no sending it again.
     truncated: bool,
+    /// It will not be sent again: what has been sent is not kept.
+    settled: bool,
     ended: bool,
+    /// What follows the body.
+    trailers: Option<HeaderMap>,
     /// Nobody takes any more.
     closed: bool,
     feeder: Option<Waker>,
@@ -53,9 +61,9 @@ pub(in crate::origin) fn upload() -> (Feed, Upload) {
 
 impl Feed {
     /// Ready when more may be pushed.
-    pub(in crate::origin) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut shared = lock(&self.0);
-        if shared.waiting < AHEAD || shared.closed {
+        if (shared.waiting < AHEAD && shared.pieces.len() - shared.next < PIECES) || shared.closed {
             return Poll::Ready(());
         }
         shared.feeder = Some(cx.waker().clone());
@@ -63,7 +71,7 @@ impl Feed {
     }
 
     /// More of the body. What comes after it is closed goes nowhere.
-    pub(in crate::origin) fn push(&mut self, piece: Bytes) {
+    pub fn push(&mut self, piece: Bytes) {
         let mut shared = lock(&self.0);
         if shared.closed || piece.is_empty() {
             return;
@@ -74,10 +82,15 @@ impl Feed {
         shared.wake_sender();
     }
 
-    /// That was all of it.
-    pub(in crate::origin) fn end(&mut self) {
+    /// Whether anybody takes more.
+    pub fn is_closed(&self) -> bool {
+        lock(&self.0).closed
+    }
+
+    /// That was all of it; `trailers`: the fields behind it, which leave if the head has said no length.
+    pub fn end(&mut self, trailers: Option<HeaderMap>) {
         let mut shared = lock(&self.0);
-        shared.ended = true;
+        (shared.ended, shared.trailers) = (true, trailers);
         shared.wake_sender();
     }
 }
@@ -95,16 +108,16 @@ impl Upload {
         };
         shared.next += 1;
         shared.waiting -= piece.len();
-        while shared.held > KEPT && shared.next > 0 {
-            let Some(sent) = shared.pieces.pop_front() else { break };
-            shared.held -= sent.len();
-            shared.next -= 1;
-            shared.truncated = true;
-        }
+        shared.forget();
         if let Some(feeder) = shared.feeder.take() {
             feeder.wake();
         }
         Poll::Ready(Some(piece))
+    }
+
+    /// What follows the body, once that has ended.
+    pub(in crate::origin) fn trailers(&self) -> Option<HeaderMap> {
+        lock(&self.0).trailers.clone()
     }
 
     /// Begins at the body's start again; `false`: it is not all there any more.
@@ -121,6 +134,13 @@ impl Upload {
 
     pub(in crate::origin) fn pace(&self) -> Pace {
         Pace(self.0.clone())
+    }
+
+    /// It will not be sent again.
+    pub(in crate::origin) fn settle(&mut self) {
+        let mut shared = lock(&self.0);
+        shared.settled = true;
+        shared.forget();
     }
 
     /// Whether [`Upload::rewind`] would do.
@@ -156,6 +176,17 @@ impl Drop for Upload {
 }
 
 impl Shared {
+    /// Gives up what has been sent, as far as it is not kept.
+    fn forget(&mut self) {
+        let is_kept = |shared: &Shared| !shared.settled && shared.held <= KEPT && shared.pieces.len() <= 2 * PIECES;
+        while self.next > 0 && !is_kept(self) {
+            let Some(sent) = self.pieces.pop_front() else { break };
+            self.held -= sent.len();
+            self.next -= 1;
+            self.truncated = true;
+        }
+    }
+
     fn wake_sender(&mut self) {
         if let Some(sender) = self.sender.take() {
             self.came = Some(Instant::now());
@@ -191,7 +222,7 @@ mod tests {
         assert_eq!(take(&mut upload), Poll::Ready(Some(Bytes::from_static(b"a"))));
         assert_eq!(take(&mut upload), Poll::Ready(Some(Bytes::from_static(b"b"))));
         assert!(take(&mut upload).is_pending());
-        feed.end();
+        feed.end(None);
         assert_eq!(take(&mut upload), Poll::Ready(None));
         assert!(upload.rewind());
         assert_eq!(take(&mut upload), Poll::Ready(Some(Bytes::from_static(b"a"))));
@@ -222,6 +253,40 @@ mod tests {
         assert!(!has_room(&mut feed));
         assert!(take(&mut upload).is_ready());
         assert!(has_room(&mut feed));
+    }
+
+    #[test]
+    fn small_pieces_are_as_good_as_large_ones() {
+        let (mut feed, mut upload) = upload();
+        let mut pushed = 0;
+        while has_room(&mut feed) {
+            feed.push(Bytes::from_static(b"x"));
+            pushed += 1;
+        }
+        assert_eq!(pushed, PIECES);
+        for _ in 0..3 * PIECES {
+            assert!(take(&mut upload).is_ready());
+            feed.push(Bytes::from_static(b"x"));
+            assert!(lock(&feed.0).pieces.len() <= 3 * PIECES + 1);
+        }
+        assert!(!upload.can_rewind());
+    }
+
+    #[test]
+    fn what_will_not_be_sent_again_is_not_kept() {
+        let (mut feed, mut upload) = upload();
+        feed.push(Bytes::from_static(b"abc"));
+        feed.push(Bytes::from_static(b"de"));
+        assert!(take(&mut upload).is_ready());
+        upload.settle();
+        assert!(!upload.can_rewind());
+        assert_eq!(lock(&feed.0).held, 2);
+        assert_eq!(take(&mut upload), Poll::Ready(Some(Bytes::from_static(b"de"))));
+        assert_eq!(lock(&feed.0).held, 0);
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", http::HeaderValue::from_static("1"));
+        feed.end(Some(trailers.clone()));
+        assert_eq!((take(&mut upload), upload.trailers()), (Poll::Ready(None), Some(trailers)));
     }
 
     #[test]

@@ -53,10 +53,6 @@ enum Stage {
     },
     Body(Body),
     Done {
-        #[cfg_attr(
-            not(test),
-            expect(dead_code, reason = "checked, and not passed on: Pingora's HTTP/1.1 has no way for them")
-        )]
         trailers: Option<HeaderMap>,
     },
     Failed,
@@ -109,6 +105,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> H1Conn<T> {
         Poll::Ready(sent.map_err(|error| self.marked(error)))
     }
 
+    /// What is to follow the request's body, if that goes in chunks: there is no place for it else. Before its end is sent.
+    pub(in crate::origin) fn set_trailers(&mut self, trailers: &HeaderMap) {
+        self.out.set_trailers(trailers);
+    }
+
     /// The response's next head: those of interim responses each, then the final one.
     ///
     /// # Errors
@@ -154,7 +155,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> H1Conn<T> {
 
     /// The fields after a body in chunks, once, after its end. They are not to be merged into the head's (RFC 9110
     /// §6.5.1).
-    #[cfg(test)]
     pub(in crate::origin) fn trailers(&mut self) -> Option<HeaderMap> {
         match &mut self.stage {
             Stage::Done { trailers } => trailers.take(),

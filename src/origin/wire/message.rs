@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use bytes::Bytes;
+use h2::Reason;
 use http::Method;
 
 use super::tls::refused_late;
@@ -62,6 +63,8 @@ pub(in crate::origin) struct WireError {
     pub(in crate::origin) begun: bool,
     /// It is about this request alone, not about the connection that others share: the server has reset its stream.
     pub(in crate::origin) of_stream: bool,
+    /// The code by which the server has reset it.
+    pub(in crate::origin) reset: Option<Reason>,
     /// The server lets the connection end in good order (a GOAWAY without an error), and has said that it has not begun.
     pub(in crate::origin) goodbye: bool,
 }
@@ -74,6 +77,7 @@ impl WireError {
             untouched: kind.is_before_sending(),
             begun: false,
             of_stream: false,
+            reset: None,
             goodbye: false,
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::HeaderMap;
 
 use super::connections::Group;
 #[cfg(test)]
@@ -78,6 +79,14 @@ impl Wire {
         }
     }
 
+    /// The fields to follow the request's body, which has no length that was said. Before its end is sent.
+    pub(in crate::origin) fn set_trailers(&mut self, trailers: &HeaderMap) {
+        match &mut self.0 {
+            Kind::H1 { conn, .. } => conn.set_trailers(trailers),
+            Kind::H2 { stream, .. } => stream.set_trailers(trailers),
+        }
+    }
+
     /// The next head of the response: those of interim responses (1xx), then the final one. Cancel-safe.
     #[cfg(test)]
     pub(in crate::origin) async fn read_head(&mut self) -> Result<ResponseHead, WireError> {
@@ -100,6 +109,14 @@ impl Wire {
         match &mut self.0 {
             Kind::H1 { conn, .. } => conn.poll_read_body(cx),
             Kind::H2 { stream, .. } => stream.poll_read_body(cx),
+        }
+    }
+
+    /// The fields behind the response's body, once, after its end.
+    pub(in crate::origin) fn trailers(&mut self) -> Option<HeaderMap> {
+        match &mut self.0 {
+            Kind::H1 { conn, .. } => conn.trailers(),
+            Kind::H2 { stream, .. } => stream.trailers(),
         }
     }
 

@@ -31,6 +31,8 @@ pub struct H2Waiting {
 pub struct H2Exchange {
     /// What has come so far; a body that ended is in [`H2Exchange::rest`]'s result.
     pub response: Response,
+    /// The code by which the stream was reset, once [`H2Exchange::chunk`] has found that it was.
+    pub reset: Option<Reason>,
     stream: Option<RecvStream>,
     send: SendStream<Bytes>,
 }
@@ -120,7 +122,7 @@ impl H2Waiting {
             trailers: Fields::default(),
             end: End::Clean,
         };
-        Ok(H2Exchange { response, stream: Some(stream), send: self.send })
+        Ok(H2Exchange { response, reset: None, stream: Some(stream), send: self.send })
     }
 
     /// The next 1xx response; panics where the final one comes.
@@ -128,6 +130,16 @@ impl H2Waiting {
         let head = within(&self.what, poll_fn(|cx| self.response.poll_informational(cx))).await;
         let head = head.expect("a 1xx response").expect("a 1xx response");
         (head.status().as_u16(), fields(head.headers()))
+    }
+
+    /// Sends more of the request's body; `end`: the last of it.
+    pub fn say(&mut self, bytes: impl Into<Bytes>, end: bool) {
+        self.send.send_data(bytes.into(), end).expect("a stream that takes more");
+    }
+
+    /// Ends the request's body with trailers.
+    pub fn trail(&mut self, fields: &[(&'static str, &'static str)]) {
+        self.send.send_trailers(map(fields)).expect("a stream that takes trailers");
     }
 
     /// Gives the request up: RST_STREAM with CANCEL.
@@ -143,6 +155,28 @@ impl Drop for H2Connection {
 }
 
 impl H2Exchange {
+    /// Sends more of the request's body; `end`: the last of it.
+    pub fn say(&mut self, bytes: impl Into<Bytes>, end: bool) {
+        self.send.send_data(bytes.into(), end).expect("a stream that takes more");
+    }
+
+    /// Sends as much as the edge takes of `bytes`, as it takes it; how much that is when it takes no more for `still`.
+    pub async fn pour(&mut self, mut bytes: Bytes, still: std::time::Duration) -> usize {
+        let all = bytes.len();
+        while !bytes.is_empty() {
+            self.send.reserve_capacity(bytes.len());
+            let room = tokio::time::timeout(still, poll_fn(|cx| self.send.poll_capacity(cx))).await;
+            let Ok(Some(Ok(room))) = room else { break };
+            self.send.send_data(bytes.split_to(room.min(bytes.len())), false).expect("room for it");
+        }
+        all - bytes.len()
+    }
+
+    /// The head was all that came: no DATA follows it.
+    pub fn ended_with_head(&self) -> bool {
+        self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
+    }
+
     /// The next bytes of the body, as they come; `Ok(None)` at its clean end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, End> {
         let Some(stream) = &mut self.stream else { return Ok(None) };
@@ -152,7 +186,10 @@ impl H2Exchange {
                 let _ = stream.flow_control().release_capacity(piece.len());
                 Ok(Some(piece))
             }
-            Some(Err(e)) => Err(if e.is_io() { End::Cut } else { End::Reset }),
+            Some(Err(e)) => {
+                self.reset = e.reason();
+                Err(if e.is_io() { End::Cut } else { End::Reset })
+            }
             None => match within("trailers", stream.trailers()).await {
                 Ok(trailers) => {
                     self.response.trailers = trailers.as_ref().map(fields).unwrap_or_default();
@@ -189,6 +226,13 @@ fn request(ask: &Ask) -> http::Request<()> {
         request = request.header(name.as_str(), latin1(value));
     }
     request.body(()).unwrap_or_else(|e| panic!("{ask:?} cannot be said in HTTP/2: {e}"))
+}
+
+fn map(fields: &[(&'static str, &'static str)]) -> http::HeaderMap {
+    let field = |(name, value): &(&'static str, &'static str)| {
+        (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
+    };
+    fields.iter().map(field).collect()
 }
 
 fn fields(map: &http::HeaderMap) -> Fields {

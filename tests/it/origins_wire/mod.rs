@@ -2,7 +2,7 @@
 //! protocol, what is kept and for how long; and servers that misbehave on each of these.
 
 mod attacks;
-mod h2_server;
+pub mod h2_server;
 mod http2;
 mod keeping;
 mod pki;

@@ -5,7 +5,8 @@ use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::HeaderMap;
 use tokio::io::AsyncWrite;
 
 use super::super::message::{BodyLength, RequestHead, WireError};
@@ -22,6 +23,8 @@ pub(super) struct Outgoing {
     /// After the head.
     framing: Framing,
     body: Body,
+    /// The last chunk with the fields behind it, where there are any.
+    trailers: Bytes,
     /// The body's end is out, or in `framing`.
     is_ended: bool,
     /// What has been written may still be held by the connection's own layers.
@@ -51,6 +54,23 @@ impl Outgoing {
         };
         let is_ended = matches!(body, Body::None);
         *self = Outgoing { head: head.wire.clone(), body, is_ended, ..Outgoing::default() };
+    }
+
+    /// The fields behind the body, if that goes in chunks (§7.1.2).
+    pub(super) fn set_trailers(&mut self, trailers: &HeaderMap) {
+        if !matches!(self.body, Body::Chunks(_)) || trailers.is_empty() {
+            return;
+        }
+        let mut section = BytesMut::with_capacity(128);
+        section.put_slice(b"0\r\n");
+        for (name, value) in trailers {
+            section.put_slice(name.as_str().as_bytes());
+            section.put_slice(b": ");
+            section.put_slice(value.as_bytes());
+            section.put_slice(b"\r\n");
+        }
+        section.put_slice(b"\r\n");
+        self.trailers = section.freeze();
     }
 
     /// What follows is another protocol's.
@@ -142,15 +162,19 @@ impl Outgoing {
                     break;
                 }
                 match self.body {
+                    // Nothing of the head is left: what comes last may have its place.
+                    Body::Chunks(_) if !self.trailers.is_empty() => self.head = mem::take(&mut self.trailers),
                     Body::Chunks(_) => self.framing = Framing::fixed(LAST_CHUNK),
                     Body::None | Body::Known(_) | Body::Raw => break,
                 }
             }
             let tail = match self.body {
-                Body::Chunks(left) if part > 0 && part as u64 == left => match end && part == data.len() {
-                    true => CHUNK_END_AND_LAST,
-                    false => CHUNK_END,
-                },
+                Body::Chunks(left) if part > 0 && part as u64 == left => {
+                    match end && part == data.len() && self.trailers.is_empty() {
+                        true => CHUNK_END_AND_LAST,
+                        false => CHUNK_END,
+                    }
+                }
                 _ => &[],
             };
             let written = ready!(self.poll_parts(io, cx, data.get(..part).unwrap_or_default(), tail))?;

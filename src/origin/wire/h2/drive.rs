@@ -61,7 +61,8 @@ impl Life {
             (_, None) => WireError::new(FailureKind::Other, error.to_string()),
         };
         let goodbye = error.is_remote() && error.is_go_away() && error.reason() == Some(Reason::NO_ERROR);
-        WireError { untouched: untouched || failed.untouched, of_stream, goodbye, ..failed }
+        let reset = error.reason().filter(|_| of_stream && error.is_remote());
+        WireError { untouched: untouched || failed.untouched, of_stream, reset, goodbye, ..failed }
     }
 
     fn silence(&self) -> Duration {
@@ -78,7 +79,7 @@ impl Life {
 pub(super) fn reset(reason: Reason) -> WireError {
     let why = format!("the server has reset the stream: {reason}");
     let untouched = reason == Reason::REFUSED_STREAM;
-    WireError { untouched, of_stream: true, ..WireError::new(FailureKind::Reset, why) }
+    WireError { untouched, of_stream: true, reset: Some(reason), ..WireError::new(FailureKind::Reset, why) }
 }
 
 /// Runs a connection until it ends, or nobody has a use for it.

@@ -32,6 +32,8 @@ struct Outgoing {
     stream: SendStream<Bytes>,
     /// Bytes of the body that are still to come; `None`: that was not said.
     left: Option<u64>,
+    /// What is to follow it.
+    trailers: Option<HeaderMap>,
     is_ended: bool,
 }
 
@@ -47,10 +49,6 @@ enum Stage {
         left: Option<u64>,
     },
     Done {
-        #[cfg_attr(
-            not(test),
-            expect(dead_code, reason = "checked, and not passed on: Pingora's HTTP/1.1 has no way for them")
-        )]
         trailers: Option<HeaderMap>,
     },
     Failed,
@@ -80,7 +78,7 @@ impl H2Stream {
         let mut sender = shared.sender.clone();
         let sent = poll_fn(|cx| sender.poll_ready(cx)).await.and_then(|()| sender.send_request(request, is_ended));
         let (response, stream) = sent.map_err(|error| WireError { untouched: true, ..shared.life.error(error) })?;
-        self.out = Some(Outgoing { stream, left, is_ended });
+        self.out = Some(Outgoing { stream, left, trailers: None, is_ended });
         self.stage = Stage::Head { response, method: head.method.clone() };
         Ok(())
     }
@@ -103,6 +101,17 @@ impl H2Stream {
         }
         let sent = ready!(out.poll_send(&self.slot.shared.life, cx, data, end));
         Poll::Ready(sent.map_err(|error| self.marked(error)))
+    }
+
+    /// What is to follow the request's body, if its length was not said: it has ended else with its last byte. Before its
+    /// end is sent.
+    pub(in crate::origin) fn set_trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(out) = &mut self.out
+            && out.left.is_none()
+            && !trailers.is_empty()
+        {
+            out.trailers = Some(trailers.clone());
+        }
     }
 
     /// The response's next head: those of interim responses each, then the final one.
@@ -190,7 +199,6 @@ impl H2Stream {
     }
 
     /// The fields after the body, once, after its end. They are not to be merged into the head's (RFC 9110 §6.5.1).
-    #[cfg(test)]
     pub(in crate::origin) fn trailers(&mut self) -> Option<HeaderMap> {
         match &mut self.stage {
             Stage::Done { trailers } => trailers.take(),
@@ -245,14 +253,18 @@ impl Outgoing {
             if let Some(left) = &mut self.left {
                 *left = left.saturating_sub(piece.len() as u64);
             }
-            self.is_ended = self.left == Some(0) || end && data.is_empty();
+            self.is_ended = self.left == Some(0) || end && data.is_empty() && self.trailers.is_none();
             if let Err(error) = self.stream.send_data(piece, self.is_ended) {
                 return Poll::Ready(Err(self.lost(life, cx, Some(error))));
             }
         }
         if end && !self.is_ended {
             self.is_ended = true;
-            if let Err(error) = self.stream.send_data(Bytes::new(), true) {
+            let sent = match self.trailers.take() {
+                Some(trailers) => self.stream.send_trailers(trailers),
+                None => self.stream.send_data(Bytes::new(), true),
+            };
+            if let Err(error) = sent {
                 return Poll::Ready(Err(self.lost(life, cx, Some(error))));
             }
         }

@@ -57,6 +57,34 @@ async fn a_request_goes_out_in_one_write_where_it_can() {
 }
 
 #[tokio::test]
+async fn trailers_follow_the_last_chunk() {
+    let trailers: HeaderMap = [("x-sum", "5"), ("x-other", "")]
+        .map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value)))
+        .into_iter()
+        .collect();
+    let cases: [(BodyLength, Parts, &str); 4] = [
+        (BodyLength::Chunked, &[("hello", true)], "5\r\nhello\r\n0\r\nx-sum: 5\r\nx-other: \r\n\r\n"),
+        (BodyLength::Chunked, &[("hello", false), ("", true)], "5\r\nhello\r\n0\r\nx-sum: 5\r\nx-other: \r\n\r\n"),
+        (BodyLength::Chunked, &[("", true)], "0\r\nx-sum: 5\r\nx-other: \r\n\r\n"),
+        // There is no place for them.
+        (BodyLength::Known(5), &[("hello", true)], "hello"),
+    ];
+    for (body, parts, due) in cases {
+        for takes in [1, 2, 3, 7, 1000] {
+            let mut conn = H1Conn::new(Script::whole(ANSWER.as_bytes(), End::Stay));
+            conn.io.takes = takes;
+            conn.send_head(&post(body)).await.unwrap();
+            conn.set_trailers(&trailers);
+            for (data, end) in parts {
+                send(&mut conn, data, *end).await.unwrap();
+            }
+            assert!(receive(&mut conn).await.unwrap().reusable, "{parts:?}");
+            assert_eq!(conn.io.written().split_off(POST.len()), due, "{parts:?}, {takes} at a time");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_body_is_as_long_as_was_announced() {
     use BodyLength::{Chunked, Known, None};
     let cases: [(BodyLength, Parts); 6] = [
