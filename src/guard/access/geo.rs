@@ -197,15 +197,14 @@ impl<'de> Deserialize<'de> for Country {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Country, A::Error> {
-                let mut country = Country(None);
                 while let Some(key) = map.next_key::<&str>()? {
                     if key == "iso_code" {
-                        country.0 = map.next_value::<Code>()?.0;
-                    } else {
-                        map.next_value::<IgnoredAny>()?;
+                        // What follows, its names in all languages, is not looked at.
+                        return Ok(Country(map.next_value::<Code>()?.0));
                     }
+                    map.next_value::<IgnoredAny>()?;
                 }
-                Ok(country)
+                Ok(Country(None))
             }
         }
         deserializer.deserialize_any(Look)
