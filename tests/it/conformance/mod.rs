@@ -481,9 +481,9 @@ async fn streams_are_in_their_states() {
     let continued = frame(CONTINUATION, END_HEADERS, 1, &field("x-dummy", "dummy"));
     let data = frame(DATA, END_STREAM, 1, b"test");
     run(vec![
-        case("§5.1", "DATA of an idle stream", &[data.clone()], Connection(&[PROTOCOL_ERROR])),
+        case("§5.1", "DATA of an idle stream", std::slice::from_ref(&data), Connection(&[PROTOCOL_ERROR])),
         case("§5.1", "WINDOW_UPDATE of an idle stream", &[window_update(1, 100)], Connection(&[PROTOCOL_ERROR])),
-        case("§5.1", "CONTINUATION of an idle stream", &[continued.clone()], Connection(&[PROTOCOL_ERROR])),
+        case("§5.1", "CONTINUATION of an idle stream", std::slice::from_ref(&continued), Connection(&[PROTOCOL_ERROR])),
         case("§5.1", "DATA of a half-closed stream", &[whole(1), data.clone()], Stream(doubtful)),
         case("§5.1", "HEADERS of a half-closed stream", &[whole(1), whole(1)], Stream(doubtful)),
         case("§5.1", "CONTINUATION of a half-closed stream", &[whole(1), continued.clone()], Stream(doubtful)),
