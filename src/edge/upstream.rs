@@ -114,7 +114,8 @@ fn way<'a>(shared: &'a Shared, request: &'a Request, client: Client, ctx: &'a Co
         client,
         received: ctx.reply.version.unwrap_or(Version::HTTP_11),
         host: &request.authority,
-        scheme: if ctx.secure { "https" } else { "http" },
+        // Of this hop: what a trusted proxy says of the one before stays in its own fields.
+        scheme: if ctx.arrival.is_some() { "https" } else { "http" },
         request_id: ctx.id.as_str(),
         cdn_id: &shared.cdn_id,
         host_header: &request.snapshot.config.origins[request.policy().origin].host,
