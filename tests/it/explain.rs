@@ -498,13 +498,18 @@ async fn the_page_shows_what_is_printed() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/explain.md");
     let text = std::fs::read_to_string(&page).expect("the page");
     let folder = folder("page");
-    let yaml = text.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a configuration");
-    std::fs::write(folder.join("foreland.yaml"), yaml).expect("written");
+    // A command is about the configuration that stands last before it.
+    let configure = |text: &str| {
+        for yaml in text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            std::fs::write(folder.join("foreland.yaml"), yaml).expect("written");
+        }
+    };
     let mut current = String::new();
     let mut examples = 0;
     for (index, part) in text.split("```console\n").enumerate() {
         let Some((block, rest)) = part.split_once("```").filter(|_| index > 0) else {
             current.push_str(part);
+            configure(part);
             continue;
         };
         // The command goes on as long as its lines end with a backslash.
@@ -519,6 +524,7 @@ async fn the_page_shows_what_is_printed() {
         let output = output.expect("a task").expect("the binary starts");
         let printed = String::from_utf8(output.stdout).expect("text");
         current.push_str(&format!("```console\n{command}\n{printed}```{rest}"));
+        configure(rest);
         examples += 1;
     }
     let _ = std::fs::remove_dir_all(&folder);

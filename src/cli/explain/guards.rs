@@ -56,9 +56,12 @@ impl<F: Fn(&str) -> Option<At>> Told<F> {
             match gate.admit(asked) {
                 Ok(()) => self.passes("access", "no rule is against it"),
                 Err((denied, _)) => {
-                    let nobody = if knock.nobody { " (from nobody in particular: --from says who asks)" } else { "" };
-                    let why = format!("{}{nobody}", denied.reason);
-                    return Err(self.refuses("access", why, denied.status, "This request is not allowed here."));
+                    let text = "This request is not allowed here.";
+                    let refused = self.refuses("access", denied.reason, denied.status, text);
+                    if knock.nobody {
+                        self.add(" (from nobody in particular: --from says who asks)");
+                    }
+                    return Err(refused);
                 }
             }
         }
@@ -122,9 +125,7 @@ impl<F: Fn(&str) -> Option<At>> Told<F> {
             }
             Insecure::Redirect(status, location) => {
                 let refused = self.refuses("https", "https: redirect".to_owned(), status, "This is served over https.");
-                if let Some(told) = self.guards.last_mut() {
-                    told.why = format!("{} to {}", status.as_u16(), String::from_utf8_lossy(location.as_bytes()));
-                }
+                self.add(&format!(": {} to {}", status.as_u16(), String::from_utf8_lossy(location.as_bytes())));
                 refused
             }
         })
@@ -170,6 +171,13 @@ impl<F: Fn(&str) -> Option<At>> Told<F> {
     fn refuses(&mut self, guard: &'static str, why: String, status: StatusCode, text: &str) -> Refused {
         self.tell(guard, None, "refuses", why.clone());
         Refused { status: status.as_u16(), text: text.to_owned(), reason: why }
+    }
+
+    /// More about the latest.
+    fn add(&mut self, more: &str) {
+        if let Some(told) = self.guards.last_mut() {
+            told.why.push_str(more);
+        }
     }
 
     fn tell(&mut self, guard: &'static str, name: Option<&str>, verdict: &'static str, why: String) {

@@ -3,7 +3,7 @@
 use super::{explain, explain_file, folder, split};
 use crate::harness::{Ask, Edge, Origin, Reply};
 
-const YAML: &str = r#"listeners: [{ address: "127.0.0.1:8080" }]
+const YAML: &str = r#"listeners: [{ address: "127.0.0.1:8080" }, { address: "127.0.0.1:8443", tls: TLS }]
 trusted_proxies: [10.0.0.0/8]
 limits: { body_size: 1KiB }
 keys:
@@ -44,7 +44,11 @@ const MEMBER: &str = "--tls --from 198.51.100.1 --identity a.internal";
 
 fn yaml(key: &std::path::Path) -> String {
     let countries = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/geo/country.mmdb");
-    YAML.replace("COUNTRIES", countries).replace("media.key", &key.display().to_string())
+    let certs = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/certs");
+    let tls = format!(
+        "{{ certificates: [{{ certificate: {certs}/cdn.pem, key: {certs}/cdn.key }}], client_auth: {{ ca: {certs}/clients.pem }} }}"
+    );
+    YAML.replace("TLS", &tls).replace("COUNTRIES", countries).replace("media.key", &key.display().to_string())
 }
 
 #[tokio::test]
@@ -58,13 +62,13 @@ async fn guards_are_told_in_the_order_of_the_door() {
             "MEMBER -H 'Content-Length: 10' http://example.com/a",
             0,
             &[
-                "by https, certificate of a.internal",
+                "by https, certificate of a.internal, country DE",
                 "guards https (FILE:13:12) passes: the request comes by TLS",
-                "access (FILE:15:13) passes: no rule is against it",
-                "rate_limit shop (FILE:17:7) counts: by client-ip, 5/m with bursts of 10, then waits for up to 2s, then 429",
-                "rate_limit viewers (FILE:17:7) counts: by client-ip and path, 1/s with bursts of 1, then only logged",
-                "concurrency_limit shop (FILE:19:24) counts: by client-ip, up to 7 in flight, then 503",
-                "bandwidth (FILE:20:16) passes: the response leaves at 1MiB/s after 2MiB",
+                "access (FILE:15:15) passes: no rule is against it",
+                "rate_limit shop (FILE:17:11) counts: by client-ip, 5/m with bursts of 10, then waits for up to 2s, then 429",
+                "rate_limit viewers (FILE:17:11) counts: by client-ip and path, 1/s with bursts of 1, then only logged",
+                "concurrency_limit shop (FILE:19:26) counts: by client-ip, up to 7 in flight, then 503",
+                "bandwidth (FILE:20:18) passes: the response leaves at 1MiB/s after 2MiB",
                 "body_size (FILE:21:16) passes: a body of up to 10B may come",
                 "hsts (FILE:14:11) passes: the response says max-age=31536000",
             ],
@@ -75,14 +79,19 @@ async fn guards_are_told_in_the_order_of_the_door() {
             1,
             &[
                 "refused 301 This is served over https.",
-                "guards https (FILE:13:12) refuses: 301 to https://example.com/a?b",
+                "guards https (FILE:13:12) refuses: https: redirect: 301 to https://example.com:8443/a?b",
                 "origin app (FILE:8:3), named at FILE:12:13",
             ],
             &["access", "response"],
         ),
-        ("-X POST http://example.com/", 1, &["guards https (FILE:13:12) refuses: 308 to https://example.com/"], &[]),
+        (
+            "-X POST http://example.com/",
+            1,
+            &["guards https (FILE:13:12) refuses: https: redirect: 308 to https://example.com:8443/"],
+            &[],
+        ),
         ("http://plain.test/", 1, &["refused 403 This is served over https alone.", "https: required"], &[]),
-        ("https://plain.test/", 0, &["by https", "guards https (FILE:34:12) passes: the request comes by TLS"], &[]),
+        ("https://plain.test/", 0, &["by https", "guards https (FILE:32:12) passes: the request comes by TLS"], &[]),
         (
             "--from 10.0.0.1 -H 'X-Forwarded-Proto: https' http://plain.test/",
             0,
@@ -110,7 +119,11 @@ async fn guards_are_told_in_the_order_of_the_door() {
         (
             "--tls http://example.com/",
             1,
-            &["access.identities: there is no client certificate (from nobody in particular: --from says who asks)"],
+            &[
+                "access.identities: there is no client certificate",
+                "access (FILE:15:15) refuses: access.identities: there is no client certificate (from nobody in particular: \
+                 --from says who asks)",
+            ],
             &[],
         ),
         (
@@ -131,9 +144,9 @@ async fn guards_are_told_in_the_order_of_the_door() {
             1,
             &[
                 "refused 403 This URL is not valid, or no longer.",
-                "signed_url media: the token ended at 1",
+                "signed_url (FILE:27:21) refuses: signed_url media: the signature is not of this URL, or of another key",
                 "asked for /video/a.ts?x=1, Host as the client asks for it",
-                "key site=shop host=example.com path=/video/a.ts query=x=1",
+                "key site=shop host=example.com path=/video/a.ts query=x=1 scheme=https",
             ],
             &["by token-id"],
         ),
