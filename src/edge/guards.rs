@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{ALLOW, LOCATION, STRICT_TRANSPORT_SECURITY};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
@@ -17,7 +17,7 @@ use super::state::{Shared, Snapshot};
 use crate::config::model::{ConcurrencyLimit, Https, OverRate, RateLimit, RequestPolicy};
 use crate::guard::rate::{Judgement, Pace, Place, Verdict, fields};
 use crate::guard::signed::{Grant, Presented};
-use crate::guard::{Asked, Gate};
+use crate::guard::{self, Asked, Gate, Insecure};
 use crate::observe::{ConcurrencyLimitMetrics, Guarded, Limited, Metrics, RateLimitMetrics, SiteMetrics};
 use crate::site::Resolved;
 
@@ -82,19 +82,16 @@ fn guarded(shared: &Shared, request: &AtGate<'_>, gate: &Gate, ctx: &Context) ->
     let guard = &policy.guard;
     let visitor = ctx.visitor();
     let mut passed = Box::<Passed>::default();
-    if visitor.secure {
-        passed.hsts = gate.hsts.clone();
-    } else if guard.https != Https::Optional {
-        metrics.guarded(Guarded::Https);
-        return Err(Box::new(insecure(guard.https, request)));
+    match visitor.secure {
+        true => passed.hsts = gate.hsts.clone(),
+        false => {
+            if let Some(insecure) = insecure(guard.https, request) {
+                metrics.guarded(Guarded::Https);
+                return Err(Box::new(insecure));
+            }
+        }
     }
-    let asked = Asked {
-        method: &header.method,
-        host: resolved.host(),
-        path: &resolved.path,
-        headers: &header.headers,
-        visitor,
-    };
+    let asked = Asked::of(&header.method, &header.headers, visitor, resolved);
     gate.admit(&asked).map_err(|(denied, allow)| {
         metrics.guarded(Guarded::Access);
         let answer = Answer::new(denied.status, "This request is not allowed here.", denied.reason);
@@ -105,16 +102,7 @@ fn guarded(shared: &Shared, request: &AtGate<'_>, gate: &Gate, ctx: &Context) ->
     })?;
     let figures = snapshot.gate_metrics(policy);
     rates(shared, (&gate.early, &figures.early), &asked, &mut passed, ctx)?;
-    let presented = Presented {
-        method: &header.method,
-        secure: visitor.secure,
-        authority: &resolved.authority,
-        path: &resolved.sent_path,
-        query: resolved.sent_query.as_deref(),
-        in_path: resolved.token.as_deref(),
-        headers: &header.headers,
-        client: visitor.address,
-    };
+    let presented = Presented::of(&asked, resolved);
     let now = SystemTime::from(ctx.now).duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     passed.grant = gate.verify(&presented, now).map_err(|denied| {
         metrics.guarded(Guarded::SignedUrl);
@@ -228,33 +216,22 @@ fn note(limits: &[Arc<RateLimit>], figures: &[Arc<RateLimitMetrics>], judgement:
 }
 
 /// The answer to a request that has not come by TLS, where it must.
-fn insecure(https: Https, request: &AtGate<'_>) -> Answer {
-    let refused = || Answer::new(StatusCode::FORBIDDEN, "This is served over https alone.", "https: required");
-    if https == Https::Required {
-        return refused();
+fn insecure(https: Https, request: &AtGate<'_>) -> Option<Answer> {
+    if https == Https::Optional {
+        return None;
     }
-    let header = request.header;
+    let AtGate { header, resolved, snapshot, .. } = request;
     let sent = header.raw_path();
     let target = match sent.starts_with(b"/") {
         true => sent,
         false => header.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes(),
     };
-    let host = request.resolved.host();
-    let mut location = Vec::with_capacity(16 + host.len() + target.len());
-    location.extend_from_slice(b"https://");
-    location.extend_from_slice(host.as_bytes());
-    if let Some(port) = request.snapshot.https_port() {
-        location.extend_from_slice(format!(":{port}").as_bytes());
-    }
-    location.extend_from_slice(target);
-    let status = match header.method {
-        Method::GET | Method::HEAD => StatusCode::MOVED_PERMANENTLY,
-        _ => StatusCode::PERMANENT_REDIRECT,
-    };
-    match HeaderValue::from_bytes(&location) {
-        Ok(location) => Answer::new(status, "This is served over https.", "https: redirect").with(LOCATION, location),
-        Err(_) => refused(),
-    }
+    Some(match guard::insecure(https, &header.method, resolved.host(), snapshot.https_port(), target)? {
+        Insecure::Refused => Answer::new(StatusCode::FORBIDDEN, "This is served over https alone.", "https: required"),
+        Insecure::Redirect(status, location) => {
+            Answer::new(status, "This is served over https.", "https: redirect").with(LOCATION, location)
+        }
+    })
 }
 
 /// The fields by which the origin is told of the client: what a client says in them is dropped.

@@ -63,4 +63,5 @@ mod watch;
 mod witness;
 
 pub(crate) use client::Client;
+pub(crate) use forward::join_cookies;
 pub use server::{Launch, run};
