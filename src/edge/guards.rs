@@ -71,13 +71,29 @@ pub struct AtGate<'a> {
 /// # Errors
 /// The answer to one that is not let in.
 pub fn check(shared: &Shared, request: &AtGate<'_>, ctx: &Context) -> Result<Passed, Box<Answer>> {
+    let hsts = request.snapshot.guards.gate(request.policy).hsts.as_ref().filter(|_| ctx.visitor().secure);
+    let mut passed = Passed { hsts: hsts.cloned(), ..Passed::default() };
+    match pass(shared, request, ctx, &mut passed) {
+        Ok(()) => Ok(passed),
+        Err(mut answer) => {
+            for (policy, state) in passed.limits {
+                answer = Box::new(
+                    answer.with(fields::RATE_LIMIT_POLICY.clone(), policy).with(fields::RATE_LIMIT.clone(), state),
+                );
+            }
+            Err(match passed.hsts {
+                Some(hsts) => Box::new(answer.with(STRICT_TRANSPORT_SECURITY, hsts)),
+                None => answer,
+            })
+        }
+    }
+}
+
+fn pass(shared: &Shared, request: &AtGate<'_>, ctx: &Context, passed: &mut Passed) -> Result<(), Box<Answer>> {
     let AtGate { snapshot, policy, resolved, header, metrics } = request;
     let (guard, gate) = (&policy.guard, snapshot.guards.gate(policy));
     let visitor = ctx.visitor();
-    let mut passed = Passed::default();
-    if visitor.secure {
-        passed.hsts = gate.hsts.clone();
-    } else if guard.https != Https::Optional {
+    if !visitor.secure && guard.https != Https::Optional {
         metrics.guarded(Guarded::Https);
         return Err(Box::new(insecure(guard.https, request)));
     }
@@ -97,7 +113,7 @@ pub fn check(shared: &Shared, request: &AtGate<'_>, ctx: &Context) -> Result<Pas
         })
     })?;
     let figures = snapshot.gate_metrics(policy);
-    rates(shared, (&gate.early, &figures.early), &asked, &mut passed, ctx)?;
+    rates(shared, (&gate.early, &figures.early), &asked, passed, ctx)?;
     let presented = Presented {
         method: &header.method,
         secure: visitor.secure,
@@ -113,7 +129,7 @@ pub fn check(shared: &Shared, request: &AtGate<'_>, ctx: &Context) -> Result<Pas
         metrics.guarded(Guarded::SignedUrl);
         Box::new(Answer::new(denied.status, "This URL is not valid, or no longer.", denied.reason))
     })?;
-    rates(shared, (&gate.late, &figures.late), &asked, &mut passed, ctx)?;
+    rates(shared, (&gate.late, &figures.late), &asked, passed, ctx)?;
     for (limit, figures) in guard.concurrency_limits.iter().zip(&figures.concurrency) {
         let key = shared.rates.keys.of(&limit.name, &limit.key, &asked, passed.grant.as_ref());
         match shared.rates.places.enter(limit, key) {
@@ -126,7 +142,7 @@ pub fn check(shared: &Shared, request: &AtGate<'_>, ctx: &Context) -> Result<Pas
             }
         }
     }
-    Ok(passed)
+    Ok(())
 }
 
 /// How fast the responses of a policy leave.
@@ -167,11 +183,14 @@ pub fn write_fields(wire: &mut Vec<u8>, ctx: &Context) {
 
 /// Leaves to the guards what the origin says of the same.
 pub fn drop_fields(response: &mut ResponseHeader, ctx: &Context) {
-    if let Some(request) = &ctx.request
-        && request.policy().guard.hsts.is_some()
-    {
+    if has_hsts(ctx) {
         response.remove_header(&STRICT_TRANSPORT_SECURITY);
     }
+}
+
+/// Whether the settings in force say what Strict-Transport-Security is.
+pub fn has_hsts(ctx: &Context) -> bool {
+    ctx.request.as_ref().is_some_and(|request| request.policy().guard.hsts.is_some())
 }
 
 /// Counts a request under its limits.
@@ -193,14 +212,7 @@ fn rates(
     let Some((place, retry_after)) = judgement.rejected else { return Ok(()) };
     let name = limits.get(place).map_or("", |limit| &limit.name);
     let answer = Answer::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests.", format!("rate_limit {name}"));
-    let mut answer = answer.retry_after(Duration::from_secs(fields::retry_after(retry_after)));
-    for (policy, state) in passed.limits.drain(..) {
-        answer = answer.with(fields::RATE_LIMIT_POLICY.clone(), policy).with(fields::RATE_LIMIT.clone(), state);
-    }
-    if let Some(hsts) = passed.hsts.take() {
-        answer = answer.with(STRICT_TRANSPORT_SECURITY, hsts);
-    }
-    Err(Box::new(answer))
+    Err(Box::new(answer.retry_after(Duration::from_secs(fields::retry_after(retry_after)))))
 }
 
 /// Counts what is beyond the rates, and notes what is only logged.
@@ -228,7 +240,8 @@ fn insecure(https: Https, request: &AtGate<'_>) -> Answer {
     let sent = header.raw_path();
     let target = match sent.starts_with(b"/") {
         true => sent,
-        false => header.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes(),
+        // `OPTIONS *` is about the host as a whole.
+        false => header.uri.path_and_query().map_or("/", |target| target.as_str()).trim_start_matches('*').as_bytes(),
     };
     let host = request.resolved.host();
     let mut location = Vec::with_capacity(16 + host.len() + target.len());
