@@ -71,25 +71,37 @@ pub struct AtGate<'a> {
 /// # Errors
 /// The answer to one that is not let in.
 pub fn check(shared: &Shared, request: &AtGate<'_>, ctx: &Context) -> Result<Option<Box<Passed>>, Box<Answer>> {
-    match request.snapshot.guards.gate(request.policy) {
-        gate if gate.is_open() => Ok(None),
-        gate => guarded(shared, request, gate, ctx).map(Some),
+    let gate = request.snapshot.guards.gate(request.policy);
+    if gate.is_open() {
+        return Ok(None);
+    }
+    let hsts = gate.hsts.as_ref().filter(|_| ctx.secure);
+    let mut passed = Box::new(Passed { hsts: hsts.cloned(), ..Passed::default() });
+    match pass(shared, request, ctx, &mut passed) {
+        Ok(()) => Ok(Some(passed)),
+        Err(mut answer) => {
+            for (policy, state) in std::mem::take(&mut passed.limits) {
+                answer = Box::new(
+                    answer.with(fields::RATE_LIMIT_POLICY.clone(), policy).with(fields::RATE_LIMIT.clone(), state),
+                );
+            }
+            Err(match passed.hsts.take() {
+                Some(hsts) => Box::new(answer.with(STRICT_TRANSPORT_SECURITY, hsts)),
+                None => answer,
+            })
+        }
     }
 }
 
-fn guarded(shared: &Shared, request: &AtGate<'_>, gate: &Gate, ctx: &Context) -> Result<Box<Passed>, Box<Answer>> {
+fn pass(shared: &Shared, request: &AtGate<'_>, ctx: &Context, passed: &mut Passed) -> Result<(), Box<Answer>> {
     let AtGate { snapshot, policy, resolved, header, metrics } = request;
-    let guard = &policy.guard;
+    let (guard, gate) = (&policy.guard, snapshot.guards.gate(policy));
     let visitor = ctx.visitor();
-    let mut passed = Box::<Passed>::default();
-    match visitor.secure {
-        true => passed.hsts = gate.hsts.clone(),
-        false => {
-            if let Some(insecure) = insecure(guard.https, request) {
-                metrics.guarded(Guarded::Https);
-                return Err(Box::new(insecure));
-            }
-        }
+    if !visitor.secure
+        && let Some(insecure) = insecure(guard.https, request)
+    {
+        metrics.guarded(Guarded::Https);
+        return Err(Box::new(insecure));
     }
     let asked = Asked::of(&header.method, &header.headers, visitor, resolved);
     gate.admit(&asked).map_err(|(denied, allow)| {
@@ -101,14 +113,14 @@ fn guarded(shared: &Shared, request: &AtGate<'_>, gate: &Gate, ctx: &Context) ->
         })
     })?;
     let figures = snapshot.gate_metrics(policy);
-    rates(shared, (&gate.early, &figures.early), &asked, &mut passed, ctx)?;
+    rates(shared, (&gate.early, &figures.early), &asked, passed, ctx)?;
     let presented = Presented::of(&asked, resolved);
     let now = SystemTime::from(ctx.now).duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     passed.grant = gate.verify(&presented, now).map_err(|denied| {
         metrics.guarded(Guarded::SignedUrl);
         Box::new(Answer::new(denied.status, "This URL is not valid, or no longer.", denied.reason))
     })?;
-    rates(shared, (&gate.late, &figures.late), &asked, &mut passed, ctx)?;
+    rates(shared, (&gate.late, &figures.late), &asked, passed, ctx)?;
     for (limit, figures) in guard.concurrency_limits.iter().zip(&figures.concurrency) {
         let key = shared.rates.keys.of(&limit.name, &limit.key, &asked, passed.grant.as_ref());
         match shared.rates.places.enter(limit, key) {
@@ -121,7 +133,7 @@ fn guarded(shared: &Shared, request: &AtGate<'_>, gate: &Gate, ctx: &Context) ->
             }
         }
     }
-    Ok(passed)
+    Ok(())
 }
 
 /// How fast the responses of a policy leave.
@@ -164,11 +176,14 @@ pub fn write_fields(wire: &mut Vec<u8>, ctx: &Context) {
 
 /// Leaves to the guards what the origin says of the same.
 pub fn drop_fields(response: &mut ResponseHeader, ctx: &Context) {
-    if let Some(request) = &ctx.request
-        && request.policy().guard.hsts.is_some()
-    {
+    if has_hsts(ctx) {
         response.remove_header(&STRICT_TRANSPORT_SECURITY);
     }
+}
+
+/// Whether the settings in force say what Strict-Transport-Security is.
+pub fn has_hsts(ctx: &Context) -> bool {
+    ctx.request.as_ref().is_some_and(|request| request.policy().guard.hsts.is_some())
 }
 
 /// Counts a request under its limits.
@@ -190,14 +205,7 @@ fn rates(
     let Some((place, retry_after)) = judgement.rejected else { return Ok(()) };
     let name = limits.get(place).map_or("", |limit| &limit.name);
     let answer = Answer::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests.", format!("rate_limit {name}"));
-    let mut answer = answer.retry_after(Duration::from_secs(fields::retry_after(retry_after)));
-    for (policy, state) in passed.limits.drain(..) {
-        answer = answer.with(fields::RATE_LIMIT_POLICY.clone(), policy).with(fields::RATE_LIMIT.clone(), state);
-    }
-    if let Some(hsts) = passed.hsts.take() {
-        answer = answer.with(STRICT_TRANSPORT_SECURITY, hsts);
-    }
-    Err(Box::new(answer))
+    Err(Box::new(answer.retry_after(Duration::from_secs(fields::retry_after(retry_after)))))
 }
 
 /// Counts what is beyond the rates, and notes what is only logged.
@@ -224,7 +232,8 @@ fn insecure(https: Https, request: &AtGate<'_>) -> Option<Answer> {
     let sent = header.raw_path();
     let target = match sent.starts_with(b"/") {
         true => sent,
-        false => header.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes(),
+        // `OPTIONS *` is about the host as a whole.
+        false => header.uri.path_and_query().map_or("/", |target| target.as_str()).trim_start_matches('*').as_bytes(),
     };
     Some(match guard::insecure(https, &header.method, resolved.host(), snapshot.https_port(), target)? {
         Insecure::Refused => Answer::new(StatusCode::FORBIDDEN, "This is served over https alone.", "https: required"),

@@ -3,6 +3,7 @@
 //! `proxy` is the table of contents: each hook of Pingora's in calling order, a line or two into the file that does
 //! the work.
 
+mod admin_settings;
 mod admission;
 mod admit;
 mod affinity;

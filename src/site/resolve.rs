@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, REFERER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::fields::{Names, withheld};
@@ -107,6 +107,13 @@ pub fn resolve<'a>(asked: &Asked<'a>, config: &Config, directory: &Directory) ->
     let route = route(site, &facts);
     let policy = policy(site, route);
     let mut rewritten = policy.cache.as_ref().map(|cache| reduce(asked.headers, &cache.vary)).unwrap_or_default();
+    if let Some(referer) = asked.headers.get(REFERER)
+        && let Ok(url) = referer.to_str()
+        && let Cow::Owned(left) = asked.tokens.redact_of_site(index, url)
+    {
+        // A page or playlist whose own URL has a token names it as the referrer of what it refers to.
+        rewritten.push((REFERER, HeaderValue::try_from(left).ok()));
+    }
     let mut without_tokens = None;
     if let Some(places) = asked.tokens.of_policy(policy.guard.id) {
         take_from_fields(asked.headers, places, &mut rewritten);
