@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, REFERER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::fields::{Names, withheld};
@@ -107,6 +107,12 @@ pub fn resolve<'a>(asked: &Asked<'a>, config: &Config, directory: &Directory) ->
     let route = route(site, &facts);
     let policy = policy(site, route);
     let mut rewritten = policy.cache.as_ref().map(|cache| reduce(asked.headers, &cache.vary)).unwrap_or_default();
+    // Clients send the URL of a page or a playlist along, which may well be a signed one.
+    if let Some(referer) = headers.get(REFERER).and_then(|line| line.to_str().ok())
+        && let Cow::Owned(less) = asked.tokens.redact_of(referer, index, site)
+    {
+        rewritten.push((REFERER, HeaderValue::try_from(less).ok()));
+    }
     let mut without_tokens = None;
     if let Some(places) = asked.tokens.of_policy(policy.guard.id) {
         take_from_fields(asked.headers, places, &mut rewritten);

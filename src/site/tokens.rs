@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::normal::{decoded, encoded_at};
-use crate::config::model::Config;
+use crate::config::model::{Config, Site};
 
 /// Where the tokens of a format of signed URLs are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,31 +67,53 @@ impl Tokens {
         self.policies.get(guard).filter(|places| **places != TokenPlaces::default())
     }
 
-    /// A target without anything that any site takes for a token: for a log, where it is not known whose it is.
+    /// A target, or a URL, without anything that any site takes for a token: for a log, where it is not known whose it is.
     pub fn redact<'a>(&self, target: &'a str) -> Cow<'a, str> {
-        let (path, query) = match target.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (target, None),
-        };
-        let prefixes = self.prefixes.iter().flatten();
-        let taken = prefixes.filter_map(|prefix| from_path(path, prefix)).next();
-        let rest = taken.map_or(path, |(_, rest)| rest);
-        let mut left = query.map(Cow::Borrowed);
-        for places in &self.policies {
-            left = left.and_then(|query| match from_query(&query, &places.parameters) {
-                None => None,
-                Some(Cow::Borrowed(same)) if same.len() == query.len() => Some(query),
-                Some(less) => Some(Cow::Owned(less.into_owned())),
-            });
-        }
-        if taken.is_none() && left.as_deref() == query {
-            return Cow::Borrowed(target);
-        }
-        Cow::Owned(match left {
-            Some(query) => format!("{rest}?{query}"),
-            None => rest.to_owned(),
-        })
+        redact(target, || self.prefixes.iter().flatten(), &self.policies)
     }
+
+    /// A URL without anything that this site, which has this index, takes for a token.
+    pub(super) fn redact_of<'a>(&self, url: &'a str, index: usize, site: &Site) -> Cow<'a, str> {
+        let policies = std::iter::once(&site.policy).chain(site.routes.iter().map(|route| &route.policy));
+        redact(url, || self.prefixes(index).iter(), policies.filter_map(|policy| self.of_policy(policy.guard.id)))
+    }
+}
+
+/// A target, or a URL, without the tokens of these places.
+fn redact<'a, 'p, P: Iterator<Item = &'p String>>(
+    target: &'a str,
+    prefixes: impl Fn() -> P,
+    policies: impl IntoIterator<Item = &'p TokenPlaces>,
+) -> Cow<'a, str> {
+    let (url, query) = match target.split_once('?') {
+        Some((url, query)) => (url, Some(query)),
+        None => (target, None),
+    };
+    // A proxy may be asked for a whole URL, and a Referer is one.
+    let (origin, path) = match url.split_once("://") {
+        Some((_, rest)) if !url.starts_with('/') => {
+            let path = rest.find('/').map_or("", |at| &rest[at..]);
+            (&url[..url.len() - path.len()], path)
+        }
+        _ => ("", url),
+    };
+    let taken = prefixes().find_map(|prefix| from_path(path, prefix));
+    let rest = taken.map_or(path, |(_, rest)| rest);
+    let mut left = query.map(Cow::Borrowed);
+    for places in policies {
+        left = left.and_then(|query| match from_query(&query, &places.parameters) {
+            None => None,
+            Some(Cow::Borrowed(same)) if same.len() == query.len() => Some(query),
+            Some(less) => Some(Cow::Owned(less.into_owned())),
+        });
+    }
+    if taken.is_none() && left.as_deref() == query {
+        return Cow::Borrowed(target);
+    }
+    Cow::Owned(match left {
+        Some(query) => format!("{origin}{rest}?{query}"),
+        None => format!("{origin}{rest}"),
+    })
 }
 
 /// Whether a parameter, encoded as it may be, has this name.
@@ -254,6 +276,24 @@ mod tests {
     fn a_prefix_may_be_encoded() {
         assert_eq!(strip_prefix("%74oken%3Dabc", "token="), Some("abc"));
         assert_eq!(strip_prefix("toke", "token="), None);
+    }
+
+    #[test]
+    fn what_is_shown_has_no_token() {
+        let places = TokenPlaces { parameters: names(&["token"]), ..TokenPlaces::default() };
+        let tokens = Tokens { prefixes: vec![names(&["token="])], policies: vec![places] };
+        for (target, shown) in [
+            ("/token=x/a?b&token=y", "/a?b"),
+            ("http://a.test/token=x/a", "http://a.test/a"),
+            ("HTTPS://a.test:8443/%74oken=x/a?token=y", "HTTPS://a.test:8443/a"),
+            ("https://a.test/token=x", "https://a.test/"),
+            ("https://a.test?token=x", "https://a.test"),
+            ("https://a.test", "https://a.test"),
+            ("/a://b/token=x", "/a://b/token=x"),
+            ("*", "*"),
+        ] {
+            assert_eq!(tokens.redact(target), shown, "{target}");
+        }
     }
 
     /// Names that look like the token's, in many encodings.
