@@ -66,15 +66,22 @@ pub struct AtGate<'a> {
     pub metrics: &'a SiteMetrics,
 }
 
-/// Looks at a request, and counts it.
+/// Looks at a request, and counts it; `None`: nothing guards it.
 ///
 /// # Errors
 /// The answer to one that is not let in.
-pub fn check(shared: &Shared, request: &AtGate<'_>, ctx: &Context) -> Result<Passed, Box<Answer>> {
+pub fn check(shared: &Shared, request: &AtGate<'_>, ctx: &Context) -> Result<Option<Box<Passed>>, Box<Answer>> {
+    match request.snapshot.guards.gate(request.policy) {
+        gate if gate.is_open() => Ok(None),
+        gate => guarded(shared, request, gate, ctx).map(Some),
+    }
+}
+
+fn guarded(shared: &Shared, request: &AtGate<'_>, gate: &Gate, ctx: &Context) -> Result<Box<Passed>, Box<Answer>> {
     let AtGate { snapshot, policy, resolved, header, metrics } = request;
-    let (guard, gate) = (&policy.guard, snapshot.guards.gate(policy));
+    let guard = &policy.guard;
     let visitor = ctx.visitor();
-    let mut passed = Passed::default();
+    let mut passed = Box::<Passed>::default();
     if visitor.secure {
         passed.hsts = gate.hsts.clone();
     } else if guard.https != Https::Optional {
@@ -149,10 +156,11 @@ pub fn pace(policy: &RequestPolicy) -> Option<Pace> {
 /// # Errors
 /// Never, since the values are valid.
 pub fn add_fields(response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
-    if let Some(hsts) = &ctx.guards.hsts {
+    let Some(passed) = &ctx.guards else { return Ok(()) };
+    if let Some(hsts) = &passed.hsts {
         response.insert_header(STRICT_TRANSPORT_SECURITY, hsts.clone())?;
     }
-    for (policy, state) in &ctx.guards.limits {
+    for (policy, state) in &passed.limits {
         response.append_header(fields::RATE_LIMIT_POLICY.clone(), policy.clone())?;
         response.append_header(fields::RATE_LIMIT.clone(), state.clone())?;
     }
@@ -161,15 +169,16 @@ pub fn add_fields(response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
 
 /// The same as lines of an HTTP/1.1 head.
 pub fn write_fields(wire: &mut Vec<u8>, ctx: &Context) {
+    let Some(passed) = &ctx.guards else { return };
     let mut line = |name: &[u8], value: &HeaderValue| {
         for part in [name, b": ", value.as_bytes(), b"\r\n"] {
             wire.extend_from_slice(part);
         }
     };
-    if let Some(hsts) = &ctx.guards.hsts {
+    if let Some(hsts) = &passed.hsts {
         line(b"Strict-Transport-Security", hsts);
     }
-    for (policy, state) in &ctx.guards.limits {
+    for (policy, state) in &passed.limits {
         line(b"RateLimit-Policy", policy);
         line(b"RateLimit", state);
     }
@@ -339,6 +348,9 @@ fn remove_alike(header: &mut RequestHeader, name: &HeaderName) {
 /// A target, or a URL, as the log may have it: without anything that is a token of some site.
 pub fn shown<'a>(snapshot: &Snapshot, target: &'a [u8]) -> std::borrow::Cow<'a, [u8]> {
     use std::borrow::Cow;
+    if snapshot.guards.tokens().is_empty() {
+        return Cow::Borrowed(target);
+    }
     match String::from_utf8_lossy(target) {
         Cow::Borrowed(text) => match snapshot.guards.tokens().redact(text) {
             Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),

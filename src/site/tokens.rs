@@ -57,6 +57,11 @@ impl Tokens {
         tokens
     }
 
+    /// Whether there are none at all.
+    pub fn is_empty(&self) -> bool {
+        self.policies.iter().all(|places| *places == TokenPlaces::default())
+    }
+
     /// What the paths of a site begin with that have a token.
     pub(super) fn prefixes(&self, site: usize) -> &[String] {
         self.prefixes.get(site).map_or(&[], Vec::as_slice)
