@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
 /// The client as seen through trusted proxies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +26,12 @@ impl Client {
             return Client { peer, address: peer, trusted: false };
         }
         let mut address = peer;
-        let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().filter_map(|v| v.to_str().ok()).collect();
-        for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
-            let Some(hop) = parse(hop.trim()) else { break };
+        // In bytes: what a client has put into the line that its proxy continues must not hide what the proxy says.
+        let lines: SmallVec<[_; 4]> = headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes).collect();
+        let hops = lines.iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+        // RFC 9110 §5.6.1.2: empty members are none.
+        for hop in hops.filter(|hop| !hop.is_empty()) {
+            let Some(hop) = str::from_utf8(hop).ok().and_then(parse) else { break };
             address = hop;
             if !is_trusted(&hop) {
                 break;
@@ -76,6 +80,23 @@ mod tests {
         );
         assert_eq!(client("10.0.0.1", &["10.0.0.9,10.0.0.8"], &["10.0.0.0/8"]).address.to_string(), "10.0.0.9");
         assert_eq!(client("10.0.0.1", &[], &["10.0.0.0/8"]).address.to_string(), "10.0.0.1");
+    }
+
+    #[test]
+    fn what_a_client_has_begun_a_line_with_hides_nothing() {
+        let of = |lines: &[&[u8]]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append("x-forwarded-for", HeaderValue::from_bytes(line).unwrap());
+            }
+            let trusted = ["10.0.0.0/8".parse().unwrap()];
+            Client::of("10.0.0.1:5000".parse().unwrap(), &headers, &trusted).address.to_string()
+        };
+        assert_eq!(of(&[b"\xff, 203.0.113.9"]), "203.0.113.9");
+        assert_eq!(of(&[b"10.9.9.9", b"10.8.8.8\xe9, 203.0.113.9, 10.0.0.2"]), "203.0.113.9");
+        assert_eq!(of(&[b"10.9.9.9", b"\xff"]), "10.0.0.1");
+        // An empty member is none.
+        assert_eq!(of(&[b"10.9.9.9, 203.0.113.9, ,", b""]), "203.0.113.9");
     }
 
     #[test]

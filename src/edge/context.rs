@@ -226,6 +226,12 @@ impl Request {
         self.policy().cache.as_ref()
     }
 
+    /// The path and query that are asked for: those of the request's own URI, unless something had to be taken out of it, such
+    /// as a token.
+    pub fn asked_for<'a>(&'a self, uri: &'a http::Uri) -> &'a str {
+        self.target.as_deref().unwrap_or_else(|| uri.path_and_query().map_or("/", |target| target.as_str()))
+    }
+
     /// Bytes of the request's body; `None`: unlimited.
     pub fn body_limit(&self) -> Option<u64> {
         self.policy().guard.body_size.unwrap_or(self.snapshot.config.limits.body_size)

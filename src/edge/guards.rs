@@ -112,6 +112,16 @@ fn pass(shared: &Shared, request: &AtGate<'_>, ctx: &Context, passed: &mut Passe
             None => answer,
         })
     })?;
+    let site = &snapshot.config.sites[resolved.site];
+    // An origin that merges or decodes slashes would answer with what another route guards.
+    if let Some(other) =
+        resolved.otherwise.iter().find(|other| crate::site::policy(site, **other).guard.asks_more_than(guard))
+    {
+        metrics.guarded(Guarded::Access);
+        let name = other.and_then(|route| site.routes.get(route)).map_or("the site itself", |route| &*route.name);
+        let reason = format!("the path could be read as one of {name}, which is guarded otherwise");
+        return Err(Box::new(Answer::new(StatusCode::FORBIDDEN, "This request is not allowed here.", reason)));
+    }
     let figures = snapshot.gate_metrics(policy);
     rates(shared, (&gate.early, &figures.early), &asked, passed, ctx)?;
     let presented = Presented::of(&asked, resolved);
@@ -273,11 +283,9 @@ impl ClientFields {
     /// Writes what is known of the client. `trusted`: a proxy may say of its client's certificate what it knows.
     pub fn write(&self, header: &mut RequestHeader, ctx: &Context) {
         let secured = ctx.secured();
-        for name in &self.certificates {
-            let said_by_proxy = ctx.is_trusted() && secured.is_none_or(|secured| secured.certificate.is_none());
-            if !said_by_proxy && header.headers.contains_key(name) {
-                header.remove_header(name);
-            }
+        let said_by_proxy = ctx.is_trusted() && secured.is_none_or(|secured| secured.certificate.is_none());
+        for name in self.certificates.iter().filter(|_| !said_by_proxy) {
+            remove_alike(header, name);
         }
         if let Some(secured) = secured
             && let Some(auth) = secured.server.client_auth()
@@ -297,9 +305,7 @@ impl ClientFields {
             (&self.asn, ctx.asn.map(HeaderValue::from)),
         ] {
             let Some(name) = name else { continue };
-            if header.headers.contains_key(name) {
-                header.remove_header(name);
-            }
+            remove_alike(header, name);
             if let Some(value) = value {
                 let _ = header.insert_header(name.clone(), value);
             }
@@ -309,6 +315,19 @@ impl ClientFields {
     /// Whether there is nothing to write, and nothing to drop.
     pub fn is_empty(&self) -> bool {
         self.certificates.is_empty() && self.country.is_none() && self.asn.is_none()
+    }
+}
+
+/// Removes a field, in any spelling that an origin takes for it: to one that hands fields on as CGI does, an underscore is a
+/// hyphen.
+fn remove_alike(header: &mut RequestHeader, name: &HeaderName) {
+    let same = |(a, b): (u8, u8)| a == b || (a == b'_' && b == b'-') || (a == b'-' && b == b'_');
+    let alike = |found: &HeaderName| {
+        found.as_str().len() == name.as_str().len() && found.as_str().bytes().zip(name.as_str().bytes()).all(same)
+    };
+    let found: SmallVec<[HeaderName; 1]> = header.headers.keys().filter(|found| alike(found)).cloned().collect();
+    for name in &found {
+        header.remove_header(name);
     }
 }
 
@@ -327,5 +346,26 @@ pub fn shown<'a>(snapshot: &Snapshot, target: &'a [u8]) -> std::borrow::Cow<'a, 
             Cow::Borrowed(_) => Cow::Borrowed(target),
             Cow::Owned(text) => Cow::Owned(text.into_bytes()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_says_of_itself_goes_in_any_spelling() {
+        let fields =
+            ClientFields { certificates: vec![HeaderName::from_static("x-client-cert")], country: None, asn: None };
+        let fields = ClientFields { country: Some(HeaderName::from_static("x-country")), ..fields };
+        let mut header = RequestHeader::build("GET", b"/", None).unwrap();
+        for name in ["X-Client-Cert", "X_Client_Cert", "x-client_cert", "X_Country", "X-Client-Certs"] {
+            header.append_header(name, "forged").unwrap();
+        }
+        let ctx = Context { country: Some(*b"AT"), ..Context::new() };
+        fields.write(&mut header, &ctx);
+        let mut left: Vec<_> = header.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        left.sort_unstable();
+        assert_eq!(left, [("x-client-certs", &b"forged"[..]), ("x-country", b"AT")]);
     }
 }

@@ -24,7 +24,7 @@ pub async fn by(shared: &Shared, session: &Session, response: &ResponseHeader, c
     if http_cache::is_cached_method(&header.method) {
         return;
     }
-    let target = header.uri.path_and_query().map_or("/", |t| t.as_str());
+    let target = request.asked_for(&header.uri);
     let targets =
         http_cache::invalidated(&header.method, response.status, &request.authority, target, &response.headers);
     // Where another client may have another answer for the same URL, nobody knows all that is stored for it.

@@ -44,7 +44,7 @@ impl Target {
 pub fn note(shared: &Shared, session: &Session, ctx: &mut Context) {
     let (Some(request), header) = (&ctx.request, session.req_header()) else { return };
     let Some(own) = request.cache_policy().filter(|_| header.method == Method::POST) else { return };
-    let target = header.uri.path_and_query().map_or("/", |t| t.as_str());
+    let target = request.asked_for(&header.uri);
     let get =
         site::key_of_get(request.site(), &request.authority, target, &header.headers, ctx.is_trusted(), ctx.visitor());
     // Under other settings, other fields of the request would have reached the origin.
@@ -60,7 +60,7 @@ pub fn begin(shared: &Shared, session: &Session, response: &ResponseHeader, ctx:
     else {
         return;
     };
-    let path = header.uri.path_and_query().map_or("/", |t| t.as_str());
+    let path = request.asked_for(&header.uri);
     if !http_cache::describes_target(&request.authority, path, &response.headers) {
         return;
     }

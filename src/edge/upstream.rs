@@ -40,12 +40,11 @@ pub fn exchange(session: &Session, ctx: &mut Context) -> Result<Arc<Exchange>> {
     let Towards { pool, witness, .. } = request.snapshot.towards(index);
     let origin = pool.origin();
     let header = session.req_header();
-    let target = || header.uri.path_and_query().map_or("/", |target| target.as_str());
     let asked = affinity::Request {
         headers: &header.headers,
         key: request.key.as_ref().map(|(key, _)| key),
         host: &request.authority,
-        target: request.target.as_deref().unwrap_or_else(target),
+        target: request.asked_for(&header.uri),
         client: client.address,
     };
     let affinity =

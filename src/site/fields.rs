@@ -56,6 +56,10 @@ static NOT_NOMINATED: [HeaderName; 6] = [
     HeaderName::from_static("cdn-loop"),
 ];
 
+/// Nor those by which proxies say who asks: a client could have what a trusted one says of it go, and be taken for that proxy
+/// itself. What nobody trusted says is dropped by [`withheld`].
+const FORWARDING: &str = "x-forwarded-";
+
 /// The fields that are for this hop alone because Connection names them (RFC 9110 §7.6.1). They are to be removed
 /// before anything else is looked at: the origin does not get them.
 pub fn nominated(headers: &HeaderMap) -> Names {
@@ -67,6 +71,7 @@ pub fn nominated(headers: &HeaderMap) -> Names {
                 && let Ok(name) = HeaderName::from_bytes(option)
                 && headers.contains_key(&name)
                 && !NOT_NOMINATED.contains(&name)
+                && !name.as_str().starts_with(FORWARDING)
                 && !nominated.contains(&name)
             {
                 nominated.push(name);
@@ -112,7 +117,8 @@ mod tests {
     fn connection_names_fields_for_this_hop() {
         let headers = headers(&[
             ("connection", "close, X-Hop, Host, x-absent, bad name"),
-            ("connection", "x-hop,CDN-Loop,cookie"),
+            ("connection", "x-hop,CDN-Loop,cookie,X-Forwarded-For"),
+            ("x-forwarded-for", "192.0.2.1"),
             ("x-hop", "1"),
             ("cookie", "a=1"),
             ("host", "a.test"),

@@ -19,8 +19,9 @@ pub use key::{Key, KeyParts, KeyText, Parts, describe, is_https, key, parts, que
 pub use matcher::{Facts, Unmet, matches, may_match, route, unmet};
 pub use normal::{
     BadHost, decoded, has_dot_segments, normalise_authority, normalise_host, normalise_path, normalise_query,
+    other_readings,
 };
 pub use refusal::Refusal;
-pub use resolve::{Asked, Resolved, announces_content, key_of_get, resolve};
+pub use resolve::{Asked, Resolved, announces_content, key_of_get, policy, resolve};
 pub use tokens::{TokenPlaces, Tokens};
 pub use visitor::Visitor;

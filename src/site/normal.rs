@@ -145,6 +145,37 @@ pub fn has_dot_segments(path: &str) -> bool {
     decode_unreserved(path).split('/').any(is_dot_segment)
 }
 
+/// How servers could read a path in normal form, beside as it stands: as one that takes several slashes for one, that decodes
+/// slashes (and takes a backslash for one), that cuts parameters (`;…`) off segments, and in each mix of these; with the dot
+/// segments that come of it resolved. Nearly always none.
+pub fn other_readings(path: &str) -> impl Iterator<Item = String> + '_ {
+    let encoded = || memchr::memchr(b'%', path.as_bytes()).is_some() && (path.contains("%2F") || path.contains("%5C"));
+    let ambiguous = memchr::memchr2(b'\\', b';', path.as_bytes()).is_some() || path.contains("//") || encoded();
+    let mixes = if ambiguous { 1..8u8 } else { 0..0 };
+    mixes.map(move |mix| read_as(path, mix & 1 != 0, mix & 2 != 0, mix & 4 != 0)).filter(move |read| read != path)
+}
+
+fn read_as(path: &str, merges: bool, decodes: bool, cuts: bool) -> String {
+    let mut read = String::with_capacity(path.len() + 1);
+    for segment in path.split_inclusive('/') {
+        let (name, slash) = segment.strip_suffix('/').map_or((segment, ""), |name| (name, "/"));
+        read.push_str(if cuts { name.split(';').next().unwrap_or(name) } else { name });
+        read.push_str(slash);
+    }
+    if decodes {
+        read = read.replace("%2F", "/").replace("%5C", "/").replace('\\', "/");
+    }
+    if merges {
+        let mut after_slash = false;
+        read.retain(|c| {
+            let extra = c == '/' && after_slash;
+            after_slash = c == '/';
+            !extra
+        });
+    }
+    if is_plain_path(&read) { read } else { remove_dot_segments(&read) }
+}
+
 /// A query (without its `?`) in normal form: as for a path, but dots and slashes mean nothing here. The order of the
 /// parameters is kept, and `+` is left alone.
 pub fn normalise_query(query: &str) -> Cow<'_, str> {
@@ -309,6 +340,28 @@ mod tests {
         }
         for path in ["/", "/a.b/..c/d..", "/...", "*", "/a//b", "/a%2F..%2Fb"] {
             assert!(!has_dot_segments(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_can_be_read_in_several_ways() {
+        for (path, read) in [
+            ("//video/x", "/video/x"),
+            ("/video%2Fx", "/video/x"),
+            ("/video\\x", "/video/x"),
+            ("/video%5Cx", "/video/x"),
+            ("/video;a=1/x", "/video/x"),
+            ("/public/..%2Fvideo/x", "/video/x"),
+            ("/public/..%2F%2Fvideo/x", "/video/x"),
+            ("/public/..;/video/x", "/video/x"),
+            // Resolving more than a server does must not lead past what it finds.
+            ("/public/..%2Fvideo//..%2Fx", "/video/x"),
+            ("//video/x%2F..%2F..", "/video/x%2F..%2F.."),
+        ] {
+            assert!(other_readings(path).any(|other| other == read), "{path}");
+        }
+        for plain in ["/", "/video/x", "/100%25", "/caf%C3%A9", "*"] {
+            assert_eq!(other_readings(plain).count(), 0, "{plain}");
         }
     }
 

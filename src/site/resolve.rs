@@ -4,11 +4,12 @@ use std::borrow::Cow;
 
 use http::header::{CONTENT_LENGTH, COOKIE, HOST, REFERER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use smallvec::SmallVec;
 
 use super::fields::{Names, withheld};
 use super::key::{Key, KeyParts, KeyText, key};
 use super::matcher::{Facts, route};
-use super::normal::{has_dot_segments, normalise_authority, normalise_path, normalise_query};
+use super::normal::{has_dot_segments, normalise_authority, normalise_path, normalise_query, other_readings};
 use super::tokens::{self, TokenPlaces, Tokens};
 use super::{Directory, Refusal, Visitor};
 use crate::config::model::{ClientMatcher, Config, RequestPolicy, Site};
@@ -61,6 +62,8 @@ pub struct Resolved<'a> {
     pub sent_query: Option<Cow<'a, str>>,
     /// The token that the path began with.
     pub token: Option<Box<str>>,
+    /// The routes, as above, that govern what else an origin could read the path as: it may well answer with what is theirs.
+    pub otherwise: SmallVec<[Option<usize>; 1]>,
 }
 
 impl Resolved<'_> {
@@ -105,6 +108,7 @@ pub fn resolve<'a>(asked: &Asked<'a>, config: &Config, directory: &Directory) ->
     let (headers, visitor) = (asked.headers, asked.visitor);
     let facts = Facts { method, path: &path, query: query.as_deref(), headers, withheld: &dropped, visitor };
     let route = route(site, &facts);
+    let otherwise = otherwise(site, route, &facts);
     let policy = policy(site, route);
     let mut rewritten = policy.cache.as_ref().map(|cache| reduce(asked.headers, &cache.vary)).unwrap_or_default();
     if let Some(referer) = asked.headers.get(REFERER)
@@ -153,7 +157,23 @@ pub fn resolve<'a>(asked: &Asked<'a>, config: &Config, directory: &Directory) ->
         sent_path,
         sent_query,
         token,
+        otherwise,
     })
+}
+
+/// The other routes that a path could be of, in another reading.
+fn otherwise(site: &Site, chosen: Option<usize>, facts: &Facts<'_>) -> SmallVec<[Option<usize>; 1]> {
+    let mut found = SmallVec::new();
+    if site.routes.is_empty() {
+        return found;
+    }
+    for path in other_readings(facts.path) {
+        let other = route(site, &Facts { path: &path, ..*facts });
+        if other != chosen && !found.contains(&other) {
+            found.push(other);
+        }
+    }
+    found
 }
 
 /// What was sent, in normal form: without a copy where it is that.
@@ -234,7 +254,8 @@ pub fn announces_content(headers: &HeaderMap) -> bool {
         || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0")
 }
 
-fn policy(site: &Site, route: Option<usize>) -> &RequestPolicy {
+/// The settings of a route, or the site's own.
+pub fn policy(site: &Site, route: Option<usize>) -> &RequestPolicy {
     match route {
         Some(route) => &site.routes[route].policy,
         None => &site.policy,

@@ -9,6 +9,7 @@ mod admin_tls;
 mod attacks;
 mod balancing;
 mod bodies;
+mod bypasses;
 mod collapsing;
 mod conformance;
 mod demo;

@@ -33,6 +33,20 @@ pub struct Guard {
     pub body_size: Option<Option<u64>>,
 }
 
+impl Guard {
+    /// Whether it asks for something, or counts, where the other does not.
+    pub fn asks_more_than(&self, other: &Guard) -> bool {
+        let rates = |limit: &Arc<RateLimit>| other.rate_limits.iter().all(|known| known.name != limit.name);
+        let places =
+            |limit: &Arc<ConcurrencyLimit>| other.concurrency_limits.iter().all(|known| known.name != limit.name);
+        (!self.signed_url.is_empty() && self.signed_url != other.signed_url)
+            || (self.access.is_some() && self.access != other.access)
+            || (self.https != Https::Optional && other.https == Https::Optional)
+            || self.rate_limits.iter().any(rates)
+            || self.concurrency_limits.iter().any(places)
+    }
+}
+
 /// What becomes of a request that has not come by TLS (`https`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Https {

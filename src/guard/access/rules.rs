@@ -16,6 +16,7 @@ use super::referer;
 use crate::config::model::{self, Networks, ValueMatch, identity_matches};
 use crate::config::pattern::PathPattern;
 use crate::guard::{Asked, Denied};
+use crate::site::other_readings;
 
 /// A typical User-Agent stays on the stack in lower case.
 const INLINE_AGENT: usize = 256;
@@ -212,21 +213,9 @@ fn holds(headers: &HeaderMap, name: &str, value: &ValueMatch) -> bool {
     }
 }
 
-/// Many origins take several slashes for one: what is denied with one is denied with them too.
+/// What is denied is denied too where an origin could read it out of the path.
 fn path_matches(pattern: &PathPattern, path: &str) -> bool {
-    if pattern.matches(path) {
-        return true;
-    }
-    if !path.contains("//") {
-        return false;
-    }
-    let mut merged = String::with_capacity(path.len());
-    path.chars().for_each(|c| {
-        if c != '/' || !merged.ends_with('/') {
-            merged.push(c);
-        }
-    });
-    pattern.matches(&merged)
+    pattern.matches(path) || other_readings(path).any(|read| pattern.matches(&read))
 }
 
 #[cfg(test)]

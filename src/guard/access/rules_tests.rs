@@ -154,6 +154,9 @@ fn fields_and_paths() {
     let path = |path| why(admin(), &Request { path, ..request() });
     assert_eq!(path("/admin/a").as_deref(), Some("access.deny_paths: /admin/**"));
     assert!(path("//admin///a").is_some() && path("/admin//").is_some());
+    for read in ["/admin%2Fa", "/admin;v=1/a", "/admin\\a", "/x/..%2Fadmin/a", "/x/..;/admin/a"] {
+        assert!(path(read).is_some(), "{read}");
+    }
     assert_eq!((path("/admin"), path("/a//dmin/b"), path("/x/admin/")), (None, None, None));
 }
 

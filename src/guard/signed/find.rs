@@ -53,10 +53,10 @@ pub(super) fn pieces<'a>(query: Option<&'a str>, name: &'a str) -> impl Iterator
 
 /// The values of the cookies of this name.
 pub(super) fn cookies<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a str> {
-    let lines = headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
-    lines
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.split_once('='))
+    // Cookies need not be text, and those of one that is not are in the same line as the others.
+    let pairs = headers.get_all(COOKIE).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    pairs
+        .filter_map(|pair| str::from_utf8(pair).ok()?.split_once('='))
         .filter(move |(found, _)| found.trim_matches([' ', '\t']) == name)
         .map(|(_, value)| unquoted(value.trim_matches([' ', '\t'])))
 }
@@ -96,6 +96,7 @@ mod tests {
         let mut request = Request::get("/a");
         request.headers.append(COOKIE, HeaderValue::from_bytes(b"a=\xff").expect("a value"));
         request.headers.append(COOKIE, HeaderValue::from_static("token=t"));
-        assert_eq!(cookies(&request.headers, "token").collect::<Vec<_>>(), ["t"]);
+        request.headers.append(COOKIE, HeaderValue::from_bytes(b"b=\xe9; token=u; c=\xc3\xa9").expect("a value"));
+        assert_eq!(cookies(&request.headers, "token").collect::<Vec<_>>(), ["t", "u"]);
     }
 }
