@@ -114,6 +114,21 @@ async fn expect_100_continue() {
 }
 
 #[tokio::test]
+async fn a_body_that_was_asked_for_is_not_the_connections_last() {
+    let origin = Origin::start(|r| Reply::ok(r.body.len().to_string())).await;
+    let edge = Edge::before(&origin, "").await;
+    let mut client = edge.connect().await;
+    for _ in 0..2 {
+        client
+            .send("PUT /up HTTP/1.1\r\nHost: edge.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello")
+            .await;
+        let response = client.response("PUT").await;
+        assert_eq!((response.status, response.text(), response.interim.len()), (200, "5", 1));
+        assert!(!response.headers.lists("Connection", "close"), "{response:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_origin_may_refuse_before_the_body() {
     let origin = Origin::start_deaf(|_| Reply::new(417).body("no")).await;
     let edge = Edge::start(&(Edge::yaml_before(&[&origin], "") + "limits: { body_timeout: 400ms }\n")).await;

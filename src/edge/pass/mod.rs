@@ -139,7 +139,12 @@ async fn pass_on(session: &mut Session, ctx: &mut Context, interim: &Bytes) -> R
     let mut head = head(interim)?;
     upstream::response(session, &mut head, ctx)?;
     if interim::is_pingoras(session, &head) {
-        return session.write_response_header(Box::new(head), false).await;
+        // Pingora takes its session for one that ends with its answer, because the body is not there yet (it is about to
+        // be asked for). Where it is not by then either, [`answer`] says so.
+        let kept = session.get_keepalive().filter(|_| link::is_kept(session));
+        session.write_response_header(Box::new(head), false).await?;
+        session.set_keepalive(kept);
+        return Ok(());
     }
     interim::send(session, &head, ctx).await;
     Ok(())
