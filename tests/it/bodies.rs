@@ -143,6 +143,23 @@ async fn an_origin_may_refuse_before_the_body() {
 }
 
 #[tokio::test]
+async fn a_body_that_nobody_asked_for_does_not_cut_the_answer_short() {
+    let gate = Gate::new();
+    let reply = Reply::ok("first").wait(&gate).body("second");
+    let origin = Origin::start_deaf(move |_| reply.clone()).await;
+    let limits = "limits: { body_timeout: 400ms, body_min_rate: 1KiB/s }\n";
+    let edge = Edge::start(&(Edge::yaml_before(&[&origin], "") + limits)).await;
+    let mut client = edge.connect().await;
+    client.send("PUT /up HTTP/1.1\r\nHost: edge.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n").await;
+    let head = client.head("PUT").await;
+    assert_eq!(client.bytes(5).await, b"first");
+    // Longer than the body may take, which need not come any more.
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    gate.open();
+    assert_eq!(client.rest(head).await.text(), "second");
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_ends_its_upload() {
     let origin = Origin::start(|_| Reply::ok("x")).await;
     let edge = Edge::before(&origin, "").await;

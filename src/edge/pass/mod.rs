@@ -69,6 +69,14 @@ pub async fn answer(shared: &Shared, session: &mut Session, ctx: &mut Context) -
     if !session.is_body_done() {
         // The answer comes before the end of the request: nobody waits for that, and where another would begin is not known.
         session.set_keepalive(None);
+        if client::is_excused(session, ctx) {
+            // It is taken where it comes all the same.
+            session.set_read_timeout(None);
+            if let Some(connection) = link::connection(session) {
+                connection.watched().body_ended();
+            }
+            answer.waive_upload();
+        }
     }
     trace::complete(session, &mut response, ctx)?;
     let response = Box::new(response);
