@@ -6,7 +6,7 @@
 
 use http::header::EXPECT;
 use http::{StatusCode, Version};
-use pingora::http::ResponseHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
 use super::context::Context;
@@ -47,9 +47,12 @@ pub async fn send(session: &mut Session, head: &ResponseHeader, ctx: &mut Contex
 /// Whether it is a 100 that a client of HTTP/1 waits for: that is sent by Pingora's session, as its own rule has it.
 pub fn is_pingoras(session: &Session, head: &ResponseHeader) -> bool {
     let request = session.req_header();
-    head.status == StatusCode::CONTINUE
-        && request.version == Version::HTTP_11
-        && request.headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    head.status == StatusCode::CONTINUE && request.version == Version::HTTP_11 && expects(request)
+}
+
+/// Whether a client may wait for a 100 before it sends its body (RFC 9110 §10.1.1).
+pub fn expects(request: &RequestHeader) -> bool {
+    request.headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 fn is_within_bounds(head: &ResponseHeader, ctx: &mut Context) -> bool {

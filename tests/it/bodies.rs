@@ -114,6 +114,21 @@ async fn expect_100_continue() {
 }
 
 #[tokio::test]
+async fn a_body_that_was_asked_for_is_not_the_connections_last() {
+    let origin = Origin::start(|r| Reply::ok(r.body.len().to_string())).await;
+    let edge = Edge::before(&origin, "").await;
+    let mut client = edge.connect().await;
+    for _ in 0..2 {
+        client
+            .send("PUT /up HTTP/1.1\r\nHost: edge.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello")
+            .await;
+        let response = client.response("PUT").await;
+        assert_eq!((response.status, response.text(), response.interim.len()), (200, "5", 1));
+        assert!(!response.headers.lists("Connection", "close"), "{response:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_origin_may_refuse_before_the_body() {
     let origin = Origin::start_deaf(|_| Reply::new(417).body("no")).await;
     let edge = Edge::start(&(Edge::yaml_before(&[&origin], "") + "limits: { body_timeout: 400ms }\n")).await;
@@ -125,6 +140,23 @@ async fn an_origin_may_refuse_before_the_body() {
     assert!(response.headers.lists("Connection", "close"), "{response:?}");
     client.closed().await;
     assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_asked_for_does_not_cut_the_answer_short() {
+    let gate = Gate::new();
+    let reply = Reply::ok("first").wait(&gate).body("second");
+    let origin = Origin::start_deaf(move |_| reply.clone()).await;
+    let limits = "limits: { body_timeout: 400ms, body_min_rate: 1KiB/s }\n";
+    let edge = Edge::start(&(Edge::yaml_before(&[&origin], "") + limits)).await;
+    let mut client = edge.connect().await;
+    client.send("PUT /up HTTP/1.1\r\nHost: edge.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n").await;
+    let head = client.head("PUT").await;
+    assert_eq!(client.bytes(5).await, b"first");
+    // Longer than the body may take, which need not come any more.
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    gate.open();
+    assert_eq!(client.rest(head).await.text(), "second");
 }
 
 #[tokio::test]

@@ -20,6 +20,10 @@ const WINDOW: u32 = 10_000;
 /// and a PING.
 const EARNED: u32 = 3;
 
+/// Bytes of DATA that earn one more. A client may open both windows again for each piece that it takes out of a large
+/// frame, and may take pieces of 4 KiB and less.
+const PIECE: u32 = 1024;
+
 /// What it may have earned and not spent.
 const MOST_EARNED: u32 = 30_000;
 
@@ -108,9 +112,12 @@ impl Census {
     pub fn sent(&mut self, bytes: &[u8]) {
         let mut earned = self.earned;
         self.to_client.read(bytes, |frame| {
-            if matches!(frame.kind, kind::DATA | kind::HEADERS) {
-                earned = earned.saturating_add(EARNED);
-            }
+            let more = match frame.kind {
+                kind::DATA => EARNED + frame.length / PIECE,
+                kind::HEADERS => EARNED,
+                _ => return,
+            };
+            earned = earned.saturating_add(more);
         });
         self.earned = earned.min(MOST_EARNED);
     }
@@ -202,6 +209,12 @@ mod tests {
             }
         }
         assert_eq!(allowed(&mut census, &frame(PING, 0, 8), 1).0, 20);
+        // Both windows for each 4 KiB of a large frame.
+        let mut census = open();
+        for _ in 0..1000 {
+            census.sent(&frame(kind::DATA, 0, 16 * 1024));
+            (0..8).for_each(|_| assert_eq!(census.received(&frame(WINDOW_UPDATE, 0, 4), 1), None));
+        }
         // Our answers to what is counted earn nothing.
         let mut census = open();
         for kind in [PING, 4, 7, WINDOW_UPDATE] {

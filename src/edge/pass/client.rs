@@ -13,7 +13,7 @@ use pingora_proxy::Session;
 use super::super::context::Context;
 use super::super::outgoing::Length;
 use super::super::trailers::{self, Behind};
-use super::super::{body, grpc, link};
+use super::super::{body, grpc, interim, link};
 use crate::origin::{self, Body, Feed};
 
 /// A request's body on its way in.
@@ -66,6 +66,13 @@ impl Coming {
         }
         gone(session).await
     }
+}
+
+/// Whether a client that has its final answer need not send the body: it has waited to be told to go on, and was not (RFC
+/// 9110 §10.1.1).
+pub fn is_excused(session: &Session, ctx: &Context) -> bool {
+    let told = session.response_written().is_some() || ctx.reply.interim.0 > 0;
+    interim::expects(session.req_header()) && !told && ctx.request_bytes == 0
 }
 
 /// How the body is framed. Where that could be doubtful, the request has been refused.

@@ -69,6 +69,14 @@ pub async fn answer(shared: &Shared, session: &mut Session, ctx: &mut Context) -
     if !session.is_body_done() {
         // The answer comes before the end of the request: nobody waits for that, and where another would begin is not known.
         session.set_keepalive(None);
+        if client::is_excused(session, ctx) {
+            // It is taken where it comes all the same.
+            session.set_read_timeout(None);
+            if let Some(connection) = link::connection(session) {
+                connection.watched().body_ended();
+            }
+            answer.waive_upload();
+        }
     }
     trace::complete(session, &mut response, ctx)?;
     let response = Box::new(response);
@@ -139,7 +147,12 @@ async fn pass_on(session: &mut Session, ctx: &mut Context, interim: &Bytes) -> R
     let mut head = head(interim)?;
     upstream::response(session, &mut head, ctx)?;
     if interim::is_pingoras(session, &head) {
-        return session.write_response_header(Box::new(head), false).await;
+        // Pingora takes its session for one that ends with its answer, because the body is not there yet (it is about to
+        // be asked for). Where it is not by then either, [`answer`] says so.
+        let kept = session.get_keepalive().filter(|_| link::is_kept(session));
+        session.write_response_header(Box::new(head), false).await?;
+        session.set_keepalive(kept);
+        return Ok(());
     }
     interim::send(session, &head, ctx).await;
     Ok(())

@@ -112,6 +112,14 @@ impl Answer {
         }
     }
 
+    /// The client need not send the rest of the request's body: that it does not is no reason to wait for the server longer
+    /// than its `read_timeout`.
+    pub fn waive_upload(&mut self) {
+        if let Some(live) = &mut self.live {
+            live.waive_upload();
+        }
+    }
+
     /// The fields behind the body, once, after its end.
     pub fn trailers(&mut self) -> Option<HeaderMap> {
         self.trailers.take()

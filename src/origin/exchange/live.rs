@@ -46,7 +46,8 @@ struct Verdict {
 pub(super) struct Limits {
     pub(super) read: Duration,
     pub(super) write: Duration,
-    /// Client and server talk to each other for as long as they like: `read` is how long both may say nothing.
+    /// Client and server talk to each other for as long as they like, or the client need not say more: `read` is how long
+    /// both may say nothing.
     pub(super) dialogue: bool,
 }
 
@@ -135,6 +136,11 @@ impl Live {
         if let Sending::Body { upload, .. } | Sending::Done(Some(upload)) = &mut self.upload {
             upload.settle();
         }
+    }
+
+    /// The client need not send the rest of the request's body: the server's time runs though it does not.
+    pub(super) fn waive_upload(&mut self) {
+        self.limits.dialogue = true;
     }
 
     /// The fields behind the final response's body, once, after its end.

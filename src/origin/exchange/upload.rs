@@ -17,6 +17,9 @@ const KEPT: usize = 64 * 1024;
 /// The same in pieces, which cost something however small they are.
 const PIECES: usize = 1024;
 
+/// A piece that is shorter is copied: it may be a part of a buffer that is many times as long, and would keep all of it.
+const COPIED: usize = 4096;
+
 /// The end that is filled.
 #[derive(Debug)]
 pub struct Feed(Arc<Mutex<Shared>>);
@@ -76,6 +79,7 @@ impl Feed {
         if shared.closed || piece.is_empty() {
             return;
         }
+        let piece = if piece.len() < COPIED { Bytes::copy_from_slice(&piece) } else { piece };
         shared.held += piece.len();
         shared.waiting += piece.len();
         shared.pieces.push_back(piece);
@@ -270,6 +274,16 @@ mod tests {
             assert!(lock(&feed.0).pieces.len() <= 3 * PIECES + 1);
         }
         assert!(!upload.can_rewind());
+    }
+
+    #[test]
+    fn a_small_piece_does_not_keep_a_large_buffer() {
+        let (mut feed, mut upload) = upload();
+        let buffer = Bytes::from(vec![7; KEPT]);
+        feed.push(buffer.slice(..1));
+        assert!(buffer.is_unique(), "held by a byte that waits");
+        assert_eq!(take(&mut upload), Poll::Ready(Some(Bytes::from_static(&[7]))));
+        assert!(buffer.is_unique(), "held by a byte that may be sent again");
     }
 
     #[test]
