@@ -391,6 +391,14 @@ impl Watched {
         }
     }
 
+    /// So many bytes have been taken while no write was looked at; `waits`: there are more to be.
+    pub(super) fn write_given(&self, bytes: usize, waits: bool) {
+        self.state.sent.add(bytes);
+        if self.state.write_since.load(Ordering::Relaxed) != 0 {
+            self.state.write_since.store(if waits { self.watch.next_tick() } else { 0 }, Ordering::Relaxed);
+        }
+    }
+
     fn pending<T>(&self) -> Poll<io::Result<T>> {
         match self.expired() {
             true => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client is too slow"))),
