@@ -54,7 +54,7 @@ pub async fn receive(arrived: Arrived, doorway: &Doorway, shared: &Shared) -> Op
 async fn behind(arrived: Arrived, doorway: &Doorway, shared: &Shared) -> Option<(Box<Connection>, Present)> {
     let Arrived { mut io, mut peer, watched, mut present } = arrived;
     if !doorway.proxies.is_empty() {
-        peer = client(&io, peer, doorway, shared).await?;
+        peer = watched.arriving(client(&io, peer, doorway, shared)).await??;
         present = shared.crowd.enter(peer.ip());
     }
     let Some(present) = present else {
@@ -62,10 +62,13 @@ async fn behind(arrived: Arrived, doorway: &Doorway, shared: &Shared) -> Option<
         return None;
     };
     let Some(server) = &doorway.tls else {
+        watched.request_ended();
         return Some((Box::new(Connection::plain(io, peer, doorway.h2c, watched)), present));
     };
-    match tls::accept(&mut io, server).await {
+    match watched.arriving(tls::accept(&mut io, server)).await? {
         Ok(session) => {
+            // From here on, a request is waited for.
+            watched.request_ended();
             let secured = Secured::of(&session, server.clone());
             shared.handshakes.done(secured.version, session.handshake_kind());
             Some((Box::new(Connection::secured(Transport::tls(io, session), peer, secured, watched)), present))

@@ -8,6 +8,7 @@
 //! ([`Pace`]): over each time limit's worth of waiting for the client, it must be as much as the least rates ask for. Time
 //! that is spent on the origin is not the client's.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -131,6 +132,8 @@ enum Phase {
     Header = 1,
     /// A request is being served; its own timeouts apply.
     Busy = 2,
+    /// For what comes before HTTP: TLS or a PROXY header, which have timeouts of their own.
+    Arriving = 3,
 }
 
 impl Watch {
@@ -204,14 +207,14 @@ impl Watch {
         }
     }
 
-    /// Ends every connection that has asked nothing for as long as `idle`.
+    /// Ends every connection that has asked nothing for as long as `idle`, or has been so long at its handshake.
     ///
     /// For a process that drains. A client that is about to send its next request on a kept connection would lose
     /// it if the connection ended right now, so those in use are left to be ended by their next response.
     pub fn end_idle(&self, idle: Duration) {
         let (now, idle) = (self.now(), idle.as_millis() as u64);
         self.each(|state| {
-            if state.phase.load(Ordering::Relaxed) == Phase::Idle as u8
+            if [Phase::Idle as u8, Phase::Arriving as u8].contains(&state.phase.load(Ordering::Relaxed))
                 && u64::from(now.saturating_sub(state.since.load(Ordering::Relaxed))) >= idle
             {
                 state.expire();
@@ -313,6 +316,16 @@ impl State {
 }
 
 impl Watched {
+    /// Something comes before HTTP, with a timeout of its own, until [`Watched::request_ended`]. What it comes to; `None`: the
+    /// watch has ended the connection.
+    pub async fn arriving<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        self.state.enter(Phase::Arriving, &self.watch);
+        tokio::select! {
+            done = work => Some(done),
+            _ = poll_fn(|cx| self.read_blocked::<()>(cx)) => None,
+        }
+    }
+
     /// The header section of a request has come: from here on its own timeouts apply. `body`: one follows.
     pub fn request_began(&self, body: bool) {
         if body {
@@ -388,6 +401,14 @@ impl Watched {
         self.state.sent.add(bytes);
         if self.state.write_since.load(Ordering::Relaxed) != 0 {
             self.state.write_since.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// So many bytes have been taken while no write was looked at; `waits`: there are more to be.
+    pub(super) fn write_given(&self, bytes: usize, waits: bool) {
+        self.state.sent.add(bytes);
+        if self.state.write_since.load(Ordering::Relaxed) != 0 {
+            self.state.write_since.store(if waits { self.watch.next_tick() } else { 0 }, Ordering::Relaxed);
         }
     }
 

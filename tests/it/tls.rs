@@ -339,3 +339,27 @@ async fn a_drain_ends_connections_in_good_order() {
         .expect("a clean end");
     assert!(edge.wait_exit().await.success());
 }
+
+/// `handshake_timeout` holds whatever the others are, and the wait for a request begins behind the handshake.
+#[tokio::test]
+async fn a_handshake_may_take_longer_than_a_request_may_be_waited_for() {
+    let (origin, authority) = (echo().await, Authority::new("ca"));
+    let yaml = yaml(&origin, ONE) + "limits: { idle_timeout: 500ms }\n";
+    let edge = Edge::builder(&yaml).identity("a", &authority.issue(&["edge.test"])).start().await;
+    let stream = tokio::net::TcpStream::connect(edge.tls_address()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let stream = TlsClient::new(&authority, "edge.test").over(stream).await.unwrap();
+    assert_eq!(Connection::over_any(stream).ask(&Ask::get("/")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_those_who_do_not_shake_hands() {
+    let (origin, authority) = (echo().await, Authority::new("ca"));
+    let edge = edge(&origin, &format!("{ONE}\nhandshake_timeout: 60s"), &[("a", &authority.issue(&["edge.test"]))]);
+    let edge = edge.start().await;
+    let mut silent = Connection::open(edge.tls_address()).await;
+    edge.wait_metrics("the connection", |m| m.metric("foreland_client_connections_open") == Some(1.0)).await;
+    edge.signal(Signal::TERM);
+    assert_eq!(silent.closed().await.1, b"");
+    assert!(edge.wait_exit().await.success());
+}

@@ -9,6 +9,9 @@
 mod outbox;
 mod transport;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -143,24 +146,51 @@ impl Connection {
         self.received != *self.served.get_mut()
     }
 
-    /// Waits until there is something to read, or the end of the stream.
+    /// Waits until there is something to read, or the end of the stream. What a response has left behind leaves meanwhile
+    /// (see [`Connection::absorb`]).
     ///
     /// # Errors
     /// The socket's, or the watch has ended the connection.
     pub async fn readable(&self) -> io::Result<()> {
-        poll_fn(|cx| match self.io.poll_readable(cx) {
-            Poll::Pending => self.watched.read_blocked(cx),
-            ready => ready,
+        poll_fn(|cx| {
+            if let Poll::Ready(Err(e)) = self.poll_left(cx) {
+                return Poll::Ready(Err(e));
+            }
+            let readable = self.io.poll_readable(cx);
+            self.note_given();
+            match readable {
+                Poll::Pending => self.watched.read_blocked(cx),
+                ready => ready,
+            }
         })
         .await
+    }
+
+    /// Sends what is left of a response.
+    fn poll_left(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let sent = lock(&self.outbox).send(&self.io, &self.watched);
+            match sent {
+                Ok(()) => return self.poll_out(cx),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self.io.socket().poll_write_ready(cx) {
+                    Poll::Ready(ready) => ready?,
+                    Poll::Pending => return self.write_blocked(cx),
+                },
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
     }
 
     /// Waits until the client has ended the connection. What it may send before that, such as its next request, stays to
     /// be read, and hides the end.
     pub async fn hung_up(&self) {
-        let ended = poll_fn(|cx| match self.io.poll_ended(cx) {
-            Poll::Pending => self.watched.read_blocked(cx),
-            ready => ready,
+        let ended = poll_fn(|cx| {
+            let ended = self.io.poll_ended(cx);
+            self.note_given();
+            match ended {
+                Poll::Pending => self.watched.read_blocked(cx),
+                ready => ready,
+            }
         });
         if let Ok(None) = ended.await {
             std::future::pending().await
@@ -270,6 +300,17 @@ impl Connection {
         match self.io.moved(0) {
             0 => {}
             moved => self.watched.write_moved(moved),
+        }
+    }
+
+    /// The same where something else than a write has given it to the socket: TLS does so as it reads.
+    fn note_given(&self) {
+        match self.io.moved(0) {
+            0 => {}
+            moved => {
+                let waits = !self.io.is_flushed() || !lock(&self.outbox).is_empty();
+                self.watched.write_given(moved, waits);
+            }
         }
     }
 
@@ -490,7 +531,9 @@ impl AsyncRead for Connection {
             return Poll::Ready(Err(e));
         }
         let before = buf.filled().len();
-        match this.io.poll_read(cx, buf) {
+        let read = this.io.poll_read(cx, buf);
+        this.note_given();
+        match read {
             Poll::Ready(read) => {
                 let n = buf.filled().len() - before;
                 if n > 0 {
