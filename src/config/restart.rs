@@ -27,8 +27,8 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
 }
 
 /// In whatever order they are written. All else of a listener a reload applies to new connections.
-fn sockets(config: &Config) -> Vec<(std::net::SocketAddr, bool)> {
-    let mut sockets: Vec<_> = config.listeners.iter().map(|listener| (listener.address, listener.h2c)).collect();
+fn sockets(config: &Config) -> Vec<std::net::SocketAddr> {
+    let mut sockets: Vec<_> = config.listeners.iter().map(|listener| listener.address).collect();
     sockets.sort_unstable();
     sockets
 }

@@ -43,8 +43,8 @@ pub struct Context {
     /// Where the client's address is, as far as it is known: ISO 3166-1 alpha-2, and the autonomous system.
     pub country: Option<[u8; 2]>,
     pub asn: Option<u32>,
-    /// What the guards have made of the request.
-    pub guards: Passed,
+    /// What the guards have made of the request; `None`: none has had anything to do.
+    pub guards: Option<Box<Passed>>,
     pub id: RequestId,
     /// Bytes of the request's body so far.
     pub request_bytes: u64,
@@ -177,7 +177,7 @@ impl Context {
             secure: false,
             country: None,
             asn: None,
-            guards: Passed::default(),
+            guards: None,
             id: RequestId::default(),
             request_bytes: 0,
             cache: CacheTrace::default(),

@@ -76,7 +76,9 @@ pub fn finish(shared: &Shared, session: &mut Session, e: Option<&Error>, ctx: &m
     let log = shared.access_log.load();
     let Some(log) = &*log else { return };
     let failure = e.map(|e| e.to_string());
-    let detail = ctx.reply.reason.as_deref().or(failure.as_deref()).or(ctx.guards.noted.as_deref());
+    let passed = ctx.guards.as_deref();
+    let detail =
+        ctx.reply.reason.as_deref().or(failure.as_deref()).or(passed.and_then(|passed| passed.noted.as_deref()));
     let mut line = std::mem::take(&mut ctx.cache.line);
     trace::status(ctx).write(&mut line);
     let header = session.req_header();
@@ -115,7 +117,7 @@ pub fn finish(shared: &Shared, session: &mut Session, e: Option<&Error>, ctx: &m
         asn: ctx.asn,
         tls: ctx.secured().map(|secured| secured.version),
         identity: ctx.secured().and_then(|secured| secured.identities.first()).map(String::as_str),
-        token: ctx.guards.grant.as_ref().map(|grant| grant.id.as_str()),
+        token: passed.and_then(|passed| passed.grant.as_ref()).map(|grant| grant.id.as_str()),
         user_agent: field(USER_AGENT),
         detail,
     });

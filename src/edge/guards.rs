@@ -66,32 +66,31 @@ pub struct AtGate<'a> {
     pub metrics: &'a SiteMetrics,
 }
 
-/// Looks at a request, and counts it.
-///
-/// # Errors
-/// The answer to one that is not let in.
-pub fn check(shared: &Shared, request: &AtGate<'_>, ctx: &Context) -> Result<Passed, Box<Answer>> {
-    let hsts = request.snapshot.guards.gate(request.policy).hsts.as_ref().filter(|_| ctx.visitor().secure);
-    let mut passed = Passed { hsts: hsts.cloned(), ..Passed::default() };
-    match pass(shared, request, ctx, &mut passed) {
-        Ok(()) => Ok(passed),
-        Err(mut answer) => {
-            for (policy, state) in passed.limits {
-                answer = Box::new(
-                    answer.with(fields::RATE_LIMIT_POLICY.clone(), policy).with(fields::RATE_LIMIT.clone(), state),
-                );
-            }
-            Err(match passed.hsts {
-                Some(hsts) => Box::new(answer.with(STRICT_TRANSPORT_SECURITY, hsts)),
-                None => answer,
-            })
-        }
+/// Looks at a request, and counts it. What has been found out of one that is not let in is told and logged, too; `None`:
+/// nothing guards it. The error is the answer to one that is not let in.
+pub fn check(shared: &Shared, request: &AtGate<'_>, ctx: &Context) -> (Option<Box<Passed>>, Result<(), Box<Answer>>) {
+    let gate = request.snapshot.guards.gate(request.policy);
+    if gate.is_open() {
+        return (None, Ok(()));
     }
+    let hsts = gate.hsts.as_ref().filter(|_| ctx.visitor().secure);
+    let mut passed = Box::new(Passed { hsts: hsts.cloned(), ..Passed::default() });
+    let verdict = guarded(shared, request, gate, ctx, &mut passed);
+    if verdict.is_err() {
+        passed.places.clear();
+    }
+    (Some(passed), verdict)
 }
 
-fn pass(shared: &Shared, request: &AtGate<'_>, ctx: &Context, passed: &mut Passed) -> Result<(), Box<Answer>> {
+fn guarded(
+    shared: &Shared,
+    request: &AtGate<'_>,
+    gate: &Gate,
+    ctx: &Context,
+    passed: &mut Passed,
+) -> Result<(), Box<Answer>> {
     let AtGate { snapshot, policy, resolved, header, metrics } = request;
-    let (guard, gate) = (&policy.guard, snapshot.guards.gate(policy));
+    let guard = &policy.guard;
     let visitor = ctx.visitor();
     if !visitor.secure && guard.https != Https::Optional {
         metrics.guarded(Guarded::Https);
@@ -155,10 +154,11 @@ pub fn pace(policy: &RequestPolicy) -> Option<Pace> {
 /// # Errors
 /// Never, since the values are valid.
 pub fn add_fields(response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
-    if let Some(hsts) = &ctx.guards.hsts {
+    let Some(passed) = &ctx.guards else { return Ok(()) };
+    if let Some(hsts) = &passed.hsts {
         response.insert_header(STRICT_TRANSPORT_SECURITY, hsts.clone())?;
     }
-    for (policy, state) in &ctx.guards.limits {
+    for (policy, state) in &passed.limits {
         response.append_header(fields::RATE_LIMIT_POLICY.clone(), policy.clone())?;
         response.append_header(fields::RATE_LIMIT.clone(), state.clone())?;
     }
@@ -167,15 +167,16 @@ pub fn add_fields(response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
 
 /// The same as lines of an HTTP/1.1 head.
 pub fn write_fields(wire: &mut Vec<u8>, ctx: &Context) {
+    let Some(passed) = &ctx.guards else { return };
     let mut line = |name: &[u8], value: &HeaderValue| {
         for part in [name, b": ", value.as_bytes(), b"\r\n"] {
             wire.extend_from_slice(part);
         }
     };
-    if let Some(hsts) = &ctx.guards.hsts {
+    if let Some(hsts) = &passed.hsts {
         line(b"Strict-Transport-Security", hsts);
     }
-    for (policy, state) in &ctx.guards.limits {
+    for (policy, state) in &passed.limits {
         line(b"RateLimit-Policy", policy);
         line(b"RateLimit", state);
     }
@@ -333,6 +334,9 @@ impl ClientFields {
 /// A target, or a URL, as the log may have it: without anything that is a token of some site.
 pub fn shown<'a>(snapshot: &Snapshot, target: &'a [u8]) -> std::borrow::Cow<'a, [u8]> {
     use std::borrow::Cow;
+    if snapshot.guards.tokens().is_empty() {
+        return Cow::Borrowed(target);
+    }
     match String::from_utf8_lossy(target) {
         Cow::Borrowed(text) => match snapshot.guards.tokens().redact(text) {
             Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),

@@ -59,8 +59,8 @@ impl ProxyHttp for Edge {
         if session.subrequest_ctx.is_some() {
             return Ok(false);
         }
-        if !ctx.guards.wait.is_zero() {
-            tokio::time::sleep(ctx.guards.wait).await;
+        if let Some(wait) = ctx.guards.as_ref().map(|passed| passed.wait).filter(|wait| !wait.is_zero()) {
+            tokio::time::sleep(wait).await;
         }
         ctx.flight = self.shared.overload.enter();
         if shed::answer(&self.shared, session, ctx, true).await? {

@@ -31,6 +31,7 @@ pub struct Gate {
     signed: Vec<Signed>,
     /// The value of Strict-Transport-Security.
     pub hsts: Option<HeaderValue>,
+    is_open: bool,
 }
 
 struct Signed {
@@ -93,13 +94,21 @@ impl Gate {
             name: key.name.clone(),
             expired: key.expired,
         });
+        let is_open =
+            Guard { id: guard.id, bandwidth: guard.bandwidth, body_size: guard.body_size, ..Guard::default() };
         Ok(Gate {
+            is_open: *guard == is_open,
             access: guard.access.as_ref().map(|access| Access::new(access, lists)).transpose()?,
             early: guard.rate_limits.iter().filter(|limit| !by_token(limit)).cloned().collect(),
             late: guard.rate_limits.iter().filter(by_token).cloned().collect(),
             signed: signed.collect(),
             hsts: guard.hsts.map(hsts),
         })
+    }
+
+    /// Whether there is nothing that a request could be refused for or told of here.
+    pub fn is_open(&self) -> bool {
+        self.is_open
     }
 
     /// Whether a request is let in, as far as it can be told without counting it.

@@ -37,6 +37,8 @@ impl Server {
         {
             return Ok(before.clone());
         }
+        // The first random bytes take some 40 ms to gather: now, rather than on the worker of the first handshake.
+        aws_lc_rs::rand::fill(&mut [0; 32]).map_err(|_| "the system gives no random bytes".to_owned())?;
         let provider = Arc::new(suites::provider());
         let versions: &[_] = match settings.min_version {
             TlsVersion::Tls12 => &[&TLS13, &TLS12],

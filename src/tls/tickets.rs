@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
+use rustix::rand::{GetRandomFlags, getrandom};
 use rustls::server::ProducesTickets;
 
 /// How long tickets are sealed with one key, in seconds.
@@ -57,7 +58,12 @@ impl Tickets {
     /// The system gives no random bytes.
     pub fn random_secret() -> Result<Vec<u8>, String> {
         let mut secret = vec![0; SECRET];
-        aws_lc_rs::rand::fill(&mut secret).map_err(|_| "the system gives no random bytes".to_owned())?;
+        // The kernel's: aws-lc would set its own generator up for it, which takes a while and may never be needed.
+        let mut filled = 0;
+        while filled < SECRET {
+            filled += getrandom(&mut secret[filled..], GetRandomFlags::empty())
+                .map_err(|e| format!("the system gives no random bytes: {e}"))?;
+        }
         Ok(secret)
     }
 

@@ -209,8 +209,8 @@ async fn two_thousand_idle_connections() {
     }
     serves(&edge).await;
     let grown = memory(&edge).saturating_sub(before);
-    // 16 KiB each, of which most is what a debug build's allocator rounds up to.
-    assert!(grown < 32, "{grown} MiB for 2000 idle connections");
+    // Up to 24 KiB each, of which most is what a debug build's allocator rounds up to.
+    assert!(grown < 48, "{grown} MiB for 2000 idle connections");
     wait_for_open(&edge, 0.0).await;
     for mut client in clients.into_iter().take(10) {
         assert_eq!(client.closed().await, (End::Clean, Vec::new()));

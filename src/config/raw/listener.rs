@@ -13,7 +13,7 @@ options! {
     pub struct Listener {
         /// An address and a port; IPv6 in brackets: `0.0.0.0:8080`, `[::]:8080`.
         address: ListenAddress = Required;
-        /// Speak HTTP/2 with prior knowledge beside HTTP/1.1. Not with TLS, where ALPN chooses. A change needs a restart.
+        /// Speak HTTP/2 with prior knowledge beside HTTP/1.1. Not with TLS, where ALPN chooses.
         h2c: bool = Default("false");
         /// Peers that must begin each connection with a PROXY header (version 1 or 2), which says who the client is:
         /// addresses or networks. No other peer may connect then.
