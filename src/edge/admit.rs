@@ -66,8 +66,8 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
     let policy = resolved.policy(&snapshot.config);
     // What a refresh in the background is for has been let in, and a purge has guards of its own.
     let purges = header.method.as_str() == "PURGE" && snapshot.config.sites[resolved.site].purge.is_some();
-    let passed = match session.subrequest_ctx.is_some() || purges {
-        true => Ok(None),
+    let (passed, verdict) = match session.subrequest_ctx.is_some() || purges {
+        true => (None, Ok(())),
         false => {
             let metrics = snapshot.site_metrics(resolved.site);
             let at_gate = AtGate { snapshot: &snapshot, policy, resolved: &resolved, header, metrics };
@@ -101,7 +101,8 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
     ctx.request = Some(request);
     ctx.pace = pace;
     // Only now: the answer to a request that is refused is one of its site's, too.
-    ctx.guards = passed.map_err(|answer| *answer)?;
+    ctx.guards = passed;
+    verdict.map_err(|answer| *answer)?;
     checks::body_within(&session.req_header().headers, limit)?;
     Ok(())
 }

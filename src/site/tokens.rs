@@ -64,9 +64,9 @@ impl Tokens {
         tokens
     }
 
-    /// Whether there are none at all.
+    /// Whether no URL has any.
     pub fn is_empty(&self) -> bool {
-        self.policies.iter().all(|places| *places == TokenPlaces::default())
+        self.all.is_empty()
     }
 
     /// What the paths of a site begin with that have a token.
@@ -91,6 +91,10 @@ impl Tokens {
 }
 
 impl UrlPlaces {
+    fn is_empty(&self) -> bool {
+        self.prefixes.is_empty() && self.parameters.is_empty()
+    }
+
     fn add(&mut self, places: &TokenPlaces) {
         if let Some(prefix) = &places.path_prefix
             && !self.prefixes.contains(prefix)
@@ -105,7 +109,7 @@ impl UrlPlaces {
     }
 
     fn redact<'a>(&self, url: &'a str) -> Cow<'a, str> {
-        if self.prefixes.is_empty() && self.parameters.is_empty() {
+        if self.is_empty() {
             return Cow::Borrowed(url);
         }
         let (origin, target) = url.split_at(target_in(url));

@@ -388,6 +388,9 @@ async fn requests_are_counted_by_token() {
         let token = stand.signed("media", "/a", now() + ahead).await;
         assert_eq!((edge.get(&token).await.status, edge.get(&token).await.status), (200, 429));
     }
+    let log = edge.access_log_lines(4).await;
+    let named = |line: &&serde_json::Value| line["token"].as_str().is_some_and(|token| token.len() == 8);
+    assert_eq!(log.iter().filter(named).count(), 4, "whose is refused is known, too: {log:?}");
     // Who guesses signatures is held to what does not depend on them.
     for status in [403, 403, 403, 403, 429] {
         assert_eq!(edge.get("/a?token=exp=9999999999~mac=AAAAAAAAAAAAAAAAAAAAAA").await.status, status);
