@@ -72,7 +72,7 @@ pub struct AtGate<'a> {
 /// The answer to one that is not let in.
 pub fn check(shared: &Shared, request: &AtGate<'_>, ctx: &Context) -> Result<Option<Box<Passed>>, Box<Answer>> {
     match request.snapshot.guards.gate(request.policy) {
-        gate if gate.is_open() => Ok(None),
+        gate if gate.is_open() && request.resolved.otherwise.is_empty() => Ok(None),
         gate => guarded(shared, request, gate, ctx).map(Some),
     }
 }
