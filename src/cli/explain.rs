@@ -6,6 +6,7 @@
 mod ask;
 mod conditions;
 mod gather;
+mod guards;
 mod report;
 mod response;
 mod text;
@@ -21,6 +22,7 @@ use http::{Method, StatusCode};
 use self::ask::{Field, Target};
 use super::check;
 use crate::config;
+use crate::guard::Guards;
 
 #[derive(Args)]
 #[command(group = ArgGroup::new("answer").args(["response", "status"]).multiple(true))]
@@ -37,6 +39,18 @@ pub struct Explain {
     /// The address that the request comes from; without it, from none that is trusted
     #[arg(long, value_name = "ADDRESS")]
     from: Option<IpAddr>,
+    /// The request comes by TLS, as one for an https URL does
+    #[arg(long)]
+    tls: bool,
+    /// A name in the client's certificate; may be given several times
+    #[arg(long, value_name = "NAME")]
+    identity: Vec<String>,
+    /// The client's country [default: what `geo.country` says of its address]
+    #[arg(long, value_name = "CODE", value_parser = ask::country)]
+    country: Option<[u8; 2]>,
+    /// The client's autonomous system [default: what `geo.asn` says of its address]
+    #[arg(long, value_name = "NUMBER")]
+    asn: Option<u32>,
     /// A field of the origin's response: says what would be stored; may be given several times
     #[arg(long, value_name = "NAME: VALUE", value_parser = ask::field)]
     response: Vec<Field>,
@@ -81,10 +95,21 @@ pub fn explain(args: Explain) -> ExitCode {
         target: args.url.target.clone(),
         headers: args.url.headers(&args.headers),
         from: args.from,
+        secure: args.tls || args.url.secure,
+        identities: args.identity,
+        country: args.country,
+        asn: args.asn,
         answer,
         verbose: args.verbose,
     };
-    let explanation = gather::explain(&config, &ask, SystemTime::now().into());
+    let guards = match Guards::open(&config, None, None) {
+        Ok(guards) => guards,
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let explanation = gather::explain(&config, &guards, &ask, SystemTime::now().into());
     let text = match args.json {
         true => report::json(&explanation),
         false => text::render(&explanation),

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use super::decode::{Decode, Presence, Shape};
 use super::model::{
-    Config, DiskTier, Guard, KeyPolicy, LogFormat, LogPath, Matcher, MemoryTier, PurgeMethod, QueryKey, RequestPolicy,
-    Route, Site, ValueMatch,
+    Config, DiskTier, Guard, KeyPart, KeyPolicy, LogFormat, LogPath, Matcher, MemoryTier, PurgeMethod, QueryKey,
+    RateLimit, RequestPolicy, Route, Site, ValueMatch,
 };
 use super::raw;
 use super::units::{show_duration, show_size};
+use super::words::{Rate, show_key_part};
 use crate::http_cache::Policy;
 
 /// The configuration as YAML that means the same: defaults filled in, a route's cache settings merged with its site's,
@@ -37,6 +38,16 @@ pub fn guard_settings(guard: &Guard, config: &Config) -> Vec<(String, String)> {
     let mut map = Fields::default();
     guards::guard(&mut map, guard, None, config);
     map.0.into_iter().map(|(name, value)| (name, value.inline())).collect()
+}
+
+/// What a limit counts by, in the words of the file.
+pub fn show_key(parts: &[KeyPart]) -> String {
+    parts.iter().map(show_key_part).collect::<Vec<_>>().join(" and ")
+}
+
+/// A limit's rate, in the words of the file.
+pub fn show_rate(limit: &RateLimit) -> String {
+    Rate { requests: limit.requests, per: limit.per }.show()
 }
 
 /// The keys of a mapping as declared, so that none is forgotten; those of the mappings in it follow their parent's name.

@@ -30,7 +30,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-pub use effective::{cache_settings, effective, guard_settings};
+pub use effective::{cache_settings, effective, guard_settings, show_key, show_rate};
 pub use model::Config;
 pub use places::{Places, PolicyPlaces, RoutePlaces, SitePlaces};
 pub use reference::reference;
@@ -38,7 +38,7 @@ pub(crate) use report::suggest;
 pub use report::{Errors, Finding, Mark, Place};
 pub use restart::needs_restart;
 pub use schema::schema;
-pub use units::show_duration;
+pub use units::{show_duration, show_size};
 
 use decode::{Placed, Trail};
 use node::{Node, Value};

@@ -526,6 +526,31 @@ fn the_examples_of_the_origins_page_are_right() {
     }
 }
 
+/// Examples there are whole files, but for what is said elsewhere on the page.
+#[test]
+fn the_examples_of_the_pages_on_security_are_right() {
+    for (page, least) in [("security", 1), ("tls", 3), ("guards", 1)] {
+        let text = std::fs::read_to_string(root().join(format!("docs/{page}.md"))).unwrap();
+        let base = root().join("tests/config");
+        let examples: Vec<&str> = text.split("```yaml\n").skip(1).filter_map(|it| it.split("```").next()).collect();
+        assert!(examples.len() >= least, "{page}: {}", examples.len());
+        for example in examples {
+            let mut whole = example.replace("/etc/foreland", &base.display().to_string());
+            for (key, usual) in [
+                ("listeners:", "listeners: [{address: \"127.0.0.1:1\"}]\n"),
+                ("origins:", "origins: {a: {servers: [\"127.0.0.1:2\"]}}\n"),
+                ("sites:", "sites: [{hosts: [\"*\"], origin: a}]\n"),
+            ] {
+                if !example.lines().any(|line| line.starts_with(key)) {
+                    whole.push_str(usual);
+                }
+            }
+            let read = from_bytes(whole.as_bytes(), None, &base, &environment);
+            assert!(read.is_ok(), "{page}: {whole}: {}", read.unwrap_err());
+        }
+    }
+}
+
 /// Reads each example of a page as what its first key says that it is: settings of a site, a route, or the file's. How
 /// many there are.
 fn right_examples(page: &str) -> usize {

@@ -79,7 +79,7 @@ pub fn show_duration(d: Duration) -> String {
 }
 
 /// The shortest text that [`size`] reads as `bytes`.
-pub(super) fn show_size(bytes: u64) -> String {
+pub fn show_size(bytes: u64) -> String {
     let unit = SIZES.iter().take(4).find(|(_, factor)| bytes > 0 && bytes.is_multiple_of(*factor));
     match unit {
         Some((name, factor)) => format!("{}{name}", bytes / factor),

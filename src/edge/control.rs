@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Map, Value, json};
 
+use super::admin_settings::AdminSettings;
 use super::state::{Life, Shared};
 use super::{lookup, purge, reload};
 use crate::admin::{Control, NotPurged, Purge, Purging, Readiness, ReloadReport, Unanswered};
@@ -38,7 +39,7 @@ impl Control for EdgeControl {
     }
 
     fn settings(&self) -> Option<Admin> {
-        self.shared.snapshot().config.admin.clone()
+        self.shared.snapshot().admin.as_ref().map(AdminSettings::now)
     }
 
     fn reload(&self) -> Result<ReloadReport, String> {

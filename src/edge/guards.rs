@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{ALLOW, LOCATION, STRICT_TRANSPORT_SECURITY};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
@@ -17,7 +17,7 @@ use super::state::{Shared, Snapshot};
 use crate::config::model::{ConcurrencyLimit, Https, OverRate, RateLimit, RequestPolicy};
 use crate::guard::rate::{Judgement, Pace, Place, Verdict, fields};
 use crate::guard::signed::{Grant, Presented};
-use crate::guard::{Asked, Gate};
+use crate::guard::{self, Asked, Gate, Insecure};
 use crate::observe::{ConcurrencyLimitMetrics, Guarded, Limited, Metrics, RateLimitMetrics, SiteMetrics};
 use crate::site::Resolved;
 
@@ -71,30 +71,39 @@ pub struct AtGate<'a> {
 /// # Errors
 /// The answer to one that is not let in.
 pub fn check(shared: &Shared, request: &AtGate<'_>, ctx: &Context) -> Result<Option<Box<Passed>>, Box<Answer>> {
-    match request.snapshot.guards.gate(request.policy) {
-        gate if gate.is_open() && request.resolved.otherwise.is_empty() => Ok(None),
-        gate => guarded(shared, request, gate, ctx).map(Some),
+    let gate = request.snapshot.guards.gate(request.policy);
+    if gate.is_open() && request.resolved.otherwise.is_empty() {
+        return Ok(None);
+    }
+    let hsts = gate.hsts.as_ref().filter(|_| ctx.secure);
+    let mut passed = Box::new(Passed { hsts: hsts.cloned(), ..Passed::default() });
+    match pass(shared, request, ctx, &mut passed) {
+        Ok(()) => Ok(Some(passed)),
+        Err(mut answer) => {
+            for (policy, state) in std::mem::take(&mut passed.limits) {
+                answer = Box::new(
+                    answer.with(fields::RATE_LIMIT_POLICY.clone(), policy).with(fields::RATE_LIMIT.clone(), state),
+                );
+            }
+            Err(match passed.hsts.take() {
+                Some(hsts) => Box::new(answer.with(STRICT_TRANSPORT_SECURITY, hsts)),
+                None => answer,
+            })
+        }
     }
 }
 
-fn guarded(shared: &Shared, request: &AtGate<'_>, gate: &Gate, ctx: &Context) -> Result<Box<Passed>, Box<Answer>> {
+fn pass(shared: &Shared, request: &AtGate<'_>, ctx: &Context, passed: &mut Passed) -> Result<(), Box<Answer>> {
     let AtGate { snapshot, policy, resolved, header, metrics } = request;
-    let guard = &policy.guard;
+    let (guard, gate) = (&policy.guard, snapshot.guards.gate(policy));
     let visitor = ctx.visitor();
-    let mut passed = Box::<Passed>::default();
-    if visitor.secure {
-        passed.hsts = gate.hsts.clone();
-    } else if guard.https != Https::Optional {
+    if !visitor.secure
+        && let Some(insecure) = insecure(guard.https, request)
+    {
         metrics.guarded(Guarded::Https);
-        return Err(Box::new(insecure(guard.https, request)));
+        return Err(Box::new(insecure));
     }
-    let asked = Asked {
-        method: &header.method,
-        host: resolved.host(),
-        path: &resolved.path,
-        headers: &header.headers,
-        visitor,
-    };
+    let asked = Asked::of(&header.method, &header.headers, visitor, resolved);
     gate.admit(&asked).map_err(|(denied, allow)| {
         metrics.guarded(Guarded::Access);
         let answer = Answer::new(denied.status, "This request is not allowed here.", denied.reason);
@@ -114,23 +123,14 @@ fn guarded(shared: &Shared, request: &AtGate<'_>, gate: &Gate, ctx: &Context) ->
         return Err(Box::new(Answer::new(StatusCode::FORBIDDEN, "This request is not allowed here.", reason)));
     }
     let figures = snapshot.gate_metrics(policy);
-    rates(shared, (&gate.early, &figures.early), &asked, &mut passed, ctx)?;
-    let presented = Presented {
-        method: &header.method,
-        secure: visitor.secure,
-        authority: &resolved.authority,
-        path: &resolved.sent_path,
-        query: resolved.sent_query.as_deref(),
-        in_path: resolved.token.as_deref(),
-        headers: &header.headers,
-        client: visitor.address,
-    };
+    rates(shared, (&gate.early, &figures.early), &asked, passed, ctx)?;
+    let presented = Presented::of(&asked, resolved);
     let now = SystemTime::from(ctx.now).duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     passed.grant = gate.verify(&presented, now).map_err(|denied| {
         metrics.guarded(Guarded::SignedUrl);
         Box::new(Answer::new(denied.status, "This URL is not valid, or no longer.", denied.reason))
     })?;
-    rates(shared, (&gate.late, &figures.late), &asked, &mut passed, ctx)?;
+    rates(shared, (&gate.late, &figures.late), &asked, passed, ctx)?;
     for (limit, figures) in guard.concurrency_limits.iter().zip(&figures.concurrency) {
         let key = shared.rates.keys.of(&limit.name, &limit.key, &asked, passed.grant.as_ref());
         match shared.rates.places.enter(limit, key) {
@@ -143,7 +143,7 @@ fn guarded(shared: &Shared, request: &AtGate<'_>, gate: &Gate, ctx: &Context) ->
             }
         }
     }
-    Ok(passed)
+    Ok(())
 }
 
 /// How fast the responses of a policy leave.
@@ -186,11 +186,14 @@ pub fn write_fields(wire: &mut Vec<u8>, ctx: &Context) {
 
 /// Leaves to the guards what the origin says of the same.
 pub fn drop_fields(response: &mut ResponseHeader, ctx: &Context) {
-    if let Some(request) = &ctx.request
-        && request.policy().guard.hsts.is_some()
-    {
+    if has_hsts(ctx) {
         response.remove_header(&STRICT_TRANSPORT_SECURITY);
     }
+}
+
+/// Whether the settings in force say what Strict-Transport-Security is.
+pub fn has_hsts(ctx: &Context) -> bool {
+    ctx.request.as_ref().is_some_and(|request| request.policy().guard.hsts.is_some())
 }
 
 /// Counts a request under its limits.
@@ -212,14 +215,7 @@ fn rates(
     let Some((place, retry_after)) = judgement.rejected else { return Ok(()) };
     let name = limits.get(place).map_or("", |limit| &limit.name);
     let answer = Answer::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests.", format!("rate_limit {name}"));
-    let mut answer = answer.retry_after(Duration::from_secs(fields::retry_after(retry_after)));
-    for (policy, state) in passed.limits.drain(..) {
-        answer = answer.with(fields::RATE_LIMIT_POLICY.clone(), policy).with(fields::RATE_LIMIT.clone(), state);
-    }
-    if let Some(hsts) = passed.hsts.take() {
-        answer = answer.with(STRICT_TRANSPORT_SECURITY, hsts);
-    }
-    Err(Box::new(answer))
+    Err(Box::new(answer.retry_after(Duration::from_secs(fields::retry_after(retry_after)))))
 }
 
 /// Counts what is beyond the rates, and notes what is only logged.
@@ -238,33 +234,23 @@ fn note(limits: &[Arc<RateLimit>], figures: &[Arc<RateLimitMetrics>], judgement:
 }
 
 /// The answer to a request that has not come by TLS, where it must.
-fn insecure(https: Https, request: &AtGate<'_>) -> Answer {
-    let refused = || Answer::new(StatusCode::FORBIDDEN, "This is served over https alone.", "https: required");
-    if https == Https::Required {
-        return refused();
+fn insecure(https: Https, request: &AtGate<'_>) -> Option<Answer> {
+    if https == Https::Optional {
+        return None;
     }
-    let header = request.header;
+    let AtGate { header, resolved, snapshot, .. } = request;
     let sent = header.raw_path();
     let target = match sent.starts_with(b"/") {
         true => sent,
-        false => header.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes(),
+        // `OPTIONS *` is about the host as a whole.
+        false => header.uri.path_and_query().map_or("/", |target| target.as_str()).trim_start_matches('*').as_bytes(),
     };
-    let host = request.resolved.host();
-    let mut location = Vec::with_capacity(16 + host.len() + target.len());
-    location.extend_from_slice(b"https://");
-    location.extend_from_slice(host.as_bytes());
-    if let Some(port) = request.snapshot.https_port() {
-        location.extend_from_slice(format!(":{port}").as_bytes());
-    }
-    location.extend_from_slice(target);
-    let status = match header.method {
-        Method::GET | Method::HEAD => StatusCode::MOVED_PERMANENTLY,
-        _ => StatusCode::PERMANENT_REDIRECT,
-    };
-    match HeaderValue::from_bytes(&location) {
-        Ok(location) => Answer::new(status, "This is served over https.", "https: redirect").with(LOCATION, location),
-        Err(_) => refused(),
-    }
+    Some(match guard::insecure(https, &header.method, resolved.host(), snapshot.https_port(), target)? {
+        Insecure::Refused => Answer::new(StatusCode::FORBIDDEN, "This is served over https alone.", "https: required"),
+        Insecure::Redirect(status, location) => {
+            Answer::new(status, "This is served over https.", "https: redirect").with(LOCATION, location)
+        }
+    })
 }
 
 /// The fields by which the origin is told of the client: what a client says in them is dropped.

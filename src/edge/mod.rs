@@ -3,6 +3,7 @@
 //! `proxy` is the table of contents: each hook of Pingora's in calling order, a line or two into the file that does
 //! the work.
 
+mod admin_settings;
 mod admission;
 mod admit;
 mod affinity;
@@ -63,4 +64,5 @@ mod watch;
 mod witness;
 
 pub(crate) use client::Client;
+pub(crate) use forward::join_cookies;
 pub use server::{Launch, run};

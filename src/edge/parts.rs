@@ -3,14 +3,14 @@
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
+use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use smallvec::{SmallVec, smallvec};
 
 use super::context::Context;
-use super::trace;
+use super::{guards, trace};
 use crate::http_cache::{self, Policy, Selection};
 use crate::store::{Object, write_field};
 
@@ -132,25 +132,45 @@ fn own_fields(object: &Object, part: &Part, length: u64) -> Vec<(HeaderName, Str
     }
 }
 
-/// The policy that keeps some fields from clients, where it does.
-fn hiding(ctx: &Context) -> Option<&Policy> {
-    ctx.request.as_ref()?.cache_policy().filter(|policy| policy.strip_tags)
+/// What of the stored fields is kept from clients.
+#[derive(Clone, Copy)]
+struct Hiding<'a> {
+    /// The policy that hides some.
+    policy: Option<&'a Policy>,
+    /// Strict-Transport-Security is the edge's own, and there is the origin's: it has been stored under other settings.
+    transport: bool,
+}
+
+impl Hiding<'_> {
+    fn nothing(self) -> bool {
+        self.policy.is_none() && !self.transport
+    }
+
+    fn hides(self, name: &HeaderName) -> bool {
+        self.policy.is_some_and(|policy| policy.hides(name)) || (self.transport && name == STRICT_TRANSPORT_SECURITY)
+    }
+}
+
+fn hiding<'a>(object: &Object, ctx: &'a Context) -> Hiding<'a> {
+    Hiding {
+        policy: ctx.request.as_ref().and_then(|request| request.cache_policy()).filter(|policy| policy.strip_tags),
+        transport: guards::has_hsts(ctx) && object.head.response.headers.contains_key(STRICT_TRANSPORT_SECURITY),
+    }
 }
 
 /// The stored fields that a client is sent with a part.
 fn shown<'a>(
     object: &'a Object,
     part: &'a Part,
-    hiding: Option<&'a Policy>,
+    hiding: Hiding<'a>,
 ) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
-    let is_hidden = move |name: &HeaderName| hiding.is_some_and(|policy| policy.hides(name));
-    object.head.response.headers.iter().filter(move |(name, _)| goes_with(part, name) && !is_hidden(name))
+    object.head.response.headers.iter().filter(move |(name, _)| goes_with(part, name) && !hiding.hides(name))
 }
 
 /// Status line and fields for HTTP/1.1, up to Age.
 pub fn write_head(wire: &mut Vec<u8>, object: &Object, part: &Part, length: u64, ctx: &Context) {
-    let hiding = hiding(ctx);
-    if let (Part::Whole, None) = (part, hiding) {
+    let hiding = hiding(object, ctx);
+    if let (Part::Whole, true) = (part, hiding.nothing()) {
         wire.extend_from_slice(&object.wire);
     } else {
         let status = status(object, part);
@@ -182,7 +202,7 @@ pub fn write_head(wire: &mut Vec<u8>, object: &Object, part: &Part, length: u64,
 pub fn head(object: &Object, part: &Part, length: u64, ctx: &Context) -> Result<ResponseHeader> {
     let stored = &object.head.response;
     let mut head = ResponseHeader::build_no_case(status(object, part), Some(stored.headers.len() + 4))?;
-    for (name, value) in shown(object, part, hiding(ctx)) {
+    for (name, value) in shown(object, part, hiding(object, ctx)) {
         head.append_header(name.clone(), value.clone())?;
     }
     for (name, value) in own_fields(object, part, length) {

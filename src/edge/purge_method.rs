@@ -87,8 +87,9 @@ fn allowed(rules: &PurgeMethod, ctx: &Context, headers: &HeaderMap) -> Result<()
 /// What a PURGE asks for.
 fn asked(rules: &PurgeMethod, request: &Request, header: &RequestHeader) -> Result<Purge, Refusal> {
     let soft = rules.soft | is_soft(&header.headers).map_err(Refusal::bad)?;
-    let target = request.target.as_deref().map_or_else(|| target(header), str::to_owned);
     let (scheme, authority) = (scheme_of(&request.authority), &request.authority);
+    // That has no token: nothing is stored under a URL that has one.
+    let target = request.target.as_deref().map_or_else(|| target(header), str::to_owned);
     let (path, query) = target.split_once('?').map_or((&*target, None), |(path, query)| (path, Some(query)));
     Ok(match (path.strip_suffix('*'), query) {
         (None, _) => Purge { urls: vec![format!("{scheme}://{authority}{target}")], soft, ..Purge::default() },

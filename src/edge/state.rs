@@ -12,6 +12,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
 use tokio::runtime::Handle;
 
+use super::admin_settings::AdminSettings;
 use super::background::Background;
 use super::collapse::Collapse;
 use super::crowd::Crowd;
@@ -77,6 +78,8 @@ pub struct Snapshot {
     /// By [`crate::config::model::Guard::id`].
     gates: Vec<GateMetrics>,
     pub client_fields: ClientFields,
+    /// Those of the admin API, with what its files hold now.
+    pub admin: Option<AdminSettings>,
 }
 
 /// An origin as the requests see it.
@@ -260,6 +263,7 @@ impl Snapshot {
             guards,
             gates,
             client_fields: ClientFields::new(&config),
+            admin: config.admin.as_ref().map(|admin| AdminSettings::new(admin, watcher)),
             config: Arc::new(config),
         })
     }

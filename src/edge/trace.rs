@@ -65,6 +65,7 @@ pub fn complete(session: &mut Session, response: &mut ResponseHeader, ctx: &mut 
     {
         connection.keep_date(response.headers.get(DATE).cloned());
     }
+    guards::drop_fields(response, ctx);
     guards::add_fields(response, ctx)?;
     add_cache_status(response, ctx)?;
     ctx.reply.status = response.status.as_u16();

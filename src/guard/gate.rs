@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use super::access::{Access, Geo, Lists};
 use super::signed::{self, Grant, Presented, Refused, Verifier};
 use super::{Asked, Denied};
 use crate::config::Config;
-use crate::config::model::{Guard, Hsts, KeyPart, RateLimit, RequestPolicy};
+use crate::config::model::{Guard, Hsts, Https, KeyPart, RateLimit, RequestPolicy};
 use crate::site::{TokenPlaces, Tokens};
 use crate::watched::Watcher;
 
@@ -146,6 +146,36 @@ impl Gate {
         };
         Err(Denied { status, reason: format!("signed_url {}: {refused}", key.name) })
     }
+}
+
+/// The answer to a request that has not come by TLS where it must.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Insecure {
+    Refused,
+    /// To the same URL with https.
+    Redirect(StatusCode, HeaderValue),
+}
+
+/// What becomes of a request that has not come by TLS; `None`: it goes on. `target`: the path and query that were sent;
+/// `port`: of https, where it is not 443.
+pub fn insecure(https: Https, method: &Method, host: &str, port: Option<u16>, target: &[u8]) -> Option<Insecure> {
+    match https {
+        Https::Optional => return None,
+        Https::Required => return Some(Insecure::Refused),
+        Https::Redirect => {}
+    }
+    let mut location = Vec::with_capacity(16 + host.len() + target.len());
+    location.extend_from_slice(b"https://");
+    location.extend_from_slice(host.as_bytes());
+    if let Some(port) = port {
+        location.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    location.extend_from_slice(target);
+    let status = match *method {
+        Method::GET | Method::HEAD => StatusCode::MOVED_PERMANENTLY,
+        _ => StatusCode::PERMANENT_REDIRECT,
+    };
+    Some(HeaderValue::from_bytes(&location).map_or(Insecure::Refused, |location| Insecure::Redirect(status, location)))
 }
 
 fn hsts(hsts: Hsts) -> HeaderValue {

@@ -10,7 +10,8 @@ pub mod signed;
 
 use http::{HeaderMap, Method};
 
-pub use self::gate::{Gate, Guards};
+pub use self::gate::{Gate, Guards, Insecure, insecure};
+use crate::site::Resolved;
 pub use crate::site::Visitor;
 
 /// Who asks, and for what: what the guards look at.
@@ -23,6 +24,13 @@ pub struct Asked<'a> {
     pub path: &'a str,
     pub headers: &'a HeaderMap,
     pub visitor: Visitor<'a>,
+}
+
+impl<'a> Asked<'a> {
+    /// `headers`: as the client sent them.
+    pub fn of(method: &'a Method, headers: &'a HeaderMap, visitor: Visitor<'a>, resolved: &'a Resolved<'_>) -> Self {
+        Asked { method, host: resolved.host(), path: &resolved.path, headers, visitor }
+    }
 }
 
 /// Why a request is not let in.

@@ -111,11 +111,12 @@ pub fn resolve<'a>(asked: &Asked<'a>, config: &Config, directory: &Directory) ->
     let otherwise = otherwise(site, route, &facts);
     let policy = policy(site, route);
     let mut rewritten = policy.cache.as_ref().map(|cache| reduce(asked.headers, &cache.vary)).unwrap_or_default();
-    // Clients send the URL of a page or a playlist along, which may well be a signed one.
-    if let Some(referer) = headers.get(REFERER).and_then(|line| line.to_str().ok())
-        && let Cow::Owned(less) = asked.tokens.redact_of(referer, index, site)
+    if let Some(referer) = asked.headers.get(REFERER)
+        && let Ok(url) = referer.to_str()
+        && let Cow::Owned(left) = asked.tokens.redact_of_site(index, url)
     {
-        rewritten.push((REFERER, HeaderValue::try_from(less).ok()));
+        // A page or playlist whose own URL has a token names it as the referrer of what it refers to.
+        rewritten.push((REFERER, HeaderValue::try_from(left).ok()));
     }
     let mut without_tokens = None;
     if let Some(places) = asked.tokens.of_policy(policy.guard.id) {

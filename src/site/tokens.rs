@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::normal::{decoded, encoded_at};
-use crate::config::model::{Config, Site};
+use crate::config::model::Config;
 
 /// Where the tokens of a format of signed URLs are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,10 +22,20 @@ pub struct TokenPlaces {
 /// Where the tokens of a configuration's sites are.
 #[derive(Debug, Default)]
 pub struct Tokens {
-    /// By site: what a path begins with that has a token. Before a route is known, this holds for the whole site.
-    prefixes: Vec<Vec<String>>,
+    /// By site, those of all its routes: before a route is known, a path that begins with a token does so for the whole site.
+    sites: Vec<UrlPlaces>,
     /// By [`crate::config::model::Guard::id`].
     policies: Vec<TokenPlaces>,
+    /// Of all sites.
+    all: UrlPlaces,
+}
+
+/// Where tokens are in URLs; each place once.
+#[derive(Debug, Default)]
+struct UrlPlaces {
+    /// What a path begins with that has a token.
+    prefixes: Vec<String>,
+    parameters: Vec<String>,
 }
 
 impl Tokens {
@@ -33,18 +43,15 @@ impl Tokens {
     pub fn new(config: &Config, keys: &[TokenPlaces]) -> Tokens {
         let mut tokens = Tokens::default();
         for site in &config.sites {
-            let mut prefixes = Vec::new();
+            let mut of_site = UrlPlaces::default();
             for policy in std::iter::once(&site.policy).chain(site.routes.iter().map(|route| &route.policy)) {
                 let mut all = TokenPlaces::default();
                 for places in policy.guard.signed_url.iter().filter_map(|key| keys.get(*key)) {
                     all.parameters.extend(places.parameters.iter().cloned());
                     all.cookies.extend(places.cookies.iter().cloned());
                     all.fields.extend(places.fields.iter().cloned());
-                    if let Some(prefix) = &places.path_prefix
-                        && !prefixes.contains(prefix)
-                    {
-                        prefixes.push(prefix.clone());
-                    }
+                    of_site.add(places);
+                    tokens.all.add(places);
                 }
                 let id = policy.guard.id;
                 if tokens.policies.len() <= id {
@@ -52,7 +59,7 @@ impl Tokens {
                 }
                 tokens.policies[id] = all;
             }
-            tokens.prefixes.push(prefixes);
+            tokens.sites.push(of_site);
         }
         tokens
     }
@@ -64,7 +71,7 @@ impl Tokens {
 
     /// What the paths of a site begin with that have a token.
     pub(super) fn prefixes(&self, site: usize) -> &[String] {
-        self.prefixes.get(site).map_or(&[], Vec::as_slice)
+        self.sites.get(site).map_or(&[], |places| &places.prefixes)
     }
 
     /// Where those of a policy are; `None`: nowhere.
@@ -72,53 +79,60 @@ impl Tokens {
         self.policies.get(guard).filter(|places| **places != TokenPlaces::default())
     }
 
-    /// A target, or a URL, without anything that any site takes for a token: for a log, where it is not known whose it is.
-    pub fn redact<'a>(&self, target: &'a str) -> Cow<'a, str> {
-        redact(target, || self.prefixes.iter().flatten(), &self.policies)
+    /// A URL of a site, or what may be one, without anything that the site takes for a token.
+    pub(super) fn redact_of_site<'a>(&self, site: usize, url: &'a str) -> Cow<'a, str> {
+        self.sites.get(site).map_or(Cow::Borrowed(url), |places| places.redact(url))
     }
 
-    /// A URL without anything that this site, which has this index, takes for a token.
-    pub(super) fn redact_of<'a>(&self, url: &'a str, index: usize, site: &Site) -> Cow<'a, str> {
-        let policies = std::iter::once(&site.policy).chain(site.routes.iter().map(|route| &route.policy));
-        redact(url, || self.prefixes(index).iter(), policies.filter_map(|policy| self.of_policy(policy.guard.id)))
+    /// A target or URL without anything that any site takes for a token: for a log, where it is not known whose it is.
+    pub fn redact<'a>(&self, target: &'a str) -> Cow<'a, str> {
+        self.all.redact(target)
     }
 }
 
-/// A target, or a URL, without the tokens of these places.
-fn redact<'a, 'p, P: Iterator<Item = &'p String>>(
-    target: &'a str,
-    prefixes: impl Fn() -> P,
-    policies: impl IntoIterator<Item = &'p TokenPlaces>,
-) -> Cow<'a, str> {
-    let (url, query) = match target.split_once('?') {
-        Some((url, query)) => (url, Some(query)),
-        None => (target, None),
-    };
-    // A proxy may be asked for a whole URL, and a Referer is one.
-    let (origin, path) = match url.split_once("://") {
-        Some((_, rest)) if !url.starts_with('/') => {
-            let path = rest.find('/').map_or("", |at| &rest[at..]);
-            (&url[..url.len() - path.len()], path)
+impl UrlPlaces {
+    fn add(&mut self, places: &TokenPlaces) {
+        if let Some(prefix) = &places.path_prefix
+            && !self.prefixes.contains(prefix)
+        {
+            self.prefixes.push(prefix.clone());
         }
-        _ => ("", url),
-    };
-    let taken = prefixes().find_map(|prefix| from_path(path, prefix));
-    let rest = taken.map_or(path, |(_, rest)| rest);
-    let mut left = query.map(Cow::Borrowed);
-    for places in policies {
-        left = left.and_then(|query| match from_query(&query, &places.parameters) {
-            None => None,
-            Some(Cow::Borrowed(same)) if same.len() == query.len() => Some(query),
-            Some(less) => Some(Cow::Owned(less.into_owned())),
-        });
+        for parameter in &places.parameters {
+            if !self.parameters.contains(parameter) {
+                self.parameters.push(parameter.clone());
+            }
+        }
     }
-    if taken.is_none() && left.as_deref() == query {
-        return Cow::Borrowed(target);
+
+    fn redact<'a>(&self, url: &'a str) -> Cow<'a, str> {
+        if self.prefixes.is_empty() && self.parameters.is_empty() {
+            return Cow::Borrowed(url);
+        }
+        let (origin, target) = url.split_at(target_in(url));
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
+        let taken = self.prefixes.iter().find_map(|prefix| from_path(path, prefix));
+        let rest = taken.map_or(path, |(_, rest)| rest);
+        let left = query.and_then(|query| from_query(query, &self.parameters));
+        if taken.is_none() && left.as_deref() == query {
+            return Cow::Borrowed(url);
+        }
+        Cow::Owned(match left {
+            Some(query) => format!("{origin}{rest}?{query}"),
+            None => format!("{origin}{rest}"),
+        })
     }
-    Cow::Owned(match left {
-        Some(query) => format!("{origin}{rest}?{query}"),
-        None => format!("{origin}{rest}"),
-    })
+}
+
+/// Where the target begins in a URL; 0 where there is no scheme and authority before it.
+fn target_in(url: &str) -> usize {
+    let Some((scheme, rest)) = url.split_once("://") else { return 0 };
+    if scheme.is_empty() || !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return 0;
+    }
+    url.len() - rest.len() + rest.find(['/', '?']).unwrap_or(rest.len())
 }
 
 /// Whether a parameter, encoded as it may be, has this name.
@@ -278,27 +292,26 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_may_be_encoded() {
-        assert_eq!(strip_prefix("%74oken%3Dabc", "token="), Some("abc"));
-        assert_eq!(strip_prefix("toke", "token="), None);
+    fn targets_and_urls_lose_theirs() {
+        let places = UrlPlaces { prefixes: names(&["token="]), parameters: names(&["token"]) };
+        for (url, left) in [
+            ("/a?token=x", "/a"),
+            ("/token=x/a?b=1&token=y&c", "/a?b=1&c"),
+            ("https://a.test/token=x/a.m3u8", "https://a.test/a.m3u8"),
+            ("HTTP://a.test:81?token=x", "HTTP://a.test:81"),
+            ("https://a.test", "https://a.test"),
+            ("/a?u=https://b.test/token=x", "/a?u=https://b.test/token=x"),
+            ("/a?u=://&token=x", "/a?u=://"),
+            ("", ""),
+        ] {
+            assert_eq!(places.redact(url), left, "{url}");
+        }
     }
 
     #[test]
-    fn what_is_shown_has_no_token() {
-        let places = TokenPlaces { parameters: names(&["token"]), ..TokenPlaces::default() };
-        let tokens = Tokens { prefixes: vec![names(&["token="])], policies: vec![places] };
-        for (target, shown) in [
-            ("/token=x/a?b&token=y", "/a?b"),
-            ("http://a.test/token=x/a", "http://a.test/a"),
-            ("HTTPS://a.test:8443/%74oken=x/a?token=y", "HTTPS://a.test:8443/a"),
-            ("https://a.test/token=x", "https://a.test/"),
-            ("https://a.test?token=x", "https://a.test"),
-            ("https://a.test", "https://a.test"),
-            ("/a://b/token=x", "/a://b/token=x"),
-            ("*", "*"),
-        ] {
-            assert_eq!(tokens.redact(target), shown, "{target}");
-        }
+    fn a_prefix_may_be_encoded() {
+        assert_eq!(strip_prefix("%74oken%3Dabc", "token="), Some("abc"));
+        assert_eq!(strip_prefix("toke", "token="), None);
     }
 
     /// Names that look like the token's, in many encodings.

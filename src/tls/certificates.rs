@@ -172,8 +172,11 @@ impl Index {
     }
 }
 
-/// What the files hold now.
-fn read(chain: &Path, key: &Path) -> Result<Identity, String> {
+/// What the files hold now. Blocks.
+///
+/// # Errors
+/// Why it cannot be put in force: a phrase that follows their name.
+pub fn read(chain: &Path, key: &Path) -> Result<Identity, String> {
     let wrong = |why: String| format!("cannot be put in force: {why}");
     let chain = pem::chain(chain).map_err(wrong)?;
     let key = Key::read(key).map_err(wrong)?;

@@ -9,7 +9,7 @@ mod server;
 mod suites;
 mod tickets;
 
-pub use certificates::{Certificates, Expiry};
+pub use certificates::{Certificates, Expiry, read};
 pub use counts::Counts;
 pub use handshake::{Failure, accept};
 pub use server::Server;

@@ -246,6 +246,34 @@ async fn certificates_and_clients_follow_a_reload() {
 }
 
 #[tokio::test]
+async fn the_files_are_read_again_when_they_change() {
+    let (origin, authority) = (plain().await, issued());
+    let edge = start(&origin, &authority, CLIENTS).await;
+    let mut kept = Talk::open(&edge, authority.connector(Some((&authority, "ops")))).await.unwrap();
+    let shown = async || Talk::open(&edge, authority.connector(None)).await.unwrap().certificate();
+    authority.issue("edge", "127.0.0.1");
+    let second = authority.der("edge.pem");
+    eventually("the second certificate", async || shown().await == second).await;
+    assert_eq!(kept.status("GET", "/v1/config").await, 200, "the connection goes on");
+    // Files that do not go together change nothing, and are told of.
+    authority.issue("other", "127.0.0.1");
+    std::fs::copy(authority.folder.join("other.key"), authority.folder.join("edge.key")).unwrap();
+    edge.wait_log("is not the key of the first certificate in").await;
+    assert_eq!(shown().await, second);
+    std::fs::copy(authority.folder.join("other.pem"), authority.folder.join("edge.pem")).unwrap();
+    eventually("the third certificate", async || shown().await == authority.der("other.pem")).await;
+    // So do those who may have signed certificates of clients.
+    let foreign = issued();
+    std::fs::copy(foreign.folder.join("ca.pem"), authority.folder.join("ca.pem")).unwrap();
+    let by = async |whose: &Authority| {
+        let mut talk = Talk::open(&edge, authority.connector(Some((whose, "ops")))).await?;
+        talk.ask("GET", "/v1/config", "").await
+    };
+    eventually("the other authority", async || by(&foreign).await.is_ok_and(|(status, _)| status == 200)).await;
+    assert!(by(&authority).await.is_err());
+}
+
+#[tokio::test]
 async fn handshakes_that_do_not_end_are_nobody_elses_wait() {
     let (origin, authority) = (plain().await, issued());
     let edge = start(&origin, &authority, CLIENTS).await;

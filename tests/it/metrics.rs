@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::harness::{Ask, Edge, Gate, Metrics, Origin, Reply, eventually};
+use super::harness::{Ask, Authority, Edge, Gate, Metrics, Origin, Reply, eventually};
 
 /// The names in the tables of docs/metrics.md.
 fn documented() -> BTreeSet<&'static str> {
@@ -28,7 +28,12 @@ fn requests(metrics: &Metrics, labels: &[(&str, &str)]) -> f64 {
 async fn what_is_exposed_is_what_is_documented() {
     let origin = Origin::start(|_| Reply::ok("x").cache_control("max-age=60")).await;
     let disk = "cache: { disk: { path: \"{dir}/disk\", size: 16MiB } }\n";
-    let edge = Edge::start(&(Edge::yaml_before(&[&origin], "") + disk)).await;
+    let listeners = "listeners:\n  - address: 127.0.0.1:{port}\n  - address: 127.0.0.1:{tls}\n    \
+                     tls: { certificates: [{ certificate: a.pem, key: a.key }] }\n";
+    let site = "rate_limit: { rate: 100/s, burst: 100 }\nconcurrency_limit: { requests: 100 }";
+    let yaml = Edge::yaml_before(&[&origin], site) + disk + listeners;
+    let identity = Authority::new("ca").issue(&["edge.test"]);
+    let edge = Edge::builder(&yaml).identity("a", &identity).start().await;
     assert_eq!(edge.get("/a").await.status, 200);
     // Some appear with the first request, which is counted when it is over.
     edge.wait_metrics("a request", |m| requests(m, &[]) == 1.0).await;

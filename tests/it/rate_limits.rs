@@ -168,7 +168,8 @@ async fn a_slow_response_holds_nobody_else_back() {
     let origin = Origin::start(|_| Reply::ok(vec![b'z'; 4 * MIB]).cache_control("max-age=600")).await;
     let site = "bandwidth: { rate: 16KiB/s }\nroutes:\n  - name: fast\n    match: { query: { fast: \"1\" } }\n    \
                 bandwidth: off\n    cache: { key: { query: none } }\ncache: { key: { query: none } }";
-    let edge = Edge::before(&origin, site).await;
+    let large = "cache: { memory: { max_object: 8MiB } }\n";
+    let edge = Edge::start(&(large.to_owned() + &Edge::yaml_before(&[&origin], site))).await;
     let mut slow = edge.connect().await;
     slow.send(Ask::get("/a").bytes()).await;
     slow.head("GET").await;

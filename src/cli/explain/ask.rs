@@ -13,6 +13,13 @@ pub struct Ask {
     pub headers: HeaderMap,
     /// `None`: from nobody in particular, who is not trusted.
     pub from: Option<IpAddr>,
+    /// It comes by TLS.
+    pub secure: bool,
+    /// The names in the client's certificate.
+    pub identities: Vec<String>,
+    /// In place of what the databases say.
+    pub country: Option<[u8; 2]>,
+    pub asn: Option<u32>,
     pub answer: Option<Answer>,
     /// Every route that does not match is named.
     pub verbose: bool,
@@ -39,6 +46,8 @@ pub struct Target {
     pub target: String,
     /// Of an absolute URL.
     host: Option<String>,
+    /// Its scheme is https.
+    pub secure: bool,
 }
 
 impl Target {
@@ -76,6 +85,14 @@ pub fn method(text: &str) -> Result<Method, String> {
     text.parse().map_err(|_| "expected a method such as GET".to_owned())
 }
 
+/// ISO 3166-1 alpha-2, in any case.
+pub fn country(text: &str) -> Result<[u8; 2], String> {
+    match text.as_bytes() {
+        [a, b] if a.is_ascii_alphabetic() && b.is_ascii_alphabetic() => Ok([a, b].map(u8::to_ascii_uppercase)),
+        _ => Err("expected a country by ISO 3166-1, such as DE".to_owned()),
+    }
+}
+
 /// A final status.
 pub fn status(text: &str) -> Result<StatusCode, String> {
     match text.parse::<StatusCode>() {
@@ -93,7 +110,7 @@ pub fn target(text: &str) -> Result<Target, String> {
         return Err("a fragment (`#…`) is for the browser, and never sent".to_owned());
     }
     if text.starts_with('/') || text == "*" {
-        return Ok(Target { target: text.to_owned(), host: None });
+        return Ok(Target { target: text.to_owned(), host: None, secure: false });
     }
     let is_scheme = |scheme: &str| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
     let Some(scheme) = ["http://", "https://"].iter().find(|scheme| is_scheme(scheme)) else {
@@ -106,7 +123,7 @@ pub fn target(text: &str) -> Result<Target, String> {
     }
     // RFC 9112 §3.2.1: an empty path is sent as `/`.
     let slash = if path.starts_with('/') { "" } else { "/" };
-    Ok(Target { target: format!("{slash}{path}"), host: Some(host.to_owned()) })
+    Ok(Target { target: format!("{slash}{path}"), host: Some(host.to_owned()), secure: scheme.starts_with("https") })
 }
 
 #[cfg(test)]
@@ -123,7 +140,8 @@ mod tests {
             ("//b", None, "//b"),
             ("*", None, "*"),
         ] {
-            let expected = Target { target: path.to_owned(), host: host.map(str::to_owned) };
+            let secure = url.starts_with("https");
+            let expected = Target { target: path.to_owned(), host: host.map(str::to_owned), secure };
             assert_eq!(target(url), Ok(expected), "{url}");
         }
         for url in ["", "a.test/b", "ftp://a.test/", "http:///b", "/a b", "/a\n", "/a#b"] {
@@ -139,6 +157,8 @@ mod tests {
         for text in ["", "X-A", "X A: b", ": b", "X-A: b\nX-B: c"] {
             assert!(field(text).is_err(), "{text:?}");
         }
+        assert_eq!(country("de"), Ok(*b"DE"));
+        assert!(country("DEU").is_err() && country("D1").is_err());
         assert!(status("200").is_ok() && status("103").is_err() && status("x").is_err());
     }
 

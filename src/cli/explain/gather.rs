@@ -1,15 +1,18 @@
 //! From a request to all that is to be said of it, by the functions that the proxy calls, in its order.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, PRAGMA, RANGE, TRANSFER_ENCODING,
+    ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    PRAGMA, RANGE, TRANSFER_ENCODING,
 };
 use http::{Method, StatusCode};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::common::is_upgrade_req;
 
 use super::ask::Ask;
+use super::guards::{self, Knock};
 use super::report::{
     At, Cache, Dropped, Explanation, Governed, Key, Note, Origin, PassedOver, Refused, Request, Rewritten, Route,
     Setting, Site, Verdict,
@@ -17,28 +20,37 @@ use super::report::{
 use super::{conditions, report, response};
 use crate::config::model::{Config, HostHeader, RequestPolicy};
 use crate::config::{self, Place};
-use crate::edge::{Client, checks};
+use crate::edge::{Client, checks, join_cookies};
+use crate::guard::signed::Presented;
+use crate::guard::{self, Guards};
 use crate::http_cache::{self, Policy, RequestDirectives, Timestamp};
-use crate::site::{self, Asked, Directory, Facts, Refusal, Resolved, Tokens, Visitor};
+use crate::site::{self, Asked, Directory, Facts, Refusal, Resolved, Visitor};
 
 /// This many routes that do not match are named without being asked for.
 const PASSED_OVER: usize = 8;
 
 /// What the edge would do with a request that arrives `now`.
-pub fn explain(config: &Config, ask: &Ask, now: Timestamp) -> Explanation {
+pub fn explain(config: &Config, guards: &Guards, ask: &Ask, now: Timestamp) -> Explanation {
     let mut explanation = Explanation {
         request: Request {
             method: ask.method.to_string(),
             host: ask.headers.get(HOST).map(|host| shown(host.as_bytes())),
             target: ask.target.clone(),
         },
-        client: report::Client { address: ask.from.map(|address| address.to_string()), trusted: false },
+        client: report::Client {
+            address: ask.from.map(|address| address.to_string()),
+            trusted: false,
+            secure: ask.secure,
+            country: None,
+            asn: None,
+            identities: ask.identities.clone(),
+        },
         dropped: Vec::new(),
         rewritten: Vec::new(),
         refused: None,
         governed: None,
     };
-    match govern(config, ask, now, &mut explanation) {
+    match govern((config, guards), ask, now, &mut explanation) {
         Ok(governed) => explanation.governed = Some(governed),
         Err(refused) => explanation.refused = Some(refused),
     }
@@ -61,7 +73,12 @@ impl From<Refusal> for Refused {
 }
 
 /// The way of `edge::admit`, and then the questions that come after it.
-fn govern(config: &Config, ask: &Ask, now: Timestamp, so_far: &mut Explanation) -> Result<Governed, Refused> {
+fn govern(
+    (config, all): (&Config, &Guards),
+    ask: &Ask,
+    now: Timestamp,
+    so_far: &mut Explanation,
+) -> Result<Governed, Refused> {
     let mut request = parsed(ask)?;
     checks::within_limits(&request.method, request.raw_path(), &request.headers, &config.limits)?;
     for name in &site::nominated(&request.headers) {
@@ -71,12 +88,23 @@ fn govern(config: &Config, ask: &Ask, now: Timestamp, so_far: &mut Explanation) 
     if request.remove_header(&checks::DEBUG).is_some() {
         so_far.dropped.push(dropped(&checks::DEBUG, "It is for this edge."));
     }
+    join_cookies(&mut request);
     let client = ask.from.map(|from| client(from, &request.headers, config));
-    if let Some(client) = client {
-        so_far.client = report::Client { address: Some(client.address.to_string()), trusted: client.trusted };
-    }
-    let trusted = so_far.client.trusted;
-    let visitor = client.map_or(Visitor::nobody(), |client| Visitor::of(client.address));
+    let mut visitor = client.map_or(Visitor::nobody(), |client| Visitor::of(client.address));
+    let trusted = client.is_some_and(|client| client.trusted);
+    let told = trusted && request.headers.contains_key("x-forwarded-proto");
+    visitor.secure = if told { site::is_https(&request.headers) } else { ask.secure };
+    visitor.identities = &ask.identities;
+    let (country, asn) = if ask.from.is_some() { all.place(visitor.address) } else { (None, None) };
+    (visitor.country, visitor.asn) = (ask.country.or(country), ask.asn.or(asn));
+    so_far.client = report::Client {
+        address: client.map(|client| client.address.to_string()),
+        trusted,
+        secure: visitor.secure,
+        country: visitor.country.map(|code| code.escape_ascii().to_string()),
+        asn: visitor.asn,
+        identities: ask.identities.clone(),
+    };
     checks::framing(&request.headers, || request.headers.contains_key(CONTENT_LENGTH))?;
     let asked = Asked {
         method: &request.method,
@@ -86,7 +114,7 @@ fn govern(config: &Config, ask: &Ask, now: Timestamp, so_far: &mut Explanation) 
         content: site::announces_content(&request.headers),
         trusted,
         visitor,
-        tokens: &Tokens::default(),
+        tokens: all.tokens(),
     };
     let resolved = site::resolve(&asked, config, &Directory::new(&config.sites))?;
     let policy = resolved.policy(config);
@@ -100,12 +128,33 @@ fn govern(config: &Config, ask: &Ask, now: Timestamp, so_far: &mut Explanation) 
     let (route, passed_over) = routes(config, &asked, &resolved);
     let shown_routes = if ask.verbose { passed_over.len() } else { PASSED_OVER };
     let omitted = passed_over.len().saturating_sub(shown_routes);
+    let purge = purge(config, &resolved, &request);
+    let places = config.places.policy(resolved.site, resolved.route);
+    let asks = guard::Asked::of(asked.method, asked.headers, visitor, &resolved);
+    let sent = request.raw_path();
+    let knock = Knock {
+        config,
+        settings: &policy.guard,
+        gate: all.gate(policy),
+        asked: asks,
+        presented: Presented::of(&asks, &resolved),
+        target: if sent.starts_with(b"/") { sent } else { b"/" },
+        nobody: ask.from.is_none(),
+        now: SystemTime::from(now).duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+    };
+    let (passed, refused) = match purge {
+        // A purge has guards of its own.
+        Some(_) => (Vec::new(), None),
+        None => guards::knock(&knock, |key| at(config, places.and_then(|places| places.guard(key)))),
+    };
+    so_far.refused = refused.or_else(|| guards::body(&knock).err());
     let mut governed = Governed {
         site: named(config, &resolved),
         route,
         passed_over: passed_over.into_iter().take(shown_routes).collect(),
         passed_over_omitted: omitted,
-        purge: purge(config, &resolved, &request),
+        purge,
+        guards: passed,
         origin: origin(config, &resolved, &request),
         key: resolved
             .key
@@ -117,14 +166,18 @@ fn govern(config: &Config, ask: &Ask, now: Timestamp, so_far: &mut Explanation) 
             bypass: bypass.map(|bypass| Verdict { word: bypass.as_str(), why: bypass.explain().to_owned() }),
             notes: cache.filter(|_| bypass.is_none()).map(|policy| notes(&request, policy)).unwrap_or_default(),
         },
-        settings: settings(policy, config.places.policy(resolved.site, resolved.route), place),
+        settings: settings(policy, places, place),
         response: None,
     };
     let site = &config.sites[resolved.site];
     let (host, gone, rewritten) = (resolved.authority.into_owned(), resolved.dropped, resolved.rewritten);
     for (name, value) in rewritten {
         let shown = value.as_ref().map(|value| shown(value.as_bytes()));
-        so_far.rewritten.push(Rewritten { field: name.as_str().to_owned(), value: shown });
+        let why = match name {
+            ACCEPT_ENCODING | ACCEPT_LANGUAGE => "`vary` says what there is.",
+            _ => "A token of a signed URL is for this edge.",
+        };
+        so_far.rewritten.push(Rewritten { field: name.as_str().to_owned(), value: shown, why });
         request.remove_header(&name);
         if let Some(value) = value {
             request.insert_header(name, value).map_err(|e| invalid(e.to_string()))?;
@@ -139,7 +192,7 @@ fn govern(config: &Config, ask: &Ask, now: Timestamp, so_far: &mut Explanation) 
         let hop = hop.iter().filter(|name| **name != TRANSFER_ENCODING);
         so_far.dropped.extend(hop.map(|name| dropped(name, "It is for one hop (RFC 9110 §7.6.1).")));
     }
-    if let Some(answer) = &ask.answer {
+    if let Some(answer) = ask.answer.as_ref().filter(|_| so_far.refused.is_none()) {
         let asked = response::Asked {
             config,
             request: &request,

@@ -11,7 +11,7 @@ pub struct Explanation {
     pub dropped: Vec<Dropped>,
     /// Fields of the request that reach it otherwise than they came, as the settings in force say.
     pub rewritten: Vec<Rewritten>,
-    /// Set instead of all that follows where the request goes no further.
+    /// Set where the request goes no further: instead of all that follows, unless a guard of its site says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
     #[serde(flatten)]
@@ -33,6 +33,13 @@ pub struct Client {
     pub address: Option<String>,
     /// A trusted proxy sends the request.
     pub trusted: bool,
+    /// It comes by TLS, as a trusted proxy says or as the connection has it.
+    pub secure: bool,
+    /// As far as the databases know, or the command line says.
+    pub country: Option<String>,
+    pub asn: Option<u32>,
+    /// The names in its certificate.
+    pub identities: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -46,6 +53,7 @@ pub struct Rewritten {
     pub field: String,
     /// `None`: it goes.
     pub value: Option<String>,
+    pub why: &'static str,
 }
 
 /// The edge's own answer.
@@ -71,6 +79,8 @@ pub struct Governed {
     /// Where the edge answers itself, by purging: who may have it do so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub purge: Option<String>,
+    /// Those in force, in the order in which they stand at the door, up to the one that refuses.
+    pub guards: Vec<Guard>,
     pub origin: Origin,
     /// `None`: nothing is looked up.
     pub key: Option<Key>,
@@ -113,6 +123,20 @@ pub struct PassedOver {
     pub name: String,
     pub at: Option<At>,
     pub why: String,
+}
+
+/// A guard that is in force, and what it makes of the request.
+#[derive(Serialize)]
+pub struct Guard {
+    /// Its key in the file: `rate_limit`.
+    pub guard: &'static str,
+    /// Of a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `passes`, `refuses`, or `counts` where that depends on other requests.
+    pub verdict: &'static str,
+    pub why: String,
+    pub at: Option<At>,
 }
 
 #[derive(Serialize)]

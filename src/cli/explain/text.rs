@@ -21,6 +21,15 @@ pub fn render(explanation: &Explanation) -> String {
         (None, _) => "not a trusted proxy".to_owned(),
     };
     lines.part("client", client);
+    let known = &explanation.client;
+    let asn = known.asn.map(|asn| format!("AS {asn}"));
+    let country = known.country.as_ref().map(|country| format!("country {country}"));
+    let named = (!known.identities.is_empty()).then(|| format!("certificate of {}", known.identities.join(", ")));
+    let secure = known.secure.then(|| "by https".to_owned());
+    let known: Vec<String> = [secure, named, country, asn].into_iter().flatten().collect();
+    if !known.is_empty() {
+        lines.more(known.join(", "));
+    }
     if let Some(refused) = &explanation.refused {
         lines.part("refused", format!("{} {}", refused.status, refused.text));
         lines.more(&refused.reason);
@@ -33,7 +42,7 @@ pub fn render(explanation: &Explanation) -> String {
     }
     for rewritten in &explanation.rewritten {
         let value = rewritten.value.as_ref().map_or("is dropped".to_owned(), |value| format!("becomes {value}"));
-        lines.part("rewritten", format!("{} {value}: `vary` says what there is.", rewritten.field));
+        lines.part("rewritten", format!("{} {value}: {}", rewritten.field, rewritten.why));
     }
     if let Some(governed) = &explanation.governed {
         cache(&mut lines, &governed.cache);
@@ -108,6 +117,10 @@ fn govern(lines: &mut Lines, governed: &Governed) {
     }
     if let Some(purge) = &governed.purge {
         return lines.part("purge", purge);
+    }
+    for guard in &governed.guards {
+        let name = guard.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+        lines.part("guards", format!("{}{name}{} {}: {}", guard.guard, near(&guard.at), guard.verdict, guard.why));
     }
     let origin = &governed.origin;
     let host = match origin.host.as_str() {

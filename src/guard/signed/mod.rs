@@ -25,6 +25,8 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 
 use crate::config::model::{UrlFormat, UrlKey};
+use crate::guard::Asked;
+use crate::site::Resolved;
 pub use crate::site::TokenPlaces as Places;
 
 /// A request whose URL may be signed.
@@ -44,6 +46,22 @@ pub struct Presented<'a> {
     pub headers: &'a HeaderMap,
     /// The client's address, as seen through trusted proxies.
     pub client: IpAddr,
+}
+
+impl<'a> Presented<'a> {
+    /// `resolved`: what has become of the same request.
+    pub fn of(asked: &Asked<'a>, resolved: &'a Resolved<'_>) -> Self {
+        Presented {
+            method: asked.method,
+            secure: asked.visitor.secure,
+            authority: &resolved.authority,
+            path: &resolved.sent_path,
+            query: resolved.sent_query.as_deref(),
+            in_path: resolved.token.as_deref(),
+            headers: asked.headers,
+            client: asked.visitor.address,
+        }
+    }
 }
 
 /// A signature that holds.

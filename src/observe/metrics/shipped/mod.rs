@@ -95,7 +95,7 @@ fn the_dashboard_speaks_of_metrics_that_there_are() {
         assert!(panel["type"] == "row" || !list(panel, "targets").is_empty(), "{title} shows nothing");
     }
     let rows: Vec<&str> = panels.iter().filter(|p| p["type"] == "row").map(|p| word(p, "title")).collect();
-    assert_eq!(rows, ["Overview", "Cache", "Disks", "Purging", "Origins", "Process"]);
+    assert_eq!(rows, ["Overview", "Cache", "Disks", "Purging", "Origins", "Guards and TLS", "Process"]);
     assert!(queries >= 50, "{queries}");
 }
 
