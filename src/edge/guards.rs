@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{ALLOW, LOCATION, STRICT_TRANSPORT_SECURITY};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
@@ -17,7 +17,7 @@ use super::state::{Shared, Snapshot};
 use crate::config::model::{ConcurrencyLimit, Https, OverRate, RateLimit, RequestPolicy};
 use crate::guard::rate::{Judgement, Pace, Place, Verdict, fields};
 use crate::guard::signed::{Grant, Presented};
-use crate::guard::{Asked, Gate};
+use crate::guard::{self, Asked, Gate, Insecure};
 use crate::observe::{ConcurrencyLimitMetrics, Guarded, Limited, Metrics, RateLimitMetrics, SiteMetrics};
 use crate::site::Resolved;
 
@@ -70,39 +70,29 @@ pub struct AtGate<'a> {
 /// nothing guards it. The error is the answer to one that is not let in.
 pub fn check(shared: &Shared, request: &AtGate<'_>, ctx: &Context) -> (Option<Box<Passed>>, Result<(), Box<Answer>>) {
     let gate = request.snapshot.guards.gate(request.policy);
-    if gate.is_open() {
+    if gate.is_open() && request.resolved.otherwise.is_empty() {
         return (None, Ok(()));
     }
-    let hsts = gate.hsts.as_ref().filter(|_| ctx.visitor().secure);
+    let hsts = gate.hsts.as_ref().filter(|_| ctx.secure);
     let mut passed = Box::new(Passed { hsts: hsts.cloned(), ..Passed::default() });
-    let verdict = guarded(shared, request, gate, ctx, &mut passed);
+    let verdict = pass(shared, request, ctx, &mut passed);
     if verdict.is_err() {
         passed.places.clear();
     }
     (Some(passed), verdict)
 }
 
-fn guarded(
-    shared: &Shared,
-    request: &AtGate<'_>,
-    gate: &Gate,
-    ctx: &Context,
-    passed: &mut Passed,
-) -> Result<(), Box<Answer>> {
+fn pass(shared: &Shared, request: &AtGate<'_>, ctx: &Context, passed: &mut Passed) -> Result<(), Box<Answer>> {
     let AtGate { snapshot, policy, resolved, header, metrics } = request;
-    let guard = &policy.guard;
+    let (guard, gate) = (&policy.guard, snapshot.guards.gate(policy));
     let visitor = ctx.visitor();
-    if !visitor.secure && guard.https != Https::Optional {
+    if !visitor.secure
+        && let Some(insecure) = insecure(guard.https, request)
+    {
         metrics.guarded(Guarded::Https);
-        return Err(Box::new(insecure(guard.https, request)));
+        return Err(Box::new(insecure));
     }
-    let asked = Asked {
-        method: &header.method,
-        host: resolved.host(),
-        path: &resolved.path,
-        headers: &header.headers,
-        visitor,
-    };
+    let asked = Asked::of(&header.method, &header.headers, visitor, resolved);
     gate.admit(&asked).map_err(|(denied, allow)| {
         metrics.guarded(Guarded::Access);
         let answer = Answer::new(denied.status, "This request is not allowed here.", denied.reason);
@@ -111,18 +101,19 @@ fn guarded(
             None => answer,
         })
     })?;
+    let site = &snapshot.config.sites[resolved.site];
+    // An origin that merges or decodes slashes would answer with what another route guards.
+    if let Some(other) =
+        resolved.otherwise.iter().find(|other| crate::site::policy(site, **other).guard.asks_more_than(guard))
+    {
+        metrics.guarded(Guarded::Access);
+        let name = other.and_then(|route| site.routes.get(route)).map_or("the site itself", |route| &*route.name);
+        let reason = format!("the path could be read as one of {name}, which is guarded otherwise");
+        return Err(Box::new(Answer::new(StatusCode::FORBIDDEN, "This request is not allowed here.", reason)));
+    }
     let figures = snapshot.gate_metrics(policy);
     rates(shared, (&gate.early, &figures.early), &asked, passed, ctx)?;
-    let presented = Presented {
-        method: &header.method,
-        secure: visitor.secure,
-        authority: &resolved.authority,
-        path: &resolved.sent_path,
-        query: resolved.sent_query.as_deref(),
-        in_path: resolved.token.as_deref(),
-        headers: &header.headers,
-        client: visitor.address,
-    };
+    let presented = Presented::of(&asked, resolved);
     let now = SystemTime::from(ctx.now).duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     passed.grant = gate.verify(&presented, now).map_err(|denied| {
         metrics.guarded(Guarded::SignedUrl);
@@ -232,34 +223,23 @@ fn note(limits: &[Arc<RateLimit>], figures: &[Arc<RateLimitMetrics>], judgement:
 }
 
 /// The answer to a request that has not come by TLS, where it must.
-fn insecure(https: Https, request: &AtGate<'_>) -> Answer {
-    let refused = || Answer::new(StatusCode::FORBIDDEN, "This is served over https alone.", "https: required");
-    if https == Https::Required {
-        return refused();
+fn insecure(https: Https, request: &AtGate<'_>) -> Option<Answer> {
+    if https == Https::Optional {
+        return None;
     }
-    let header = request.header;
+    let AtGate { header, resolved, snapshot, .. } = request;
     let sent = header.raw_path();
     let target = match sent.starts_with(b"/") {
         true => sent,
         // `OPTIONS *` is about the host as a whole.
         false => header.uri.path_and_query().map_or("/", |target| target.as_str()).trim_start_matches('*').as_bytes(),
     };
-    let host = request.resolved.host();
-    let mut location = Vec::with_capacity(16 + host.len() + target.len());
-    location.extend_from_slice(b"https://");
-    location.extend_from_slice(host.as_bytes());
-    if let Some(port) = request.snapshot.https_port() {
-        location.extend_from_slice(format!(":{port}").as_bytes());
-    }
-    location.extend_from_slice(target);
-    let status = match header.method {
-        Method::GET | Method::HEAD => StatusCode::MOVED_PERMANENTLY,
-        _ => StatusCode::PERMANENT_REDIRECT,
-    };
-    match HeaderValue::from_bytes(&location) {
-        Ok(location) => Answer::new(status, "This is served over https.", "https: redirect").with(LOCATION, location),
-        Err(_) => refused(),
-    }
+    Some(match guard::insecure(https, &header.method, resolved.host(), snapshot.https_port(), target)? {
+        Insecure::Refused => Answer::new(StatusCode::FORBIDDEN, "This is served over https alone.", "https: required"),
+        Insecure::Redirect(status, location) => {
+            Answer::new(status, "This is served over https.", "https: redirect").with(LOCATION, location)
+        }
+    })
 }
 
 /// The fields by which the origin is told of the client: what a client says in them is dropped.
@@ -292,11 +272,9 @@ impl ClientFields {
     /// Writes what is known of the client. `trusted`: a proxy may say of its client's certificate what it knows.
     pub fn write(&self, header: &mut RequestHeader, ctx: &Context) {
         let secured = ctx.secured();
-        for name in &self.certificates {
-            let said_by_proxy = ctx.is_trusted() && secured.is_none_or(|secured| secured.certificate.is_none());
-            if !said_by_proxy && header.headers.contains_key(name) {
-                header.remove_header(name);
-            }
+        let said_by_proxy = ctx.is_trusted() && secured.is_none_or(|secured| secured.certificate.is_none());
+        for name in self.certificates.iter().filter(|_| !said_by_proxy) {
+            remove_alike(header, name);
         }
         if let Some(secured) = secured
             && let Some(auth) = secured.server.client_auth()
@@ -316,9 +294,7 @@ impl ClientFields {
             (&self.asn, ctx.asn.map(HeaderValue::from)),
         ] {
             let Some(name) = name else { continue };
-            if header.headers.contains_key(name) {
-                header.remove_header(name);
-            }
+            remove_alike(header, name);
             if let Some(value) = value {
                 let _ = header.insert_header(name.clone(), value);
             }
@@ -328,6 +304,19 @@ impl ClientFields {
     /// Whether there is nothing to write, and nothing to drop.
     pub fn is_empty(&self) -> bool {
         self.certificates.is_empty() && self.country.is_none() && self.asn.is_none()
+    }
+}
+
+/// Removes a field, in any spelling that an origin takes for it: to one that hands fields on as CGI does, an underscore is a
+/// hyphen.
+fn remove_alike(header: &mut RequestHeader, name: &HeaderName) {
+    let same = |(a, b): (u8, u8)| a == b || (a == b'_' && b == b'-') || (a == b'-' && b == b'_');
+    let alike = |found: &HeaderName| {
+        found.as_str().len() == name.as_str().len() && found.as_str().bytes().zip(name.as_str().bytes()).all(same)
+    };
+    let found: SmallVec<[HeaderName; 1]> = header.headers.keys().filter(|found| alike(found)).cloned().collect();
+    for name in &found {
+        header.remove_header(name);
     }
 }
 
@@ -346,5 +335,26 @@ pub fn shown<'a>(snapshot: &Snapshot, target: &'a [u8]) -> std::borrow::Cow<'a, 
             Cow::Borrowed(_) => Cow::Borrowed(target),
             Cow::Owned(text) => Cow::Owned(text.into_bytes()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_says_of_itself_goes_in_any_spelling() {
+        let fields =
+            ClientFields { certificates: vec![HeaderName::from_static("x-client-cert")], country: None, asn: None };
+        let fields = ClientFields { country: Some(HeaderName::from_static("x-country")), ..fields };
+        let mut header = RequestHeader::build("GET", b"/", None).unwrap();
+        for name in ["X-Client-Cert", "X_Client_Cert", "x-client_cert", "X_Country", "X-Client-Certs"] {
+            header.append_header(name, "forged").unwrap();
+        }
+        let ctx = Context { country: Some(*b"AT"), ..Context::new() };
+        fields.write(&mut header, &ctx);
+        let mut left: Vec<_> = header.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        left.sort_unstable();
+        assert_eq!(left, [("x-client-certs", &b"forged"[..]), ("x-country", b"AT")]);
     }
 }
