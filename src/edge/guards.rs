@@ -101,14 +101,8 @@ fn pass(shared: &Shared, request: &AtGate<'_>, ctx: &Context, passed: &mut Passe
             None => answer,
         })
     })?;
-    let site = &snapshot.config.sites[resolved.site];
-    // An origin that merges or decodes slashes would answer with what another route guards.
-    if let Some(other) =
-        resolved.otherwise.iter().find(|other| crate::site::policy(site, **other).guard.asks_more_than(guard))
-    {
+    if let Some(reason) = guard::read_otherwise(&snapshot.config.sites[resolved.site], resolved, guard) {
         metrics.guarded(Guarded::Access);
-        let name = other.and_then(|route| site.routes.get(route)).map_or("the site itself", |route| &*route.name);
-        let reason = format!("the path could be read as one of {name}, which is guarded otherwise");
         return Err(Box::new(Answer::new(StatusCode::FORBIDDEN, "This request is not allowed here.", reason)));
     }
     let figures = snapshot.gate_metrics(policy);

@@ -11,6 +11,7 @@ pub mod signed;
 use http::{HeaderMap, Method};
 
 pub use self::gate::{Gate, Guards, Insecure, insecure};
+use crate::config::model::{self, Site};
 use crate::site::Resolved;
 pub use crate::site::Visitor;
 
@@ -39,4 +40,13 @@ pub struct Denied {
     pub status: http::StatusCode,
     /// For the log, in a few words: which rule, and what did not hold. Never a token or a secret.
     pub reason: String,
+}
+
+/// Why a request is refused for its path: an origin that merges or decodes slashes would answer it with what another route
+/// guards, and this one, which `guard` stands before, does not. `None`: there is no such route.
+pub fn read_otherwise(site: &Site, resolved: &Resolved<'_>, guard: &model::Guard) -> Option<String> {
+    let asks_more = |other: &&Option<usize>| crate::site::policy(site, **other).guard.asks_more_than(guard);
+    let other = resolved.otherwise.iter().find(asks_more)?;
+    let name = other.and_then(|route| site.routes.get(route)).map_or("the site itself", |route| &*route.name);
+    Some(format!("the path could be read as one of {name}, which is guarded otherwise"))
 }

@@ -138,6 +138,7 @@ fn govern(
         gate: all.gate(policy),
         asked: asks,
         presented: Presented::of(&asks, &resolved),
+        otherwise: guard::read_otherwise(&config.sites[resolved.site], &resolved, &policy.guard),
         target: if sent.starts_with(b"/") { sent } else { b"/" },
         nobody: ask.from.is_none(),
         now: SystemTime::from(now).duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),

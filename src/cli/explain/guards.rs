@@ -18,6 +18,8 @@ pub struct Knock<'a> {
     pub gate: &'a Gate,
     pub asked: Asked<'a>,
     pub presented: Presented<'a>,
+    /// Why the path itself is refused (see [`crate::guard::read_otherwise`]).
+    pub otherwise: Option<String>,
     /// The path and query that were sent.
     pub target: &'a [u8],
     /// Nobody has said what the client's address is.
@@ -64,6 +66,10 @@ impl<F: Fn(&str) -> Option<At>> Told<F> {
                     return Err(refused);
                 }
             }
+        }
+        if let Some(reason) = &knock.otherwise {
+            let text = "This request is not allowed here.";
+            return Err(self.refuses("access", reason.clone(), StatusCode::FORBIDDEN, text));
         }
         for limit in &gate.early {
             self.rate(limit);

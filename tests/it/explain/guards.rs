@@ -211,3 +211,16 @@ async fn a_signed_url_is_looked_up_without_its_token() {
     assert_eq!(seen[0].target, "/video/a.ts");
     let _ = std::fs::remove_dir_all(&folder);
 }
+
+/// A path that an origin may read as a guarded one is refused by the edge, and explained so.
+#[tokio::test]
+async fn another_reading_of_a_path_is_told_of() {
+    let origin = Origin::start(|_| Reply::ok("film").cache_control("max-age=60")).await;
+    let routes = "routes: [{ match: { path: \"/video/**\" }, access: { deny: [\"0.0.0.0/0\"] } }]";
+    let edge = Edge::before(&origin, routes).await;
+    let said = explain_file(&edge.config_path(), &["http://edge.test//video/a.ts".to_owned()]).await;
+    assert_eq!(said.code, Some(1), "{}", said.out);
+    assert!(said.out.contains("the path could be read as one of routes[0]"), "{}", said.out);
+    assert_eq!(edge.get("//video/a.ts").await.status, 403);
+    assert_eq!(edge.get("/other/a.ts").await.status, 200);
+}
