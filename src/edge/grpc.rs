@@ -4,13 +4,25 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 use pingora_proxy::Session;
 
+use super::context::Context;
 use super::link;
+use crate::config::model::OriginHttp;
 
-/// Whether a request is a call of gRPC over HTTP/2. Its two bodies are streams of messages, and either side may be silent
-/// for as long as the other is not.
-pub fn is_call(session: &Session) -> bool {
+/// Whether a request is a call of gRPC over HTTP/2, to an origin that may speak it: else anybody could escape the limits of
+/// bodies by a word. Its two bodies are streams of messages, and either side may be silent for as long as the other is not.
+pub fn is_call(session: &Session, ctx: &Context) -> bool {
     let request = session.req_header();
-    request.method == Method::POST && is_grpc(&request.headers) && link::is_http2(session)
+    request.method == Method::POST
+        && is_grpc(&request.headers)
+        && link::is_http2(session)
+        && ctx.request.as_ref().is_some_and(|asked| {
+            let origin = &asked.snapshot.config.origins[asked.policy().origin];
+            match origin.http {
+                OriginHttp::Http2 => true,
+                OriginHttp::Auto => origin.tls.is_some(),
+                OriginHttp::Http1 => false,
+            }
+        })
 }
 
 /// `application/grpc`, with the messages' format behind a `+` or without. Not gRPC-Web, which is ordinary HTTP.

@@ -56,7 +56,7 @@ pub fn exchange(session: &Session, ctx: &mut Context) -> Result<Arc<Exchange>> {
         proxied: origin.proxy_protocol.and_then(|_| proxied(session, client)),
         repeatable: header.method.is_idempotent(),
         upgrade: session.is_upgrade_req(),
-        dialogue: grpc::is_call(session),
+        dialogue: grpc::is_call(session, ctx),
     };
     let exchange = Exchange::new(pool.clone(), witness.clone(), wanted);
     ctx.upstream.exchange = Some(exchange.clone());

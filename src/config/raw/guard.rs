@@ -143,7 +143,8 @@ options! {
         methods: OneOrMany<Method> = Absent("any");
         /// Request fields that must be as said: `true` (present), `false` (absent) or the exact value.
         headers: Map<FieldName, Expectation> = Absent("any");
-        /// Paths that nobody gets, by the patterns of a route's `path`.
+        /// Paths that nobody gets, by the patterns of a route's `path`. A path counts in each reading that a server could give
+        /// it: with several slashes taken for one, encoded slashes decoded, parameters (`;…`) cut off.
         deny_paths: OneOrMany<PathPattern> = Absent("none");
         /// User-Agents that get nothing, in any case; `*` is any run of characters: `*curl*`. `""` is a request without one.
         deny_user_agents: OneOrMany<AgentPattern> = Absent("none");

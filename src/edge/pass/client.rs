@@ -24,11 +24,11 @@ pub struct Coming {
 
 impl Coming {
     /// What there is of a body, as it goes to the origin.
-    pub fn of(session: &mut Session) -> (Coming, Option<Body>, Length) {
+    pub fn of(session: &mut Session, ctx: &Context) -> (Coming, Option<Body>, Length) {
         if session.is_body_done() {
             return (Coming { feed: None }, None, Length::None);
         }
-        if grpc::is_call(session) {
+        if grpc::is_call(session, ctx) {
             // How long nobody says anything is limited, not how long the client does not (see [`origin::Wanted`]).
             session.set_read_timeout(None);
         }

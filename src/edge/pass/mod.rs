@@ -44,7 +44,7 @@ pub fn takes(shared: &Shared, session: &mut Session, ctx: &mut Context) -> bool 
 pub async fn answer(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Result<()> {
     post::note(shared, session, ctx);
     let trailers_wanted = trailers::are_wanted(session);
-    let (mut coming, body, length) = Coming::of(session);
+    let (mut coming, body, length) = Coming::of(session, ctx);
     let exchange = upstream::exchange(session, ctx)?;
     let wire = upstream::wire(shared, session, ctx, length, trailers_wanted)?;
     let mut answer = asked(session, ctx, &exchange, &mut coming, wire, body).await?;
