@@ -219,6 +219,20 @@ pub struct Site {
     pub routes: Vec<Route>,
 }
 
+impl Site {
+    /// The site's own policy, then its routes'.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<RequestPolicy>> {
+        std::iter::once(&self.policy).chain(self.routes.iter().map(|route| &route.policy))
+    }
+}
+
+impl Config {
+    /// Those of all sites, in the order of their guards' ids.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<RequestPolicy>> {
+        self.sites.iter().flat_map(Site::policies)
+    }
+}
+
 /// Who may purge by the method PURGE. `from` and `token` are not both `None`; where there are both, both must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PurgeMethod {

@@ -10,7 +10,7 @@ use super::guards::AtGate;
 use super::request_id::RequestId;
 use super::respond::Answer;
 use super::state::{Shared, Snapshot};
-use super::{arrival, forward, guards, link};
+use super::{arrival, forward, guards, link, purge_method};
 use crate::http_cache::RequestDirectives;
 use crate::site::{self, Asked};
 
@@ -65,7 +65,7 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
     let resolved = site::resolve(&asked, &snapshot.config, &snapshot.directory)?;
     let policy = resolved.policy(&snapshot.config);
     // What a refresh in the background is for has been let in, and a purge has guards of its own.
-    let purges = header.method.as_str() == "PURGE" && snapshot.config.sites[resolved.site].purge.is_some();
+    let purges = purge_method::rules(&header.method, &snapshot.config.sites[resolved.site]).is_some();
     let (passed, verdict) = match session.subrequest_ctx.is_some() || purges {
         true => (None, Ok(())),
         false => {
@@ -75,7 +75,7 @@ pub fn admit(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Resul
         }
     };
     let pace = guards::pace(policy);
-    let cache = resolved.policy(&snapshot.config).cache.as_ref();
+    let cache = policy.cache.as_ref();
     let directives = match (cache, &resolved.key) {
         (Some(policy), Some(_)) => RequestDirectives::parse(&header.headers, policy),
         _ => RequestDirectives::default(),

@@ -13,7 +13,7 @@ use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::Context;
-use super::{hit, link, upstream};
+use super::{hit, link};
 use crate::http_cache::{FwdReason, Outcome, Timestamp};
 
 /// In the extensions of a head: over HTTP/2, it waits for its body.
@@ -47,7 +47,7 @@ pub async fn serve(session: &mut Session, e: &Error, ctx: &mut Context) -> bool 
         return false;
     }
     let recalled = link::connection(session).is_some_and(|connection| connection.recall());
-    if !recalled && upstream::has_begun(session) {
+    if !recalled && link::has_answered(session) {
         return false;
     }
     ctx.cache.outcome = Outcome::Stale;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
@@ -13,7 +13,7 @@ use super::state::Shared;
 use super::{admit, link, purge, trace};
 use crate::admin::{NotPurged, Purged};
 use crate::bearer::{Token, bearer};
-use crate::config::model::PurgeMethod;
+use crate::config::model::{PurgeMethod, Site};
 use crate::invalidate::{self, By, Purge, scheme_of};
 use crate::observe::rfc3339;
 
@@ -28,10 +28,8 @@ static SOFT: [HeaderName; 2] = [HeaderName::from_static("soft-purge"), HeaderNam
 /// # Errors
 /// The client has gone.
 pub async fn answer(shared: &Shared, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-    let Some(request) = ctx.request.as_ref().filter(|_| session.req_header().method.as_str() == METHOD) else {
-        return Ok(false);
-    };
-    let Some(rules) = &request.site().purge else { return Ok(false) };
+    let Some(request) = &ctx.request else { return Ok(false) };
+    let Some(rules) = rules(&session.req_header().method, request.site()) else { return Ok(false) };
     let verdict = match allowed(rules, ctx, &session.req_header().headers) {
         Err(refusal) => Err(refusal),
         // Not even asked whether there is content before it is known who asks.
@@ -43,6 +41,11 @@ pub async fn answer(shared: &Shared, session: &mut Session, ctx: &mut Context) -
     };
     send(session, ctx, verdict).await?;
     Ok(true)
+}
+
+/// Who may purge by a request of this method; `None`: it is a request like any other.
+pub fn rules<'a>(method: &Method, site: &'a Site) -> Option<&'a PurgeMethod> {
+    site.purge.as_ref().filter(|_| method.as_str() == METHOD)
 }
 
 /// Why nothing is purged, or not for good.

@@ -21,7 +21,7 @@ use super::overload::Overload;
 use super::receive::Doorway;
 use super::watch::Watch;
 use super::witness::Counted;
-use crate::config::model::{Config, RequestPolicy};
+use crate::config::model::{Config, RequestPolicy, Site};
 use crate::guard::Guards;
 use crate::guard::rate::Rates;
 use crate::observe::{AccessLog, Metrics, NO_SITE, OriginMetrics, SiteMetrics};
@@ -304,15 +304,13 @@ impl Snapshot {
 
 /// The figures of all gates, by the guards' ids.
 fn gates(config: &Config, guards: &Guards, metrics: &Metrics) -> Vec<GateMetrics> {
-    let mut gates: Vec<(usize, GateMetrics)> = Vec::new();
-    for site in &config.sites {
-        for policy in std::iter::once(&site.policy).chain(site.routes.iter().map(|route| &route.policy)) {
-            let limits = &policy.guard.concurrency_limits;
-            gates.push((policy.guard.id, GateMetrics::new(&site.name, guards.gate(policy), limits, metrics)));
-        }
-    }
-    gates.sort_by_key(|(id, _)| *id);
-    gates.into_iter().map(|(_, gate)| gate).collect()
+    let of_site = |site: &Site| {
+        let of = |policy: &Arc<RequestPolicy>| {
+            GateMetrics::new(&site.name, guards.gate(policy), &policy.guard.concurrency_limits, metrics)
+        };
+        site.policies().map(of).collect::<Vec<_>>()
+    };
+    config.sites.iter().flat_map(of_site).collect()
 }
 
 /// What tickets are made with and read with.

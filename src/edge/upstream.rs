@@ -226,18 +226,11 @@ pub fn answer(session: &Session, e: &Error) -> Option<Answer> {
         }
         _ => text(StatusCode::INTERNAL_SERVER_ERROR, "The request could not be served."),
     }
-    .filter(|_| !has_begun(session))
+    .filter(|_| !link::has_answered(session))
 }
 
 /// Whether a read has failed because the client sends its body too slowly.
 fn is_slow(session: &Session, kind: &ErrorType) -> bool {
     *kind == ErrorType::ReadError
         && link::connection(session).is_some_and(|connection| connection.watched().had_slow_body())
-}
-
-/// Whether what the client gets next is part of a response, or of another protocol: nothing else may be said there.
-pub fn has_begun(session: &Session) -> bool {
-    session
-        .response_written()
-        .is_some_and(|head| !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS)
 }

@@ -15,6 +15,7 @@ use crate::watched::Watcher;
 
 /// The guards of one configuration.
 pub struct Guards {
+    /// By [`Guard::id`].
     gates: Vec<Gate>,
     tokens: Tokens,
     geo: Geo,
@@ -59,15 +60,8 @@ impl Guards {
             })
             .collect::<Result<Vec<_>, String>>()?;
         let places: Vec<TokenPlaces> = keys.iter().map(|key| key.verifier.places().clone()).collect();
-        let policies = config
-            .sites
-            .iter()
-            .flat_map(|site| std::iter::once(&site.policy).chain(site.routes.iter().map(|route| &route.policy)));
-        let mut gates: Vec<(usize, Gate)> = policies
-            .map(|policy| Ok((policy.guard.id, Gate::new(&policy.guard, &lists, &keys)?)))
-            .collect::<Result<_, String>>()?;
-        gates.sort_by_key(|(id, _)| *id);
-        let gates = gates.into_iter().map(|(_, gate)| gate).collect();
+        let gates =
+            config.policies().map(|policy| Gate::new(&policy.guard, &lists, &keys)).collect::<Result<_, _>>()?;
         Ok(Guards { gates, tokens: Tokens::new(config, &places), geo, lists })
     }
 

@@ -44,7 +44,7 @@ impl Tokens {
         let mut tokens = Tokens::default();
         for site in &config.sites {
             let mut of_site = UrlPlaces::default();
-            for policy in std::iter::once(&site.policy).chain(site.routes.iter().map(|route| &route.policy)) {
+            for policy in site.policies() {
                 let mut all = TokenPlaces::default();
                 for places in policy.guard.signed_url.iter().filter_map(|key| keys.get(*key)) {
                     all.parameters.extend(places.parameters.iter().cloned());
@@ -53,11 +53,7 @@ impl Tokens {
                     of_site.add(places);
                     tokens.all.add(places);
                 }
-                let id = policy.guard.id;
-                if tokens.policies.len() <= id {
-                    tokens.policies.resize_with(id + 1, TokenPlaces::default);
-                }
-                tokens.policies[id] = all;
+                tokens.policies.push(all);
             }
             tokens.sites.push(of_site);
         }

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::server::Server;
+use super::socket::Socket;
 
 /// RFC 6066 §3: a fatal `unrecognized_name`, before anything is encrypted.
 const UNRECOGNISED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
@@ -87,15 +88,7 @@ async fn begin(io: &mut TcpStream, server: &Arc<Server>) -> Result<ServerConnect
 async fn known(io: &mut TcpStream, server: &Arc<Server>) -> Result<ServerConnection, Failure> {
     let mut acceptor = Acceptor::default();
     let accepted = loop {
-        match acceptor.read_tls(&mut Reader(io)) {
-            Ok(0) => return Err(Failure::Io(io::ErrorKind::UnexpectedEof.into())),
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                io.readable().await.map_err(Failure::Io)?;
-                continue;
-            }
-            Err(e) => return Err(Failure::Io(e)),
-        }
+        read(io, |socket| acceptor.read_tls(socket)).await?;
         match acceptor.accept() {
             Ok(Some(accepted)) => break accepted,
             Ok(None) => {}
@@ -119,15 +112,20 @@ async fn known(io: &mut TcpStream, server: &Arc<Server>) -> Result<ServerConnect
     }
 }
 
-async fn receive(io: &mut TcpStream, session: &mut ServerConnection) -> Result<(), Failure> {
+/// Waits for something of the client's.
+async fn read(io: &TcpStream, mut read: impl FnMut(&mut Socket<'_>) -> io::Result<usize>) -> Result<(), Failure> {
     loop {
-        match session.read_tls(&mut Reader(io)) {
+        match read(&mut Socket(io)) {
             Ok(0) => return Err(Failure::Io(io::ErrorKind::UnexpectedEof.into())),
-            Ok(_) => break,
+            Ok(_) => return Ok(()),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => io.readable().await.map_err(Failure::Io)?,
             Err(e) => return Err(Failure::Io(e)),
         }
     }
+}
+
+async fn receive(io: &mut TcpStream, session: &mut ServerConnection) -> Result<(), Failure> {
+    read(io, |socket| session.read_tls(socket)).await?;
     if let Err(e) = session.process_new_packets() {
         // The alert.
         let _ = flush(io, session).await;
@@ -138,7 +136,7 @@ async fn receive(io: &mut TcpStream, session: &mut ServerConnection) -> Result<(
 
 async fn flush(io: &mut TcpStream, session: &mut ServerConnection) -> Result<(), Failure> {
     while session.wants_write() {
-        match session.write_tls(&mut Writer(io)) {
+        match session.write_tls(&mut Socket(io)) {
             Ok(0) => return Err(Failure::Io(io::ErrorKind::WriteZero.into())),
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => io.writable().await.map_err(Failure::Io)?,
@@ -152,29 +150,5 @@ async fn tell(io: &mut TcpStream, alert: impl FnOnce(&mut Vec<u8>) -> io::Result
     let mut bytes = Vec::new();
     if alert(&mut bytes).is_ok() {
         let _ = io.write_all(&bytes).await;
-    }
-}
-
-struct Reader<'a>(&'a TcpStream);
-
-impl io::Read for Reader<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buf)
-    }
-}
-
-struct Writer<'a>(&'a TcpStream);
-
-impl io::Write for Writer<'_> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.try_write(buf)
-    }
-
-    fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(slices)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

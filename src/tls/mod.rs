@@ -6,6 +6,7 @@ mod clients;
 mod counts;
 mod handshake;
 mod server;
+mod socket;
 mod suites;
 mod tickets;
 
@@ -13,4 +14,5 @@ pub use certificates::{Certificates, Expiry, read};
 pub use counts::Counts;
 pub use handshake::{Failure, accept};
 pub use server::Server;
+pub use socket::Socket;
 pub use tickets::Tickets;

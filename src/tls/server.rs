@@ -22,7 +22,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// `before`: that of the configuration before, whose certificates are taken over where they are the same.
+    /// `before`: that of the configuration before, which is taken over where it is the same.
     ///
     /// # Errors
     /// Certificates or keys that cannot be used, which the configuration's checks have let none of through.

@@ -189,11 +189,7 @@ fn a_route_replaces_what_it_says() {
 #[test]
 fn guards_are_numbered_in_the_order_of_the_file() {
     let config = all();
-    let policies = config
-        .sites
-        .iter()
-        .flat_map(|site| std::iter::once(&site.policy).chain(site.routes.iter().map(|route| &route.policy)));
-    let ids: Vec<usize> = policies.map(|policy| policy.guard.id).collect();
+    let ids: Vec<usize> = config.policies().map(|policy| policy.guard.id).collect();
     assert_eq!(ids, (0..8).collect::<Vec<_>>());
 }
 

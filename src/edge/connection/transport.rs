@@ -3,7 +3,7 @@
 //! Everything is done through shared references: a response can be sent past the session that owns the connection. The lock
 //! of a TLS session is never contended, since one task serves a connection, and never held across an await.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Write};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,8 @@ use std::task::{Context, Poll, ready};
 use rustls::ServerConnection;
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
+
+use crate::tls::Socket;
 
 /// Bytes of encrypted data that may wait for the socket: with more, writing waits.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -252,38 +254,5 @@ impl Tls {
                 given => return Poll::Ready(given),
             }
         }
-    }
-}
-
-/// A socket as rustls wants it: it never waits.
-struct Socket<'a>(&'a TcpStream);
-
-impl Read for Socket<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut read = None;
-        let tried = self.0.try_io(Interest::READABLE, || {
-            let (_, n) = rustix::net::recv(self.0, &mut *buf, rustix::net::RecvFlags::empty())?;
-            read = Some(n);
-            match n {
-                // The socket has no more: said so, since the next read would find it out by a system call.
-                1.. if n < buf.len() => Err(io::ErrorKind::WouldBlock.into()),
-                _ => Ok(n),
-            }
-        });
-        read.map_or(tried, Ok)
-    }
-}
-
-impl Write for Socket<'_> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.try_write(buf)
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(slices)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -72,11 +72,7 @@ impl List {
 
 /// The files that the rules of all sites and routes name.
 fn named(config: &Config) -> impl Iterator<Item = &PathBuf> {
-    let policies = config
-        .sites
-        .iter()
-        .flat_map(|site| std::iter::once(&site.policy).chain(site.routes.iter().map(|route| &route.policy)));
-    let rules = policies.filter_map(|policy| policy.guard.access.as_ref());
+    let rules = config.policies().filter_map(|policy| policy.guard.access.as_ref());
     rules.flat_map(|access| access.allow.iter().chain(&access.deny)).filter_map(|networks| match networks {
         Networks::File(path) => Some(path),
         Networks::These(_) => None,
